@@ -1,0 +1,61 @@
+"""Every error that mcpcp raises on purpose; `str(e)` is one sentence that is safe to show to anyone.
+
+McpcpError                what a person or an agent can act on
+├── ConfigError           the config file or the environment is not usable; names file and key
+├── KeyRingError          signing keys are missing, unreadable or too weak
+├── TokenError            a token is not accepted; `reason` is for the audit, not for the agent
+├── Refused               policy or limits say no to this call
+├── Unavailable           a tool server, the fleet or something it needs is away for now
+│   └── Interrupted       it went away after the call had been sent: whether it ran is not known
+├── DeadlineExceeded      no answer in the time that was allowed
+├── ProtocolError         a peer broke the protocol
+└── FleetError            the launcher can't do what was asked (port in use, already running, ...)
+"""
+
+
+class McpcpError(Exception):
+    """The root: its message can be shown as it stands; `exit_code` is the command line's."""
+
+    exit_code = 1
+
+
+class ConfigError(McpcpError):
+    """The config file or the environment is not usable; the message names file, key and way out."""
+
+    exit_code = 2
+
+
+class KeyRingError(McpcpError):
+    """Signing keys are missing, unreadable or too weak."""
+
+
+class TokenError(McpcpError):
+    """A token is not accepted; `reason` is a short word for audit and metrics."""
+
+    def __init__(self, reason: str, message: str = "the token is not accepted") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Refused(McpcpError):
+    """Policy or a limit says no to this call."""
+
+
+class Unavailable(McpcpError):
+    """A tool server, the fleet or something it needs is away for now."""
+
+
+class Interrupted(Unavailable):
+    """The server went away after the call had been sent: whether it ran is not known."""
+
+
+class DeadlineExceeded(McpcpError):
+    """No answer came in the time that was allowed."""
+
+
+class ProtocolError(McpcpError):
+    """A peer broke the protocol."""
+
+
+class FleetError(McpcpError):
+    """The launcher can't do what was asked."""

@@ -1,0 +1,72 @@
+"""Who may use what: pure decisions over immutable values.
+
+Above: `tokens` makes an Agent from a signed token, `catalog` asks which of a server's tools it may see.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+Rules = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@lru_cache(maxsize=4096)
+def _matcher(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(re.escape(part) for part in pattern.split("*")), re.DOTALL)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether `name` fits `pattern`, in which `*` stands for any run of characters."""
+    return pattern == "*" or _matcher(pattern).fullmatch(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Allowlist:
+    """Server patterns and the tool patterns each grants; grants add up, nothing is taken away.
+
+    `rules` is sorted, so equal grants are equal values and hash alike: caches are keyed by it.
+    """
+
+    rules: Rules = ()
+
+    @classmethod
+    def of(cls, grants: Mapping[str, Iterable[str]]) -> Allowlist:
+        """From {server pattern: [tool patterns]}, as the config and the token's claim write it."""
+        return cls(tuple(sorted((s, tuple(sorted(set(t)))) for s, t in grants.items())))
+
+    def to_claim(self) -> dict[str, list[str]]:
+        """As {server pattern: [tool patterns]}."""
+        return {server: list(tools) for server, tools in self.rules}
+
+    def permits(self, server: str, tool: str) -> bool:
+        """Whether some rule grants `tool` of `server`."""
+        return any(
+            matches(server_pattern, server) and any(matches(p, tool) for p in tools)
+            for server_pattern, tools in self.rules
+        )
+
+    def reaches(self, server: str) -> bool:
+        """Whether some rule grants anything at all of `server`."""
+        return any(tools and matches(pattern, server) for pattern, tools in self.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An authenticated identity and what it may use.
+
+    `expires_at` is seconds since the epoch, infinite for the anonymous agent that a config allows.
+    """
+
+    name: str
+    allow: Allowlist
+    issuer: str
+    token_id: str
+    expires_at: float
+
+    @property
+    def identity(self) -> tuple[str, str, Allowlist]:
+        """What a session is bound to: a renewed token of the same grant continues it."""
+        return (self.issuer, self.name, self.allow)
