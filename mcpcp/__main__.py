@@ -1,0 +1,18 @@
+"""`python -m mcpcp`, also installed as `mcpcp`."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; the relay, which clients start most often, skips what it does not need."""
+    if sys.argv[1:2] == ["stdio"] and not {"-h", "--help"} & set(sys.argv):
+        from mcpcp.cli.stdio import relay_main
+
+        sys.exit(relay_main(sys.argv[2:]))
+    from mcpcp.cli import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
