@@ -7,6 +7,10 @@ from enum import StrEnum
 from typing import Any
 
 
+GATEWAY = "gateway"
+"""The gateway's name among the supervisor's processes; no server may have it."""
+
+
 class ProcessState(StrEnum):
     """supervisord's words for where a process stands."""
 
@@ -83,3 +87,74 @@ class GatewayReport:
         """The reverse of `to_wire`."""
         servers = FleetState.from_wire({"version": 0, "processes": data["servers"]}).processes
         return cls(**{**data, "servers": servers})
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that the supervisor can tell at one moment: what the view draws and `status` answers.
+
+    `fleet` holds the supervisor's own processes, the gateway (named "gateway") among them; `gateway`
+    is that process's last report; `config_error` says why the config file, as it stands, is not in
+    force; `idle_exit` is in minutes, None where nothing ends the fleet by itself.
+    """
+
+    fleet: FleetState
+    gateway: GatewayReport = GatewayReport()
+    pid: int = 0
+    guard: int | None = None
+    config: str = ""
+    started: float = 0.0
+    ready: bool = False
+    stopping: bool = False
+    config_error: str | None = None
+    background: bool = False
+    idle_exit: float | None = None
+
+    @property
+    def servers(self) -> tuple[ProcessStatus, ...]:
+        """Every tool server's status, whoever owns its process."""
+        return (*(p for p in self.fleet.processes if p.name != GATEWAY), *self.gateway.servers)
+
+    def to_wire(self) -> dict[str, Any]:
+        """As `status --json` prints it: `servers` is a list of statuses, each with its `owner`."""
+        own = [{**asdict(p), "owner": "supervisor"} for p in self.fleet.processes]
+        theirs = [{**asdict(p), "owner": "gateway"} for p in self.gateway.servers]
+        process = next((row for row in own if row["name"] == GATEWAY), {})
+        report = {k: v for k, v in self.gateway.to_wire().items() if k != "servers"}
+        rest = {k: getattr(self, k) for k in _PLAIN}
+        return {
+            "servers": [row for row in own if row["name"] != GATEWAY] + theirs,
+            "gateway": {**process, "report": report},
+            "version": self.fleet.version,
+            **rest,
+        }
+
+    @classmethod
+    def from_wire(cls, data: dict[str, Any]) -> Snapshot:
+        """The reverse of `to_wire`."""
+        gateway = dict(data["gateway"])
+        report = gateway.pop("report")
+        rows = [*data["servers"], *([gateway] if gateway else [])]
+        by_owner: dict[str, list[dict[str, Any]]] = {"supervisor": [], "gateway": []}
+        for row in rows:
+            by_owner[row["owner"]].append({k: v for k, v in row.items() if k != "owner"})
+        return cls(
+            fleet=FleetState.from_wire(
+                {"version": data["version"], "processes": by_owner["supervisor"]}
+            ),
+            gateway=GatewayReport.from_wire({**report, "servers": by_owner["gateway"]}),
+            **{k: data[k] for k in _PLAIN},
+        )
+
+
+_PLAIN = (
+    "pid",
+    "guard",
+    "config",
+    "started",
+    "ready",
+    "stopping",
+    "config_error",
+    "background",
+    "idle_exit",
+)
