@@ -1,0 +1,243 @@
+"""A raw-dict JSON-RPC peer: ids, progress, cancellation, deadlines; it knows nothing of MCP's types.
+
+Above: `gateway` and the frontends speak messages. Below: a transport that carries them.
+What a peer does not know it passes on untouched; that is why there are no typed models here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import orjson
+
+from mcpcp.errors import DeadlineExceeded, McpcpError, ProtocolError, Unavailable
+
+Message = dict[str, Any]
+Notify = Callable[[Message], None]
+
+logger = logging.getLogger(__name__)
+
+LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+MODERN_VERSIONS: Final = ("2026-07-28",)
+LATEST_LEGACY: Final = LEGACY_VERSIONS[-1]
+LATEST_MODERN: Final = MODERN_VERSIONS[-1]
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+CONNECTION_CLOSED: Final = -32000
+REQUEST_TIMEOUT: Final = -32001
+HEADER_MISMATCH: Final = -32020
+UNSUPPORTED_PROTOCOL_VERSION: Final = -32022
+
+META_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
+META_CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
+META_CLIENT_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+META_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+META_SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
+
+
+class RpcError(McpcpError):
+    """A JSON-RPC error object, ours or one that a server answered; passed on as it is."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.error: Message = {"code": code, "message": message}
+        if data is not None:
+            self.error["data"] = data
+
+    @classmethod
+    def of(cls, error: Any) -> RpcError:
+        """From an answer's `error` member; unknown members are kept."""
+        if not isinstance(error, dict):
+            return cls(INTERNAL_ERROR, f"the server answered a malformed error: {error!r:.200}")
+        rpc_error = cls(error.get("code", INTERNAL_ERROR), str(error.get("message", "")))
+        rpc_error.error = error
+        return rpc_error
+
+
+def decode(raw: bytes | str) -> Any:
+    """Parse one JSON text; `RpcError` with PARSE_ERROR where it is none."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise RpcError(PARSE_ERROR, f"Parse error: {error}") from None
+
+
+encode = orjson.dumps
+
+
+def response(request_id: Any, result: Any) -> Message:
+    """The answer to request `request_id`; `id` comes second, which the stdio relay relies on."""
+    return {"jsonrpc": "2.0", "id": request_id, "result": result}
+
+
+def error_response(request_id: Any, error: Message) -> Message:
+    """The error answer to request `request_id`."""
+    return {"jsonrpc": "2.0", "id": request_id, "error": error}
+
+
+def notification(method: str, params: Message | None = None) -> Message:
+    """A message that is not answered."""
+    message: Message = {"jsonrpc": "2.0", "method": method}
+    if params is not None:
+        message["params"] = params
+    return message
+
+
+class Transport(Protocol):
+    """What carries a peer's messages to the other side."""
+
+    async def send(self, message: Message) -> None:
+        """Deliver a request; raises Unavailable where it certainly was not delivered."""
+
+    def send_soon(self, message: Message) -> None:
+        """Deliver a notification or an answer when possible; never waits and never raises."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    future: asyncio.Future[Any]
+    timeout: float
+    deadline: float
+    notify: Notify | None
+    progress_token: Any
+
+
+class Peer:
+    """Our end of a conversation with one server: many requests in flight, answers by id."""
+
+    def __init__(self, transport: Transport, on_notification: Notify) -> None:
+        self._transport = transport
+        self._on_notification = on_notification
+        self._pending: dict[int, _Pending] = {}
+        self._last_id = 0
+        self._closed: Unavailable | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait for their answer."""
+        return len(self._pending)
+
+    async def request(
+        self, method: str, params: Message, timeout: float, notify: Notify | None = None
+    ) -> Any:
+        """Send a request and wait for its result; `timeout` seconds without answer or progress end it.
+
+        A `progressToken` in `params["_meta"]` is replaced on the way and restored in what `notify`
+        gets. Raises RpcError (the server's own error), Unavailable, Interrupted, DeadlineExceeded.
+        When the caller is cancelled, or the deadline passes, the server is told.
+        """
+        if self._closed is not None:
+            raise self._closed
+        loop = asyncio.get_running_loop()
+        self._last_id = request_id = self._last_id + 1
+        pending = _Pending(loop.create_future(), timeout, loop.time() + timeout, notify, None)
+        meta = params.get("_meta")
+        if meta is not None and "progressToken" in meta:
+            pending.progress_token = meta["progressToken"]
+            params = {**params, "_meta": {**meta, "progressToken": request_id}}
+        self._pending[request_id] = pending
+        timer = loop.call_later(timeout, self._expire, request_id)
+        try:
+            await self._transport.send(
+                {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+            )
+            return await pending.future
+        except (asyncio.CancelledError, DeadlineExceeded) as stopped:
+            reason = str(stopped) or "the client cancelled the request"
+            if method != "initialize":  # the specification forbids cancelling it
+                self._cancel(request_id, reason)
+            raise
+        finally:
+            timer.cancel()
+            del self._pending[request_id]
+
+    def notify(self, method: str, params: Message | None = None) -> None:
+        """Send a notification when possible."""
+        self._transport.send_soon(notification(method, params))
+
+    def receive(self, message: Any) -> None:
+        """Take one message from the server: an answer, a notification or a request of its own."""
+        if not isinstance(message, dict):
+            logger.warning("ignored a message that is no object: %.200r", message)
+        elif "method" in message:
+            self._receive_call(message)
+        elif (pending := self._lookup(message.get("id"))) is None:
+            logger.info("ignored an answer to id %.100r, which nobody waits for", message.get("id"))
+        elif pending.future.done():
+            pass
+        elif "error" in message:
+            pending.future.set_exception(RpcError.of(message["error"]))
+        elif "result" in message:
+            pending.future.set_result(message["result"])
+        else:
+            pending.future.set_exception(
+                ProtocolError("the server answered with neither a result nor an error")
+            )
+
+    def fail(self, request_id: Any, error: Exception) -> None:
+        """End one request with `error`."""
+        pending = self._lookup(request_id)
+        if pending is not None and not pending.future.done():
+            pending.future.set_exception(error)
+
+    def close(self, reason: Unavailable, in_flight: Callable[[], Exception]) -> None:
+        """End the conversation: new requests fail with `reason`, those in flight as `in_flight` says."""
+        self._closed = reason
+        for pending in self._pending.values():
+            if not pending.future.done():
+                pending.future.set_exception(in_flight())
+
+    def _lookup(self, request_id: Any) -> _Pending | None:
+        return self._pending.get(request_id) if isinstance(request_id, int) else None
+
+    def _cancel(self, request_id: int, reason: str) -> None:
+        if self._closed is None:
+            self.notify("notifications/cancelled", {"requestId": request_id, "reason": reason})
+
+    def _expire(self, request_id: int) -> None:
+        pending = self._pending.get(request_id)
+        if pending is None or pending.future.done():
+            return
+        loop = asyncio.get_running_loop()
+        if pending.deadline > loop.time() + 0.001:  # progress moved it
+            loop.call_at(pending.deadline, self._expire, request_id)
+            return
+        pending.future.set_exception(
+            DeadlineExceeded(f"no answer and no progress within {pending.timeout:g} s")
+        )
+
+    def _receive_call(self, message: Message) -> None:
+        if message.get("id") is not None:
+            self._answer(message)
+        elif message["method"] == "notifications/progress":
+            self._receive_progress(message)
+        else:
+            self._on_notification(message)
+
+    def _answer(self, message: Message) -> None:
+        if message["method"] == "ping":
+            self._transport.send_soon(response(message["id"], {}))
+            return
+        error = {"code": METHOD_NOT_FOUND, "message": f"Method not found: {message['method']}"}
+        self._transport.send_soon(error_response(message["id"], error))
+
+    def _receive_progress(self, message: Message) -> None:
+        params = message.get("params")
+        pending = self._lookup(params.get("progressToken")) if isinstance(params, dict) else None
+        if params is None or pending is None:
+            return
+        pending.deadline = asyncio.get_running_loop().time() + pending.timeout
+        if pending.notify is not None and pending.progress_token is not None:
+            restored = {**params, "progressToken": pending.progress_token}
+            pending.notify({**message, "params": restored})
+
+
+Handler = Callable[[Message, Notify], Awaitable[Message | None]]
