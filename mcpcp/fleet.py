@@ -134,7 +134,7 @@ class Snapshot:
         """The reverse of `to_wire`."""
         gateway = dict(data["gateway"])
         report = gateway.pop("report")
-        rows = [*data["servers"], *([gateway] if gateway else [])]
+        rows = [*([gateway] if gateway else []), *data["servers"]]
         by_owner: dict[str, list[dict[str, Any]]] = {"supervisor": [], "gateway": []}
         for row in rows:
             by_owner[row["owner"]].append({k: v for k, v in row.items() if k != "owner"})
