@@ -1,0 +1,1 @@
+"""How serving works inside; scripts use `servers.serving` alone."""

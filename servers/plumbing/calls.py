@@ -1,0 +1,115 @@
+"""One middleware around every tool call: counts, times and logs it, and knows what is in flight."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import anyio
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.mcpserver import MCPServer
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from servers.plumbing.credential import calling_agent
+
+logger = logging.getLogger(__name__)
+
+_UNKNOWN = "(unknown)"
+
+
+class Calls:
+    """The tool calls of one process, as Prometheus and a graceful stop need to know them.
+
+    `server` decides which names become labels, so a client can't invent time series.
+    """
+
+    def __init__(self, server: MCPServer[Any]) -> None:
+        self._server = server
+        self._known: frozenset[str] = frozenset()
+        self._in_flight = 0
+        self._draining = False
+        self._idle = anyio.Event()
+        self._registry = CollectorRegistry()
+        self._count = Counter(
+            "mcp_tool_calls", "Tool calls by outcome.", ["tool", "outcome"], registry=self._registry
+        )
+        self._duration = Histogram(
+            "mcp_tool_call_duration_seconds",
+            "How long tool calls took.",
+            ["tool"],
+            registry=self._registry,
+        )
+        gauge = Gauge(
+            "mcp_tool_calls_in_flight", "Tool calls being worked on.", registry=self._registry
+        )
+        gauge.set_function(lambda: self._in_flight)
+        ProcessCollector(registry=self._registry)
+
+    async def __call__(
+        self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
+    ) -> HandlerResult:
+        if ctx.method != "tools/call" or ctx.request_id is None:
+            return await call_next(ctx)
+        if self._draining:
+            raise MCPError(INTERNAL_ERROR, "the server is stopping and did not run the call")
+        return await self._observe(ctx, call_next)
+
+    async def _observe(
+        self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
+    ) -> HandlerResult:
+        tool = await self._label(ctx.params)
+        began = time.monotonic()
+        outcome = "cancelled"
+        self._in_flight += 1
+        try:
+            result = await call_next(ctx)
+            outcome = "error" if _is_error(result) else "ok"
+        except Exception:
+            outcome = "failed"
+            raise
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+            seconds = time.monotonic() - began
+            self._count.labels(tool, outcome).inc()
+            self._duration.labels(tool).observe(seconds)
+            extra = {"tool": tool, "outcome": outcome, "ms": round(seconds * 1000, 1)}
+            logger.info("call", extra={**extra, "agent": calling_agent(ctx)})
+        return result
+
+    async def _label(self, params: Mapping[str, Any] | None) -> str:
+        name = (params or {}).get("name")
+        if name not in self._known:
+            self._known = frozenset(tool.name for tool in await self._server.list_tools())
+        return cast("str", name) if name in self._known else _UNKNOWN
+
+    def exposition(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    async def drain(self, seconds: float) -> bool:
+        """Refuse new calls and wait until none is in flight; False when `seconds` ran out first."""
+        self._draining = True
+        with anyio.move_on_after(seconds):
+            while self._in_flight:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+        return not self._in_flight
+
+
+def _is_error(result: HandlerResult) -> bool:
+    if isinstance(result, Mapping):
+        return bool(result.get("isError"))
+    return bool(getattr(result, "is_error", False))

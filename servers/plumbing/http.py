@@ -1,0 +1,231 @@
+"""One port: /sse, /messages/ and /mcp for clients; /health, /ready and /metrics for everybody.
+
+Above: `serving` binds the socket and brings signals. Below: uvicorn's protocol and the SDK's apps.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import anyio
+import uvicorn
+from mcp.server.mcpserver import MCPServer
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from servers.plumbing.calls import Calls
+from servers.plumbing.credential import Credential
+from servers.plumbing.health import HealthCheck, report
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
+
+DRAIN_SECONDS = 4.0
+"""How long calls in flight may still run: below the supervisor's default stop deadline of 5 s."""
+
+_SETTLE_SECONDS = 0.05
+"""For the answer of a call that just ended to pass through the SDK's streams to the socket."""
+
+
+class PortTaken(Exception):
+    """Somebody else listens there; the message names address and port."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 means any free one."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as e:
+        raise PortTaken(f"can't listen on {host}: {e.strerror or e}") from e
+    listener = socket.socket(family, kind, protocol)
+    # so that a restart binds at once; on Windows the option would let two servers share the port
+    if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(128)
+    except (OSError, OverflowError) as e:
+        listener.close()
+        reason = getattr(e, "strerror", None) or str(e)
+        raise PortTaken(f"can't listen on {host}, port {port}: {reason}") from e
+    listener.setblocking(False)
+    return listener
+
+
+def security(host: str, allowed_hosts: tuple[str, ...]) -> TransportSecuritySettings:
+    """The Host and Origin headers to accept, for every bind: the SDK checks none on 0.0.0.0."""
+    bound = f"[{host}]" if ":" in host else host
+    names = dict.fromkeys((*LOOPBACK, bound, *allowed_hosts))
+    hosts = [form for name in names for form in (name, f"{name}:*")]
+    origins = [f"{scheme}://{form}" for form in hosts for scheme in ("http", "https")]
+    return TransportSecuritySettings(
+        enable_dns_rebinding_protection=True, allowed_hosts=hosts, allowed_origins=origins
+    )
+
+
+class Door:
+    """ASGI: lets requests in that may enter, and can end all that are still inside."""
+
+    def __init__(
+        self, app: ASGIApp, settings: TransportSecuritySettings, credential: Credential | None
+    ) -> None:
+        self._app = app
+        self._headers = TransportSecurityMiddleware(settings)
+        self._credential = credential
+        self._inside: set[anyio.CancelScope] = set()
+        self.closed = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        refusal = await self._refusal(scope, receive)
+        if refusal:
+            await refusal(scope, receive, send)
+            return
+        await self._admit(scope, receive, send)
+
+    async def _refusal(self, scope: Scope, receive: Receive) -> Response | None:
+        if self.closed:
+            return Response("the server is stopping", 503)
+        if self._credential and not self._credential.admits(scope):
+            return Response("this server answers only its gateway", 401)
+        return await self._headers.validate_request(Request(scope, receive))
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = finished = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started, finished
+            started = True
+            finished = message["type"] == "http.response.body" and not message.get("more_body")
+            await send(message)
+
+        with self._visit() as visit:
+            await self._app(scope, receive, watch)
+        if not visit.cancelled_caught or finished:
+            return
+        if started:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            await Response("the server is stopping", 503)(scope, receive, send)
+
+    @contextmanager
+    def _visit(self) -> Iterator[anyio.CancelScope]:
+        with anyio.CancelScope() as visit:
+            self._inside.add(visit)
+            try:
+                yield visit
+            finally:
+                self._inside.discard(visit)
+
+    def close(self) -> None:
+        """End every stream that is open: an idle SSE stream would otherwise never end."""
+        self.closed = True
+        for visit in list(self._inside):
+            visit.cancel()
+
+
+def application(
+    server: MCPServer[Any],
+    calls: Calls,
+    health: HealthCheck | None,
+    settings: TransportSecuritySettings,
+) -> Starlette:
+    """The SDK's streamable HTTP app with the SSE routes and our own added.
+
+    A fresh Starlette of both route lists would never start the session manager.
+    """
+
+    async def get_health(_: Request) -> Response:
+        return JSONResponse(report(server.name, health))
+
+    async def get_ready(_: Request) -> Response:
+        return JSONResponse({"status": "ready"})
+
+    async def get_metrics(_: Request) -> Response:
+        return Response(calls.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    app = server.streamable_http_app(transport_security=settings)
+    app.router.routes.extend(server.sse_app(transport_security=settings).routes)
+    for path, endpoint in (
+        ("/health", get_health),
+        ("/ready", get_ready),
+        ("/metrics", get_metrics),
+    ):
+        app.router.routes.append(Route(path, endpoint))
+    return app
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn without its signals, which it raises again, and its ten wake-ups a second."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                ws="none",
+                date_header=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._stop = anyio.Event()
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+    async def main_loop(self) -> None:
+        await self._stop.wait()
+
+    def stop_accepting(self) -> None:
+        """Close the listener; connections that are open stay."""
+        for listener in getattr(self, "servers", ()):
+            listener.close()
+
+    def stop(self) -> None:
+        """Let `serve` return."""
+        self._stop.set()
+
+
+async def serve_http(
+    door: Door,
+    calls: Calls,
+    listener: socket.socket,
+    stop: anyio.Event,
+) -> None:
+    """Serve until `stop`, then: accept no more, finish the calls in flight, end the streams."""
+    http = HttpServer(door)
+
+    async def stop_in_order() -> None:
+        await stop.wait()
+        logger.info("stopping")
+        http.stop_accepting()
+        if not await calls.drain(DRAIN_SECONDS):
+            logger.warning("calls were still running at the deadline and are cut off")
+        await anyio.sleep(_SETTLE_SECONDS)
+        door.close()
+        http.stop()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop_in_order)
+        await http.serve(sockets=[listener])
+        tasks.cancel_scope.cancel()
