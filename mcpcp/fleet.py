@@ -1,11 +1,10 @@
-"""FleetState: the one immutable value that supervisor, gateway and view share, and its wire form."""
+"""FleetState: the immutable value that supervisor, gateway and view share, and its wire form."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
-
 
 GATEWAY = "gateway"
 """The gateway's name among the supervisor's processes; no server may have it."""
@@ -58,7 +57,9 @@ class FleetState:
     @classmethod
     def from_wire(cls, data: dict[str, Any]) -> FleetState:
         """The reverse of `to_wire`."""
-        rows = (ProcessStatus(**{**p, "state": ProcessState(p["state"])}) for p in data["processes"])
+        rows = (
+            ProcessStatus(**{**p, "state": ProcessState(p["state"])}) for p in data["processes"]
+        )
         return cls(data["version"], tuple(rows))
 
 
@@ -93,9 +94,9 @@ class GatewayReport:
 class Snapshot:
     """All that the supervisor can tell at one moment: what the view draws and `status` answers.
 
-    `fleet` holds the supervisor's own processes, the gateway (named "gateway") among them; `gateway`
-    is that process's last report; `config_error` says why the config file, as it stands, is not in
-    force; `idle_exit` is in minutes, None where nothing ends the fleet by itself.
+    `fleet` holds the supervisor's own processes, the gateway (named "gateway") among them;
+    `gateway` is that process's last report; `config_error` says why the config file, as it stands,
+    is not in force; `idle_exit` is in minutes, None where nothing ends the fleet by itself.
     """
 
     fleet: FleetState
