@@ -1,4 +1,4 @@
-"""A raw-dict JSON-RPC peer: ids, progress, cancellation, deadlines; it knows nothing of MCP's types.
+"""A raw-dict JSON-RPC peer: ids, progress, cancellation, deadlines; no types of MCP's.
 
 Above: `gateway` and the frontends speak messages. Below: a transport that carries them.
 What a peer does not know it passes on untouched; that is why there are no typed models here.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -100,6 +100,9 @@ class Transport(Protocol):
     def send_soon(self, message: Message) -> None:
         """Deliver a notification or an answer when possible; never waits and never raises."""
 
+    def abandon(self, request_id: int) -> None:
+        """Nobody waits for this answer any more."""
+
 
 @dataclass(slots=True)
 class _Pending:
@@ -118,7 +121,7 @@ class Peer:
         self._on_notification = on_notification
         self._pending: dict[int, _Pending] = {}
         self._last_id = 0
-        self._closed: Unavailable | None = None
+        self._closed: str | None = None
 
     @property
     def in_flight(self) -> int:
@@ -128,14 +131,14 @@ class Peer:
     async def request(
         self, method: str, params: Message, timeout: float, notify: Notify | None = None
     ) -> Any:
-        """Send a request and wait for its result; `timeout` seconds without answer or progress end it.
+        """Send a request and wait for its result, `timeout` seconds from the last sign of progress.
 
         A `progressToken` in `params["_meta"]` is replaced on the way and restored in what `notify`
         gets. Raises RpcError (the server's own error), Unavailable, Interrupted, DeadlineExceeded.
         When the caller is cancelled, or the deadline passes, the server is told.
         """
         if self._closed is not None:
-            raise self._closed
+            raise Unavailable(self._closed)
         loop = asyncio.get_running_loop()
         self._last_id = request_id = self._last_id + 1
         pending = _Pending(loop.create_future(), timeout, loop.time() + timeout, notify, None)
@@ -146,10 +149,14 @@ class Peer:
         self._pending[request_id] = pending
         timer = loop.call_later(timeout, self._expire, request_id)
         try:
-            await self._transport.send(
-                {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
-            )
+            async with asyncio.timeout(timeout):
+                await self._transport.send(
+                    {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+                )
             return await pending.future
+        except TimeoutError:
+            self._cancel(request_id, "the deadline passed")
+            raise _too_late(timeout) from None
         except (asyncio.CancelledError, DeadlineExceeded) as stopped:
             reason = str(stopped) or "the client cancelled the request"
             if method != "initialize":  # the specification forbids cancelling it
@@ -188,8 +195,8 @@ class Peer:
         if pending is not None and not pending.future.done():
             pending.future.set_exception(error)
 
-    def close(self, reason: Unavailable, in_flight: Callable[[], Exception]) -> None:
-        """End the conversation: new requests fail with `reason`, those in flight as `in_flight` says."""
+    def close(self, reason: str, in_flight: Callable[[], Exception]) -> None:
+        """End the conversation: new requests fail with `reason`, those in flight as `in_flight`."""
         self._closed = reason
         for pending in self._pending.values():
             if not pending.future.done():
@@ -199,6 +206,7 @@ class Peer:
         return self._pending.get(request_id) if isinstance(request_id, int) else None
 
     def _cancel(self, request_id: int, reason: str) -> None:
+        self._transport.abandon(request_id)
         if self._closed is None:
             self.notify("notifications/cancelled", {"requestId": request_id, "reason": reason})
 
@@ -210,9 +218,7 @@ class Peer:
         if pending.deadline > loop.time() + 0.001:  # progress moved it
             loop.call_at(pending.deadline, self._expire, request_id)
             return
-        pending.future.set_exception(
-            DeadlineExceeded(f"no answer and no progress within {pending.timeout:g} s")
-        )
+        pending.future.set_exception(_too_late(pending.timeout))
 
     def _receive_call(self, message: Message) -> None:
         if message.get("id") is not None:
@@ -240,4 +246,5 @@ class Peer:
             pending.notify({**message, "params": restored})
 
 
-Handler = Callable[[Message, Notify], Awaitable[Message | None]]
+def _too_late(timeout: float) -> DeadlineExceeded:
+    return DeadlineExceeded(f"no answer and no progress within {timeout:g} s")

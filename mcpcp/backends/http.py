@@ -1,0 +1,317 @@
+"""A lean HTTP/1.1 client for one origin: kept-alive connections, bodies as they come, no redirects.
+
+It is the hot path of every call to an SSE or streamable HTTP server; general-purpose clients cost
+several times the CPU of everything else that a gateway does for a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import httptools
+
+from mcpcp.errors import Interrupted, ProtocolError, Unavailable
+
+CONNECT_TIMEOUT: Final = 10.0
+IDLE_KEPT: Final = 4.0
+"""Seconds an idle connection is reused for: less than the 5 s after which uvicorn closes it."""
+LARGEST_BODY: Final = 64 * 1024 * 1024
+_HIGH_WATER: Final = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Head:
+    """Status and headers of an answer; header names in lower case."""
+
+    status: int
+    headers: dict[bytes, bytes]
+
+    @property
+    def content_type(self) -> bytes:
+        """The media type without its parameters."""
+        return self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+class Response:
+    """An answer whose head has come; `read` takes its body whole, iteration as it comes."""
+
+    def __init__(self, connection: _Connection, head: Head) -> None:
+        self._connection = connection
+        self.head = head
+
+    async def read(self) -> bytes:
+        """The whole body, at most LARGEST_BODY bytes."""
+        parts = []
+        size = 0
+        async for part in self:
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST_BODY:
+                self.close()
+                raise ProtocolError(f"the server answered more than {LARGEST_BODY} bytes")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (part := await self._connection.next_part()) is not None:
+            yield part
+
+    def close(self) -> None:
+        """Drop the answer; a connection in the middle of a body can't be used again."""
+        self._connection.abandon()
+
+
+class _Owner(Protocol):
+    def release(self, connection: _Connection) -> None: ...
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, one exchange at a time."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, owner: _Owner) -> None:
+        self._owner = owner
+        self._head: asyncio.Future[Head] | None = None
+        self._parts: deque[bytes] = deque()
+        self._buffered = 0
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._complete = True
+        self._error: Exception | None = None
+        self.closed = False
+        self.idle_since = 0.0
+
+    # What the client calls.
+
+    def send(self, data: bytes) -> asyncio.Future[Head]:
+        """Write one request; the future is done when the answer's head has come."""
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: dict[bytes, bytes] = {}
+        self._complete = False
+        self._head = asyncio.get_running_loop().create_future()
+        self.transport.write(data)
+        return self._head
+
+    async def next_part(self) -> bytes | None:
+        """The next piece of the body, None at its end."""
+        while not self._parts:
+            if self._complete:
+                return None
+            if self._error is not None:
+                raise self._error
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        part = self._parts.popleft()
+        self._buffered -= len(part)
+        if self._paused and self._buffered < _HIGH_WATER // 2:
+            self._paused = False
+            self.transport.resume_reading()
+        return part
+
+    def abandon(self) -> None:
+        """Close, unless the exchange is over and the connection is back with its owner."""
+        if not self._complete:
+            self._fail(Unavailable("the connection was closed"))
+            self.transport.abort()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (narrows the type)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._complete:  # bytes that no request asked for
+            self.transport.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(ProtocolError(f"the server does not speak HTTP: {error}"))
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._fail(Interrupted("the server closed the connection before its answer was complete"))
+
+    # What the parser calls.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value.strip()
+
+    def on_headers_complete(self) -> None:
+        if self._head is not None and not self._head.done():
+            self._head.set_result(Head(self._parser.get_status_code(), self._headers))
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+        self._buffered += len(body)
+        if self._buffered > _HIGH_WATER and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def on_message_complete(self) -> None:
+        if self._parser.get_status_code() < 200:  # an interim answer: the real one follows
+            return
+        self._complete = True
+        self._wake()
+        if self._parser.should_keep_alive():
+            self._owner.release(self)
+        else:
+            self.closed = True
+            self.transport.close()
+
+    def _fail(self, error: Exception) -> None:
+        if self._complete:
+            return
+        self.closed = True
+        self._error = error
+        if self._head is not None and not self._head.done():
+            self._head.set_exception(error)
+            self._head.exception()  # a caller that was cancelled no longer looks
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class HttpClient:
+    """Requests to one origin, over connections that are kept while they are busy or just were."""
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        parts = urlsplit(url)
+        self._secure = parts.scheme == "https"
+        self._host = parts.hostname or "localhost"
+        self._port = parts.port or (443 if self._secure else 80)
+        self._ssl = ssl.create_default_context() if self._secure else None
+        host = f"{self._host}:{self._port}" if parts.port else self._host
+        if ":" in self._host:
+            host = f"[{self._host}]" + (f":{self._port}" if parts.port else "")
+        self._fixed = f"host: {host}\r\n".encode() + _encode_headers(headers)
+        self._idle: list[_Connection] = []
+        self._all: set[_Connection] = set()
+
+    async def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Response:
+        """Send a request and wait for the head of its answer.
+
+        Raises Unavailable where no connection could be made, Interrupted where it ended afterwards.
+        """
+        start = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
+        data = b"".join((start, self._fixed, _encode_headers(headers)))
+        if body is not None:
+            data = b"".join((data, b"content-length: %d\r\n\r\n" % len(body), body))
+        else:
+            data += b"\r\n"
+        connection = self._take_idle() or await self._connect()
+        try:
+            return Response(connection, await connection.send(data))
+        except asyncio.CancelledError:
+            connection.abandon()
+            raise
+
+    def close(self) -> None:
+        """Close every connection; exchanges under way fail."""
+        for connection in list(self._all):
+            connection.transport.abort()
+        self._all.clear()
+        self._idle.clear()
+
+    def release(self, connection: _Connection) -> None:
+        """Take back a connection whose exchange is over."""
+        connection.idle_since = asyncio.get_running_loop().time()
+        self._idle.append(connection)
+
+    def _take_idle(self) -> _Connection | None:
+        oldest = asyncio.get_running_loop().time() - IDLE_KEPT
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed and not connection.transport.is_closing():
+                if connection.idle_since >= oldest:
+                    return connection
+                connection.transport.close()
+            self._all.discard(connection)
+        return None
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self), self._host, self._port, ssl=self._ssl
+                )
+        except TimeoutError:
+            raise Unavailable(
+                f"{self._host}:{self._port} did not answer within {CONNECT_TIMEOUT:g} s"
+            ) from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise Unavailable(f"cannot connect to {self._host}:{self._port}: {reason}") from None
+        self._all = {c for c in self._all if not c.closed}
+        self._all.add(connection)
+        return connection
+
+
+def _encode_headers(headers: Mapping[str, str]) -> bytes:
+    lines = []
+    for name, value in headers.items():
+        if "\r" in value or "\n" in value:
+            raise ProtocolError(f"header {name} holds a line break")
+        lines.append(f"{name}: {value}\r\n")
+    return "".join(lines).encode("latin-1")
+
+
+async def events(response: Response) -> AsyncIterator[tuple[str, bytes]]:
+    """The (event, data) pairs of a server-sent event stream; comments and pings are passed over.
+
+    Lines may end in CR LF, LF or CR; several data lines are joined with LF, as the standard says.
+    """
+    event = ""
+    data: list[bytes] = []
+    async for line in _lines(response):
+        if not line:
+            if data:
+                yield event or "message", b"\n".join(data)
+            event, data = "", []
+            continue
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            event = value.decode("utf-8", "replace")
+
+
+async def _lines(response: Response) -> AsyncIterator[bytes]:
+    pieces: list[bytes] = []
+    size = 0
+    async with contextlib.aclosing(response.__aiter__()) as parts:  # type: ignore[type-var]
+        async for part in parts:
+            pieces.append(part)
+            size += len(part)
+            if size > LARGEST_BODY:
+                response.close()
+                raise ProtocolError(f"the server sent a line of more than {LARGEST_BODY} bytes")
+            if b"\n" in part or b"\r" in part:
+                *lines, rest = _split_lines(b"".join(pieces))
+                pieces, size = [rest], len(rest)
+                for line in lines:
+                    yield line
+
+
+def _split_lines(text: bytes) -> list[bytes]:
+    """Lines and, last, the unfinished rest; a final CR stays in it: its LF may be yet to come."""
+    held = b"\r" if text.endswith(b"\r") else b""
+    whole = text.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    *lines, rest = whole.split(b"\n")
+    return [*lines, rest + held]

@@ -1,0 +1,106 @@
+"""HTTP+SSE: one event stream that answers come on, one POST a message."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+from mcpcp.backends.http import HttpClient, events
+from mcpcp.backends.transports import Fail, Receive
+from mcpcp.errors import McpcpError, ProtocolError, Unavailable
+from mcpcp.jsonrpc import Message, RpcError, decode, encode
+
+logger = logging.getLogger(__name__)
+
+ENDPOINT_TIMEOUT: Final = 10.0
+_POST_HEADERS: Final = {"content-type": "application/json"}
+
+
+class SseTransport:
+    """A session of an SSE server: it lives exactly as long as its event stream."""
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self._url = url
+        self._client = HttpClient(url, headers)
+        self._endpoint: str | None = None
+        self._outbox: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def run(self, ready: Callable[[], None], receive: Receive, fail: Fail) -> None:
+        """See BackendTransport."""
+        ended: McpcpError | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                sender = tasks.create_task(self._send_outbox())
+                try:
+                    await self._read(ready, receive)
+                except McpcpError as error:
+                    ended = error
+                sender.cancel()
+        finally:
+            self._client.close()
+        if ended is not None:
+            raise ended
+
+    async def send(self, message: Message) -> None:
+        """See BackendTransport; the server's answer to the POST itself says little: 202."""
+        if self._endpoint is None:
+            raise Unavailable("the server is not connected")
+        body = encode(message)
+        answer = await self._client.request("POST", self._endpoint, _POST_HEADERS, body)
+        await answer.read()
+        if answer.head.status >= 300:
+            raise Unavailable(f"the server refused the message with HTTP {answer.head.status}")
+
+    def send_soon(self, message: Message) -> None:
+        """See BackendTransport."""
+        self._outbox.put_nowait(message)
+
+    def abandon(self, request_id: int) -> None:
+        """Nothing to do: answers share one stream."""
+
+    def negotiated(self, version: str) -> None:
+        """Nothing depends on the version here."""
+
+    async def _send_outbox(self) -> None:
+        while True:
+            message = await self._outbox.get()
+            try:
+                await self.send(message)
+            except McpcpError as error:
+                logger.info("a notification was not delivered: %s", error)
+
+    async def _read(self, ready: Callable[[], None], receive: Receive) -> None:
+        parts = urlsplit(self._url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        async with asyncio.timeout(ENDPOINT_TIMEOUT) as opening:
+            try:
+                answer = await self._client.request("GET", target, {"accept": "text/event-stream"})
+                if answer.head.status != 200:
+                    answer.close()
+                    raise Unavailable(f"{self._url} answered HTTP {answer.head.status}")
+                async for event, data in events(answer):
+                    if event == "endpoint":
+                        self._endpoint = self._same_origin(data.decode())
+                        opening.reschedule(None)
+                        ready()
+                    elif event == "message" and data:
+                        self._receive(data, receive)
+            except TimeoutError:
+                raise Unavailable(f"{self._url} did not open an event stream") from None
+
+    def _receive(self, data: bytes, receive: Receive) -> None:
+        try:
+            receive(decode(data))
+        except RpcError as error:
+            logger.warning("ignored an event that is no JSON: %s", error)
+
+    def _same_origin(self, endpoint: str) -> str:
+        """The target of the POSTs; another origin would be sent our headers, so it is refused."""
+        url = urlsplit(urljoin(self._url, endpoint))
+        mine = urlsplit(self._url)
+        if (url.scheme, url.netloc) != (mine.scheme, mine.netloc):
+            raise ProtocolError(f"the server names an endpoint of another origin: {endpoint:.200}")
+        return url.path + (f"?{url.query}" if url.query else "")

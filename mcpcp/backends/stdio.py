@@ -1,0 +1,164 @@
+"""stdio: the server is a child of ours, one message a line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from mcpcp.backends.transports import Fail, Receive
+from mcpcp.errors import Unavailable
+from mcpcp.jsonrpc import Message, RpcError, decode, encode
+
+logger = logging.getLogger(__name__)
+
+LONGEST_LINE: Final = 64 * 1024 * 1024
+STOP_TIMEOUT: Final = 2.0
+
+
+class StdioTransport:
+    """A server process, from its start to its end; its stderr goes to our log, line by line."""
+
+    def __init__(
+        self, name: str, argv: tuple[str, ...], env: Mapping[str, str], cwd: Path | None
+    ) -> None:
+        self._name = name
+        self._argv = argv
+        self._env = dict(env)
+        self._cwd = cwd
+        self._process: asyncio.subprocess.Process | None = None
+        self._last_words = ""
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def run(self, ready: Callable[[], None], receive: Receive, fail: Fail) -> None:
+        """See BackendTransport."""
+        self._process = process = await self._start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                errors = tasks.create_task(self._log_errors(process))
+                ready()
+                await self._read(process, receive)
+                await self._stop(process)
+                errors.cancel()
+        finally:
+            _signal_group(process, signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+        raise Unavailable(self._describe_end(process))
+
+    async def send(self, message: Message) -> None:
+        """See BackendTransport; waits while the server does not read."""
+        stdin = self._stdin()
+        if stdin is None:
+            raise Unavailable("the server is not running")
+        stdin.write(encode(message) + b"\n")
+        if stdin.transport.get_write_buffer_size():
+            with contextlib.suppress(ConnectionError):  # its end is noticed, and told, by `run`
+                await stdin.drain()
+
+    def send_soon(self, message: Message) -> None:
+        """See BackendTransport."""
+        stdin = self._stdin()
+        if stdin is not None:
+            stdin.write(encode(message) + b"\n")
+
+    def abandon(self, request_id: int) -> None:
+        """Nothing to do: answers share one stream."""
+
+    def negotiated(self, version: str) -> None:
+        """Nothing depends on the version here."""
+
+    def _stdin(self) -> asyncio.StreamWriter | None:
+        if self._process is None or self._process.stdin is None or self._process.stdin.is_closing():
+            return None
+        return self._process.stdin
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self._argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._env,
+                cwd=self._cwd,
+                limit=LONGEST_LINE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            reason = f"cannot start {self._argv[0]}: {error.strerror or error}"
+            raise Unavailable(reason) from None
+
+    async def _read(self, process: asyncio.subprocess.Process, receive: Receive) -> None:
+        assert process.stdout is not None  # noqa: S101  (it was opened as a pipe)
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:
+                logger.warning("%s sent a line of more than %d bytes", self._name, LONGEST_LINE)
+                return
+            if not line:
+                return
+            if line.strip():
+                self._receive_line(line, receive)
+
+    def _receive_line(self, line: bytes, receive: Receive) -> None:
+        try:
+            receive(decode(line))
+        except RpcError:
+            logger.warning("%s wrote a line that is no JSON: %.200r", self._name, line)
+
+    async def _log_errors(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None  # noqa: S101  (it was opened as a pipe)
+        while True:
+            try:
+                line = await process.stderr.readline()
+            except ValueError:
+                continue  # longer than any line may be: that piece was dropped
+            if not line:
+                return
+            self._last_words = line.decode(errors="replace").strip()[:500] or self._last_words
+            logger.info("%s | %s", self._name, self._last_words)
+
+    async def _stop(self, process: asyncio.subprocess.Process) -> None:
+        """End of input first, as the specification says; TERM, deadline, KILL to the group."""
+        if process.stdin is not None:
+            process.stdin.close()
+        for deadline, number in ((STOP_TIMEOUT / 2, signal.SIGTERM), (STOP_TIMEOUT, None)):
+            try:
+                async with asyncio.timeout(deadline):
+                    await process.wait()
+                    return
+            except TimeoutError:
+                if number is not None:
+                    _signal_group(process, number)
+        if sys.platform != "win32":
+            _signal_group(process, signal.SIGKILL)
+        await process.wait()
+
+    def _describe_end(self, process: asyncio.subprocess.Process) -> str:
+        code = process.returncode
+        if code is not None and code < 0:
+            how = f"was ended by signal {signal.Signals(-code).name}"
+        else:
+            how = f"exited with code {code}"
+        return f"the server {how}" + (f": {self._last_words}" if self._last_words else "")
+
+
+def _signal_group(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    """Signal the server and what it started; those who left their group are the supervisor's."""
+    try:
+        if sys.platform == "win32":
+            process.terminate()
+        else:
+            os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass

@@ -1,0 +1,193 @@
+"""Streamable HTTP: one POST a message, whose answer is JSON or an event stream of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from mcpcp.backends.http import HttpClient, Response, events
+from mcpcp.backends.transports import Fail, Receive
+from mcpcp.errors import Interrupted, McpcpError, Unavailable
+from mcpcp.jsonrpc import META_VERSION, Message, RpcError, decode, encode
+
+logger = logging.getLogger(__name__)
+
+_ACCEPT: Final = "application/json, text/event-stream"
+_LISTEN_RETRY: Final = 1.0
+_NAME_KEYS: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+
+
+class StreamableTransport:
+    """A session of a streamable HTTP server, or its stateless use in the modern era."""
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        parts = urlsplit(url)
+        self._url = url
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._client = HttpClient(url, headers)
+        self._session: str | None = None
+        self._version: str | None = None
+        self._ended = asyncio.Event()
+        self._listening = asyncio.Event()
+        self._outbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._streams: dict[int, Response] = {}
+        self._tasks: asyncio.TaskGroup
+        self._receive: Receive
+        self._fail: Fail
+
+    async def run(self, ready: Callable[[], None], receive: Receive, fail: Fail) -> None:
+        """See BackendTransport; the connection has ended when the server forgot the session."""
+        self._receive, self._fail = receive, fail
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                helpers = [
+                    self._tasks.create_task(self._send_outbox()),
+                    self._tasks.create_task(self._listen()),
+                ]
+                ready()
+                await self._ended.wait()
+                for helper in helpers:
+                    helper.cancel()
+        finally:
+            await self._delete_session()
+            self._client.close()
+
+    async def send(self, message: Message) -> None:
+        """See BackendTransport; the answer is received in passing."""
+        answer = await self._post(message)
+        if answer.head.content_type == b"text/event-stream" and answer.head.status == 200:
+            # The answer comes on this stream; reading it goes on while the caller waits.
+            self._tasks.create_task(self._read_stream(answer, message))
+            return
+        body = await answer.read()
+        if answer.head.status in (200, 400, 404) and body.lstrip()[:1] == b"{":
+            self._take_body(body, message)
+        if answer.head.status == 404 and self._session is not None:
+            self._ended.set()
+            raise Unavailable("the server forgot the session")
+        if answer.head.status >= 300:
+            raise Unavailable(f"the server answered HTTP {answer.head.status}")
+
+    def send_soon(self, message: Message) -> None:
+        """See BackendTransport."""
+        self._outbox.put_nowait(message)
+
+    def abandon(self, request_id: int) -> None:
+        """See BackendTransport; in the modern era a closed stream is how a call is cancelled."""
+        answer = self._streams.get(request_id)
+        if answer is not None:
+            answer.close()
+
+    def negotiated(self, version: str) -> None:
+        """From now on the version header is sent; a legacy session may have a stream of its own."""
+        self._version = version
+        if self._session is not None:
+            self._listening.set()
+
+    async def _post(self, message: Message) -> Response:
+        headers = {"content-type": "application/json", "accept": _ACCEPT, **self._session_headers()}
+        meta = (message.get("params") or {}).get("_meta") or {}
+        if META_VERSION in meta:
+            headers |= _modern_headers(message, meta[META_VERSION])
+        answer = await self._client.request("POST", self._target, headers, encode(message))
+        session = answer.head.headers.get(b"mcp-session-id")
+        if session is not None and message.get("method") == "initialize":
+            self._session = session.decode("latin-1")
+        return answer
+
+    def _session_headers(self) -> dict[str, str]:
+        headers = {}
+        if self._session is not None:
+            headers["mcp-session-id"] = self._session
+        if self._version is not None:
+            headers["mcp-protocol-version"] = self._version
+        return headers
+
+    def _take_body(self, body: bytes, message: Message) -> None:
+        answer = decode(body)
+        if isinstance(answer, dict) and answer.get("id") is None and "error" in answer:
+            self._fail(message.get("id"), RpcError.of(answer["error"]))
+            return
+        for item in answer if isinstance(answer, list) else [answer]:
+            self._receive(item)
+
+    async def _read_stream(self, answer: Response, message: Message) -> None:
+        error: Exception = Interrupted("the server ended the stream before its answer")
+        request_id = message["id"]
+        self._streams[request_id] = answer
+        try:
+            async for event, data in events(answer):
+                if event == "message" and data:
+                    self._receive(decode(data))
+        except McpcpError as broken:
+            error = broken
+        finally:
+            del self._streams[request_id]
+        self._fail(request_id, error)  # does nothing where the answer has come
+
+    async def _send_outbox(self) -> None:
+        while True:
+            message = await self._outbox.get()
+            try:
+                answer = await self._post(message)
+                await answer.read()
+            except McpcpError as error:
+                logger.info("a notification was not delivered: %s", error)
+
+    async def _listen(self) -> None:
+        """Keep the session's own stream open, where the server has one."""
+        await self._listening.wait()
+        while await self._read_own_stream():
+            await asyncio.sleep(_LISTEN_RETRY)  # noqa: ASYNC110  (a pause between tries, no polling)
+
+    async def _read_own_stream(self) -> bool:
+        """Read the stream to its end; whether it is worth opening again."""
+        headers = {"accept": "text/event-stream", **self._session_headers()}
+        try:
+            answer = await self._client.request("GET", self._target, headers)
+            if answer.head.status == 200:
+                async for event, data in events(answer):
+                    if event == "message" and data:
+                        self._receive(decode(data))
+                return True
+            answer.close()
+        except Interrupted:
+            return True
+        except Unavailable:
+            self._ended.set()
+            return False
+        except McpcpError as error:
+            logger.warning("%s: %s", self._url, error)
+            return True
+        if answer.head.status == 404:
+            self._ended.set()
+        return False
+
+    async def _delete_session(self) -> None:
+        if self._session is None or self._ended.is_set():
+            return
+        try:
+            async with asyncio.timeout(1.0):
+                await self._client.request("DELETE", self._target, self._session_headers())
+        except (McpcpError, TimeoutError) as error:
+            logger.info("the session was not ended: %s", error)
+
+
+def _modern_headers(message: Message, version: str) -> dict[str, str]:
+    headers = {"mcp-protocol-version": version, "mcp-method": message["method"]}
+    key = _NAME_KEYS.get(message["method"])
+    if key is not None:
+        headers["mcp-name"] = encode_header(str(message["params"].get(key, "")))
+    return headers
+
+
+def encode_header(value: str) -> str:
+    """A value as MCP's headers carry it: as it is, or in base64 where a header can't hold it."""
+    plain = value.isascii() and value.isprintable() and value == value.strip()
+    if plain and not value.startswith("=?base64?"):
+        return value
+    return f"=?base64?{base64.b64encode(value.encode()).decode()}?="

@@ -1,0 +1,41 @@
+"""How a server's transport is carried: what connection.py needs of each, and the choice of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from mcpcp.jsonrpc import Message
+
+Receive = Callable[[Any], None]
+Fail = Callable[[Any, Exception], None]
+
+
+class BackendTransport(Protocol):
+    """One connection to one server, from its opening to its end."""
+
+    async def run(self, ready: Callable[[], None], receive: Receive, fail: Fail) -> None:
+        """Open, call `ready`, hand each message to `receive` until the connection ends, close.
+
+        `fail(request id, error)` ends one request whose answer can't come any more. Raises
+        Unavailable where it can't be opened; returns or raises McpcpError when it has ended.
+        """
+
+    async def send(self, message: Message) -> None:
+        """Deliver a request; Unavailable where it certainly did not arrive."""
+
+    def send_soon(self, message: Message) -> None:
+        """Deliver a notification or an answer when possible."""
+
+    def abandon(self, request_id: int) -> None:
+        """Nobody waits for this answer any more."""
+
+    def negotiated(self, version: str) -> None:
+        """The protocol version that both sides agreed on."""
+
+
+def credential_headers(headers: Mapping[str, str], credential: str | None) -> dict[str, str]:
+    """The configured headers, and for a server of our own the fleet's credential."""
+    if credential is None:
+        return dict(headers)
+    return {**headers, "X-Mcpcp-Credential": credential}
