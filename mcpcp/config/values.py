@@ -1,10 +1,8 @@
-"""The config: one file for launcher, gateway and client, parsed once into frozen values.
-
-The parser (`load`) is below; everything else in mcpcp is handed a `Config`.
-"""
+"""What the config file says, as frozen values; everything but the parser works with these."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +11,13 @@ from typing import Literal
 from mcpcp.policy import Allowlist
 
 Transport = Literal["stdio", "sse", "http"]
+Manager = Literal["supervisor", "gateway"]
+
+PYTHON = frozenset({"python", "python3"})
+"""Commands that mean the interpreter which runs mcpcp: its packages are then the server's too."""
+
+PORT = "{port}"
+"""Replaced by the server's port in its arguments and in the values of its environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """How a server with a port is probed; times are seconds, `path` None means: the port is enough."""
+    """How a server with a port is probed; times are seconds, `path` None: the port is enough."""
 
     path: str | None = "/health"
     interval: float = 5.0
@@ -63,8 +68,8 @@ class ToolRules:
 class ServerConfig:
     """One entry of `mcpServers`.
 
-    Either `command` (ours to start) or `url` (somebody else's). A `command` of type sse or http has a
-    `port` and is started by the supervisor; one of type stdio is started by the gateway.
+    Either `command` (ours to start) or `url` (somebody else's). A `command` of type sse or http
+    has a `port` and is started by the supervisor; one of type stdio is started by the gateway.
     """
 
     name: str
@@ -84,11 +89,48 @@ class ServerConfig:
     tools: ToolRules = field(default_factory=ToolRules)
     timeout: float = 60.0
     disabled: bool = False
+    sessions: Literal["shared", "per_client"] = "shared"
+
+    @property
+    def managed_by(self) -> Manager | None:
+        """Who starts its process; nobody here where the entry is a `url`."""
+        if self.command is None:
+            return None
+        return "gateway" if self.transport == "stdio" else "supervisor"
+
+    def argv(self) -> tuple[str, ...]:
+        """The command line that starts it; empty for a `url`."""
+        if self.command is None:
+            return ()
+        command = sys.executable if self.command in PYTHON else self.command
+        return (command, *self._arguments())
+
+    def _arguments(self) -> tuple[str, ...]:
+        if self.port is None:
+            return self.args
+        if any(PORT in text for text in (*self.args, *self.env.values())):
+            return tuple(self._with_port(arg) for arg in self.args)
+        listen = ("--transport", self.transport, "--host", "127.0.0.1", "--port", str(self.port))
+        return (*self.args, *listen)
+
+    def environment(self) -> dict[str, str]:
+        """What `env` adds to the environment of its process."""
+        return {name: self._with_port(value) for name, value in self.env.items()}
+
+    def _with_port(self, text: str) -> str:
+        return text if self.port is None else text.replace(PORT, str(self.port))
+
+    def endpoint(self) -> str | None:
+        """The URL that the gateway connects to; None where it talks over pipes."""
+        if self.url is not None or self.port is None:
+            return self.url
+        path = "/sse" if self.transport == "sse" else "/mcp"
+        return f"http://127.0.0.1:{self.port}{path}"
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
-    """The gateway: where it listens and how patient it is; times are seconds, `idle_exit` minutes."""
+    """Where the gateway listens, how patient it is; times are seconds, `idle_exit` minutes."""
 
     host: str = "127.0.0.1"
     port: int = 9003
@@ -99,6 +141,7 @@ class GatewayConfig:
     drain: float = 10.0
     idle_exit: float = 10.0
     audit_required: bool = True
+    audit_max_bytes: int = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +154,22 @@ class Config:
     agents: Mapping[str, Allowlist]
     keys_dir: Path
     data_dir: Path
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def active(self) -> Mapping[str, ServerConfig]:
+        """The servers that are not disabled."""
+        return {name: server for name, server in self.servers.items() if not server.disabled}
+
+    @property
+    def revocations_dir(self) -> Path:
+        """Where revoked tokens are recorded."""
+        return self.data_dir / "revocations"
+
+    @property
+    def audit_path(self) -> Path:
+        """The audit log's current file."""
+        return self.data_dir / "audit" / "audit.jsonl"
 
     @property
     def root(self) -> Path:

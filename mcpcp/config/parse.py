@@ -1,0 +1,307 @@
+"""From the config file to a `Config`: reads, checks every key, then what the keys say together."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mcpcp.config.findings import Findings, below, describe, suggest
+from mcpcp.config.keys import FILE
+from mcpcp.config.places import PROJECT
+from mcpcp.config.reading import expand, read_dotenv, read_env_file, read_json, report_repeated
+from mcpcp.config.values import (
+    PYTHON,
+    Config,
+    GatewayConfig,
+    HealthCheck,
+    Limits,
+    RestartPolicy,
+    ServerConfig,
+    ToolRules,
+    Transport,
+)
+from mcpcp.errors import ConfigError
+from mcpcp.policy import Allowlist, matches
+
+GATEWAY = "gateway"
+"""What the fleet calls the gateway among its processes, so no server may be called so."""
+
+
+def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
+    """Read and check the config file; raises ConfigError that names every problem at once.
+
+    `.env` beside it fills in for variables that the environment does not have.
+    """
+    path = path.resolve()
+    found = Findings(path)
+    raw = read_json(path)
+    report_repeated(raw, "", found)
+    env = {**read_dotenv(path.parent), **(os.environ if environ is None else environ)}
+    values = FILE.read(expand(raw, "", env, found), "", found)
+    found.check()
+    config = _build(path, values, found)
+    check_together(config, found)
+    found.check()
+    return replace(config, warnings=tuple(found.warnings))
+
+
+def _build(path: Path, values: Mapping[str, Any], found: Findings) -> Config:
+    root = path.parent
+    servers = {
+        name: _server(name, entry, root, found) for name, entry in values["mcpServers"].items()
+    }
+    agents = values.get("agents", {})
+    return Config(
+        path=path,
+        servers=servers,
+        gateway=_gateway(values.get("gateway", {})),
+        agents={name: Allowlist.of(agent["allow"]) for name, agent in agents.items()},
+        keys_dir=_resolve(root, values.get("keys_dir", "keys")),
+        data_dir=_resolve(root, values.get("data_dir", "data")),
+    )
+
+
+def _resolve(root: Path, text: str) -> Path:
+    return Path(os.path.normpath(root / Path(text).expanduser()))
+
+
+def _gateway(values: Mapping[str, Any]) -> GatewayConfig:
+    audit = values.get("audit", {})
+    plain = {name: value for name, value in values.items() if name != "audit"}
+    if "required" in audit:
+        plain["audit_required"] = audit["required"]
+    if "max_size" in audit:
+        plain["audit_max_bytes"] = int(audit["max_size"])
+    return GatewayConfig(**plain)
+
+
+def _server(name: str, v: Mapping[str, Any], root: Path, found: Findings) -> ServerConfig:
+    at = below("mcpServers", name)
+    transport = _transport(v, at, found)
+    _check_shape(v, transport, at, found)
+    cwd = _resolve(root, v.get("cwd", "."))
+    return ServerConfig(
+        name=name,
+        transport=transport,
+        cwd=cwd,
+        env={**_env_file(v, root, at, found), **v.get("env", {})},
+        restart=RestartPolicy(**v.get("restart", {})),
+        health=_health(v, cwd),
+        limits=_limits(v.get("limits", {})),
+        prefix=v.get("prefix", name),
+        tools=_tools(v, at, found),
+        disabled=v.get("disabled", False) or not v.get("enabled", True),
+        **{key: v[key] for key in _AS_THEY_ARE if key in v},
+    )
+
+
+_AS_THEY_ARE = (
+    "command",
+    "args",
+    "url",
+    "headers",
+    "port",
+    "depends_on",
+    "timeout",
+    "sessions",
+)
+
+
+def _transport(v: Mapping[str, Any], at: str, found: Findings) -> Transport:
+    given: Transport | None = v.get("type")
+    if "url" in v:
+        if given == "stdio":
+            found.problem(below(at, "type"), "stdio needs a command, and here is a url")
+        ends_in_sse = urlsplit(v["url"]).path.rstrip("/").endswith("/sse")
+        return given or ("sse" if ends_in_sse else "http")
+    return given or ("sse" if "port" in v else "stdio")
+
+
+def _check_shape(v: Mapping[str, Any], transport: str, at: str, found: Findings) -> None:
+    """A server is a command with a port, a command without one, or a url: nothing in between."""
+    if ("command" in v) == ("url" in v):
+        found.problem(at, 'must have either "command" or "url"')
+    elif "url" in v:
+        _check_remote(v, at, found)
+    elif transport == "stdio":
+        _check_stdio(v, at, found)
+    elif "port" not in v:
+        found.problem(at, f'a command of type {transport} needs a "port"')
+    if v.get("timeout", 0) >= 1000 and isinstance(v["timeout"], float):
+        found.warn(below(at, "timeout"), f"is {v['timeout']:g} seconds; some clients mean ms")
+
+
+def _check_remote(v: Mapping[str, Any], at: str, found: Findings) -> None:
+    if "port" in v:
+        found.problem(below(at, "port"), 'belongs to a "command"; a "url" holds its own')
+    for key in ("args", "env", "envFile", "cwd", "depends_on", "restart", "health", "limits"):
+        if v.get(key):
+            found.warn(below(at, key), "does nothing here: a url is not ours to start")
+
+
+def _check_stdio(v: Mapping[str, Any], at: str, found: Findings) -> None:
+    if "port" in v:
+        found.problem(below(at, "port"), "a server of type stdio has none: make it sse or http")
+    for key in ("health", "depends_on"):
+        if v.get(key):
+            found.problem(below(at, key), "works for servers with a port only")
+    if v.get("headers"):
+        found.problem(below(at, "headers"), 'belong to a "url"')
+
+
+def _env_file(v: Mapping[str, Any], root: Path, at: str, found: Findings) -> dict[str, str]:
+    if "envFile" not in v or v.get("disabled"):
+        return {}
+    path = _resolve(root, v["envFile"])
+    if not path.is_file():
+        found.problem(below(at, "envFile"), f"{path} does not exist")
+        return {}
+    try:
+        return read_env_file(path)
+    except ConfigError as e:
+        found.problem(below(at, "envFile"), str(e))
+        return {}
+
+
+def _health(v: Mapping[str, Any], cwd: Path) -> HealthCheck:
+    path = "/health" if _is_project_script(v, cwd) else None
+    return HealthCheck(**{"path": path, **v.get("health", {})})
+
+
+def _is_project_script(v: Mapping[str, Any], cwd: Path) -> bool:
+    """Whether the command runs one of the project's own servers, which all have /health."""
+    args = v.get("args", ())
+    if v.get("command") not in PYTHON or not args:
+        return False
+    if args[0] == "-m":
+        return len(args) > 1 and args[1].startswith("servers.")
+    script = (cwd / args[0]).resolve()
+    return (PROJECT / "servers").resolve() in script.parents
+
+
+def _limits(values: Mapping[str, Any]) -> Limits:
+    memory = values.get("memory")
+    return Limits(memory_bytes=None if memory is None else int(memory))
+
+
+def _tools(v: Mapping[str, Any], at: str, found: Findings) -> ToolRules:
+    tools = v.get("tools", {})
+    if "allow" in tools and "enabledTools" in v:
+        found.problem(below(at, "enabledTools"), 'says the same as "tools.allow", also there')
+    rename: Mapping[str, str] = tools.get("rename", {})
+    for new in {n for n in rename.values() if list(rename.values()).count(n) > 1}:
+        found.problem(below(at, "tools.rename"), f"two tools are renamed to {describe(new)}")
+    return ToolRules(
+        allow=tools.get("allow", v.get("enabledTools", ("*",))),
+        deny=(*tools.get("deny", ()), *v.get("disabledTools", ())),
+        rename=rename,
+    )
+
+
+def check_together(config: Config, found: Findings) -> None:
+    """What no key says alone: ports, names, dependencies, agents."""
+    _check_names(config, found)
+    _check_ports(config, found)
+    _check_dependencies(config, found)
+    _check_agents(config, found)
+    _check_anonymous(config, found)
+    for server in config.active.values():
+        if server.command is not None and not server.cwd.is_dir():
+            found.warn(below(f"mcpServers.{server.name}", "cwd"), f"{server.cwd} is not a folder")
+
+
+def _check_names(config: Config, found: Findings) -> None:
+    seen: dict[str, str] = {}
+    for name in config.servers:
+        at = below("mcpServers", name)
+        if name.lower() == GATEWAY:
+            found.problem(at, "is what the fleet calls its own gateway: take another name")
+        if name.lower() in seen:  # log files of both would be one where case is ignored
+            found.problem(at, f'differs from "{seen[name.lower()]}" only in case')
+        seen[name.lower()] = name
+
+
+def _check_ports(config: Config, found: Findings) -> None:
+    owners = {config.gateway.port: "the gateway"}
+    for server in config.active.values():
+        if server.port is None:
+            continue
+        if server.port in owners:
+            at = below(below("mcpServers", server.name), "port")
+            found.problem(at, f"{server.port} is the port of {owners[server.port]} already")
+        owners.setdefault(server.port, server.name)
+
+
+def _check_dependencies(config: Config, found: Findings) -> None:
+    before = len(found.problems)
+    for server in config.active.values():
+        for i, needed in enumerate(server.depends_on):
+            at = below(below("mcpServers", server.name), f"depends_on[{i}]")
+            other = config.servers.get(needed)
+            if other is None:
+                found.problem(
+                    at, f"no server {describe(needed)}; {suggest(needed, config.servers)}"
+                )
+            elif other.disabled or other.managed_by != "supervisor":
+                found.problem(at, f"{needed} is not one that is started here with a port")
+    if len(found.problems) == before:
+        for cycle in _cycles(config):
+            at = below(below("mcpServers", cycle[0]), "depends_on")
+            found.problem(at, "goes in a circle: " + " -> ".join(cycle))
+
+
+def _cycles(config: Config) -> Iterator[list[str]]:
+    """A circle of dependencies, if there is any, from its first server back to it."""
+    done: set[str] = set()
+
+    def visit(name: str, way: list[str]) -> list[str] | None:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return None
+        for needed in config.servers[name].depends_on:
+            circle = visit(needed, [*way, name])
+            if circle:
+                return circle
+        done.add(name)
+        return None
+
+    for name in config.active:
+        circle = visit(name, [])
+        if circle:
+            yield circle
+            return
+
+
+def _check_agents(config: Config, found: Findings) -> None:
+    for agent, allow in config.agents.items():
+        for pattern, _ in allow.rules:
+            if not any(matches(pattern, server) for server in config.servers):
+                at = below(below(below("agents", agent), "allow"), pattern)
+                found.warn(at, f"names no server; {suggest(pattern, config.servers)}")
+
+
+def _check_anonymous(config: Config, found: Findings) -> None:
+    agent = config.gateway.anonymous
+    if agent is None:
+        return
+    if agent not in config.agents:
+        hint = suggest(agent, config.agents)
+        found.problem("gateway.anonymous", f"no agent {describe(agent)}; {hint}")
+    if not _is_loopback(config.gateway.host):
+        found.problem(
+            "gateway.anonymous",
+            f"{config.gateway.host} can be reached from outside: calls there need a token",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
