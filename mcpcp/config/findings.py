@@ -69,7 +69,7 @@ def describe(value: object) -> str:
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """`did you mean ...?`, or what there is to choose from."""
-    names = list(known)
+    names = sorted(known)
     by_lower = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), by_lower, 1, 0.6)
     if close:

@@ -54,7 +54,7 @@ HEALTH = Section(
             "path",
             Nullable(Text(r"/[^\0\s]*", "a path that starts with /")),
             "Where the server answers GET when it is well; null: an open port is enough. The"
-            " default is /health for the scripts under the project's servers/, null for everything else.",
+            " default is /health for the project's own servers/, null for everything else.",
         ),
         Key("interval", duration(low=0.05), "Between two probes.", "5s"),
         Key("timeout", duration(low=0.05), "How long a probe may take.", "5s"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,20 +40,35 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     path = path.resolve()
     found = Findings(path)
     raw = read_json(path)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must hold an object, found {describe(raw)}")
     report_repeated(raw, "", found)
     env = {**read_dotenv(path.parent), **(os.environ if environ is None else environ)}
-    values = FILE.read(expand(raw, "", env, found), "", found)
-    found.check()
-    config = _build(path, values, found)
-    check_together(config, found)
+    tree = expand(raw, "", env, found)
+    config = _build(path, FILE.read_parts(tree, "", found), found)
+    _check_together(config, _Named.of(tree), found)
     found.check()
     return replace(config, warnings=tuple(found.warnings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The names that the file has, those of entries with problems too."""
+
+    servers: frozenset[str]
+    agents: frozenset[str]
+
+    @classmethod
+    def of(cls, tree: Any) -> _Named:
+        sections = (tree.get(key) for key in ("mcpServers", "agents"))
+        return cls(*(frozenset(s if isinstance(s, dict) else ()) for s in sections))
 
 
 def _build(path: Path, values: Mapping[str, Any], found: Findings) -> Config:
     root = path.parent
     servers = {
-        name: _server(name, entry, root, found) for name, entry in values["mcpServers"].items()
+        name: _server(name, entry, root, found)
+        for name, entry in values.get("mcpServers", {}).items()
     }
     agents = values.get("agents", {})
     return Config(
@@ -203,13 +218,13 @@ def _tools(v: Mapping[str, Any], at: str, found: Findings) -> ToolRules:
     )
 
 
-def check_together(config: Config, found: Findings) -> None:
+def _check_together(config: Config, named: _Named, found: Findings) -> None:
     """What no key says alone: ports, names, dependencies, agents."""
     _check_names(config, found)
     _check_ports(config, found)
-    _check_dependencies(config, found)
-    _check_agents(config, found)
-    _check_anonymous(config, found)
+    _check_dependencies(config, named, found)
+    _check_agents(config, named, found)
+    _check_anonymous(config, named, found)
     for server in config.active.values():
         if server.command is not None and not server.cwd.is_dir():
             found.warn(below(f"mcpServers.{server.name}", "cwd"), f"{server.cwd} is not a folder")
@@ -237,16 +252,16 @@ def _check_ports(config: Config, found: Findings) -> None:
         owners.setdefault(server.port, server.name)
 
 
-def _check_dependencies(config: Config, found: Findings) -> None:
+def _check_dependencies(config: Config, named: _Named, found: Findings) -> None:
     before = len(found.problems)
     for server in config.active.values():
         for i, needed in enumerate(server.depends_on):
             at = below(below("mcpServers", server.name), f"depends_on[{i}]")
             other = config.servers.get(needed)
-            if other is None:
-                found.problem(
-                    at, f"no server {describe(needed)}; {suggest(needed, config.servers)}"
-                )
+            if needed not in named.servers:
+                found.problem(at, f"no server {describe(needed)}; {suggest(needed, named.servers)}")
+            elif other is None:
+                continue  # it is there, with problems of its own
             elif other.disabled or other.managed_by != "supervisor":
                 found.problem(at, f"{needed} is not one that is started here with a port")
     if len(found.problems) == before:
@@ -264,7 +279,8 @@ def _cycles(config: Config) -> Iterator[list[str]]:
             return [*way[way.index(name) :], name]
         if name in done:
             return None
-        for needed in config.servers[name].depends_on:
+        server = config.servers.get(name)
+        for needed in server.depends_on if server else ():
             circle = visit(needed, [*way, name])
             if circle:
                 return circle
@@ -278,20 +294,20 @@ def _cycles(config: Config) -> Iterator[list[str]]:
             return
 
 
-def _check_agents(config: Config, found: Findings) -> None:
+def _check_agents(config: Config, named: _Named, found: Findings) -> None:
     for agent, allow in config.agents.items():
         for pattern, _ in allow.rules:
-            if not any(matches(pattern, server) for server in config.servers):
+            if not any(matches(pattern, server) for server in named.servers):
                 at = below(below(below("agents", agent), "allow"), pattern)
-                found.warn(at, f"names no server; {suggest(pattern, config.servers)}")
+                found.warn(at, f"names no server; {suggest(pattern, named.servers)}")
 
 
-def _check_anonymous(config: Config, found: Findings) -> None:
+def _check_anonymous(config: Config, named: _Named, found: Findings) -> None:
     agent = config.gateway.anonymous
     if agent is None:
         return
-    if agent not in config.agents:
-        hint = suggest(agent, config.agents)
+    if agent not in named.agents:
+        hint = suggest(agent, named.agents)
         found.problem("gateway.anonymous", f"no agent {describe(agent)}; {hint}")
     if not _is_loopback(config.gateway.host):
         found.problem(
