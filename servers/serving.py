@@ -36,14 +36,14 @@ from servers.plumbing.http import Door, PortTaken, application, listen, security
 from servers.plumbing.stdio import serve_stdio
 from servers.plumbing.stop import stop_event
 
-__all__ = ["Background", "Health", "add_echo", "current_agent", "serve", "setting"]
+__all__ = ["Background", "Health", "add_echo", "current_agent", "fail", "serve", "setting"]
 
 logger = logging.getLogger(__name__)
 
 Background = Callable[[], AbstractAsyncContextManager[object]]
 """Entered once a process around serving, on every transport.
 
-An `MCPServer` lifespan is entered once a session over SSE: the wrong place for work that runs once."""
+An `MCPServer` lifespan is entered once a session over SSE: no place for work that runs once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def serve(
     try:
         credential = take_credential(os.environ)
     except CredentialError as e:
-        _fail(server, str(e), 2)
+        fail(server.name, str(e), 2)
     calls = Calls(server)
     server.middleware.append(calls)
     around = background or nullcontext
@@ -128,7 +128,7 @@ async def _over_http(server: MCPServer[Any], calls: Calls, site: _Site) -> None:
     try:
         listener = listen(flags.host, flags.port)
     except PortTaken as e:
-        _fail(server, str(e), 1)
+        fail(server.name, str(e), 1)
     with listener, stop_event() as stop:
         settings = security(flags.host, flags.allowed_hosts)
         app = application(server, calls, site.health, settings)
@@ -152,8 +152,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return cast("Callable[[], asyncio.AbstractEventLoop]", uvloop.new_event_loop)
 
 
-def _fail(server: MCPServer[Any], message: str, code: int) -> NoReturn:
-    sys.stderr.write(f"{server.name}: {message}\n")
+def fail(name: str, message: str, code: int) -> NoReturn:
+    """End the script with one line on stderr."""
+    sys.stderr.write(f"{name}: {message}\n")
     raise SystemExit(code)
 
 

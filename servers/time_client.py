@@ -72,7 +72,7 @@ async def convert_time(
         str,
         Field(
             max_length=64,
-            description="HH:MM or HH:MM:SS (today in the source timezone), or ISO 8601 date and time",
+            description="HH:MM[:SS], today in the source timezone; or ISO 8601 date and time",
         ),
     ],
     source_timezone: Timezone,
@@ -88,7 +88,7 @@ async def convert_time(
 
 
 def convert(text: str, source: ZoneInfo, target: ZoneInfo, now: datetime) -> Conversion:
-    """The moment that `text` names in `source`, seen in both timezones; `now` gives a bare time its day."""
+    """The moment that `text` names in `source`, in both; `now` gives a bare time its day."""
     local, note = _on_the_clock(parse(text, now.astimezone(source).date()), source)
     instant = local.astimezone(UTC)
     here, there = instant.astimezone(source), instant.astimezone(target)
@@ -116,7 +116,7 @@ _BARE = re.compile(r"\A(\d{1,2}):(\d{2})(?::(\d{2}))?\Z", re.ASCII)
 
 
 def parse(text: str, today: date) -> datetime:
-    """A date and time from ISO 8601, or from a time of day on `today`; naive unless it has an offset."""
+    """ISO 8601 date and time, or a time of day on `today`; naive unless it has an offset."""
     bare = _BARE.match(text.strip())
     try:
         if bare:
