@@ -1,0 +1,217 @@
+"""Memory, processes and processor time of a whole sandbox, by control groups (version 1 and 2).
+
+Only a memory control group bounds the sum over a sandbox's processes, and what tmpfs and the
+kernel hold for them. Not every machine lets us make one: `find` says whether this one does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from servers.sandboxing.outcome import MIB, Limits
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "mcpcp-sandbox-"
+_CPU_PERIOD_US = 100_000
+_WANTED = ("memory", "pids", "cpu")
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The control groups of one sandbox: one folder in version 2, one a controller in version 1."""
+
+    folders: Mapping[str, Path]
+    version: int
+
+    def add(self, pid: int) -> None:
+        """Move a process in; its later children follow."""
+        for folder in set(self.folders.values()):
+            (folder / "cgroup.procs").write_text(str(pid))
+
+    def out_of_memory(self) -> bool:
+        """Whether the kernel ended one of its processes for want of memory."""
+        name = "memory.events" if self.version == 2 else "memory.oom_control"
+        with suppress(OSError):
+            for line in (self.folders["memory"] / name).read_text().splitlines():
+                key, _, value = line.partition(" ")
+                if key == "oom_kill":
+                    return int(value) > 0
+        return False
+
+    async def remove(self) -> None:
+        """Kill what is left in it and remove it; a folder that stays is swept at the next start."""
+        for _ in range(200):
+            if all([_remove(folder) for folder in set(self.folders.values())]):
+                return
+            await anyio.sleep(0.01)
+        logger.warning("a control group stays behind", extra={"folders": self.folders})
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Where this process may make control groups."""
+
+    parents: Mapping[str, Path]
+    version: int
+
+    def make(self, limits: Limits) -> Group:
+        """A new group under these limits; raises OSError where the kernel does not let us."""
+        name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
+        folders = {controller: parent / name for controller, parent in self.parents.items()}
+        for folder in set(folders.values()):
+            folder.mkdir()
+        group = Group(folders, self.version)
+        for controller, file, value, required in _settings(self.version, limits):
+            if controller in folders:
+                _set(folders[controller] / file, value, required=required)
+        return group
+
+    def sweep(self) -> None:
+        """Remove the groups of servers that are no more."""
+        for folder in _leftovers(set(self.parents.values())):
+            _remove(folder)
+
+
+def _settings(version: int, limits: Limits) -> list[tuple[str, str, str, bool]]:
+    quota = str(int(limits.cpus * _CPU_PERIOD_US))
+    # the first program inside counts too
+    processes = str(limits.processes + 2)
+    if version == 2:
+        return [
+            ("memory", "memory.max", str(limits.memory), True),
+            ("memory", "memory.swap.max", "0", False),
+            ("memory", "memory.oom.group", "1", False),
+            ("pids", "pids.max", processes, True),
+            ("cpu", "cpu.max", f"{quota} {_CPU_PERIOD_US}", False),
+        ]
+    return [
+        ("memory", "memory.limit_in_bytes", str(limits.memory), True),
+        ("memory", "memory.memsw.limit_in_bytes", str(limits.memory), False),
+        ("memory", "memory.swappiness", "0", False),
+        ("pids", "pids.max", processes, True),
+        ("cpu", "cpu.cfs_period_us", str(_CPU_PERIOD_US), False),
+        ("cpu", "cpu.cfs_quota_us", quota, False),
+    ]
+
+
+def _set(file: Path, value: str, *, required: bool) -> None:
+    try:
+        file.write_text(value)
+    except OSError:
+        if required:
+            raise
+
+
+def _remove(folder: Path) -> bool:
+    """Kill and remove; False while processes are still on their way out."""
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        _kill(folder)
+        return False
+    return True
+
+
+def _kill(folder: Path) -> None:
+    with suppress(OSError):
+        for pid in (folder / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _leftovers(parents: set[Path]) -> Iterator[Path]:
+    for parent in parents:
+        for folder in parent.glob(f"{_PREFIX}*"):
+            owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+            if owner.isdigit() and not Path("/proc", owner).exists():
+                yield folder
+
+
+@contextmanager
+def _trial(groups: Groups) -> Iterator[None]:
+    group = groups.make(Limits(memory=16 * MIB))
+    try:
+        yield
+    finally:
+        for folder in set(group.folders.values()):
+            _remove(folder)
+
+
+def find() -> Groups | None:
+    """The control groups that this process may divide, tried out; None where there are none."""
+    for groups in (*_version_1(), *_version_2()):
+        with suppress(OSError, KeyError), _trial(groups):
+            return groups
+    return None
+
+
+def _version_1() -> Iterator[Groups]:
+    found = {}
+    for line in _lines("/proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        for controller in set(controllers.split(",")) & set(_WANTED):
+            mount = _mount("cgroup", controller)
+            if mount is not None:
+                found[controller] = mount.locate(path)
+    if "memory" in found and "pids" in found:
+        yield Groups({c: p for c, p in found.items() if os.access(p, os.W_OK)}, 1)
+
+
+def _version_2() -> Iterator[Groups]:
+    """Our own group, then those above it: a group that holds processes can't be divided."""
+    mount = _mount("cgroup2", None)
+    path = next((line[3:] for line in _lines("/proc/self/cgroup") if line[:3] == "0::"), None)
+    if mount is None or path is None:
+        return
+    here = mount.locate(path)
+    for folder in (here, *here.parents):
+        if not folder.is_relative_to(mount.point):
+            return
+        if os.access(folder, os.W_OK):
+            with suppress(OSError):
+                (folder / "cgroup.subtree_control").write_text("+memory +pids")
+            enabled = set(" ".join(_lines(folder / "cgroup.subtree_control")).split())
+            if {"memory", "pids"} <= enabled:
+                yield Groups({c: folder for c in _WANTED if c in enabled}, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    root: Path
+    point: Path
+
+    def locate(self, path: str) -> Path:
+        inside = Path(path)
+        if inside.is_relative_to(self.root):
+            inside = inside.relative_to(self.root)
+        return self.point / str(inside).lstrip("/")
+
+
+def _mount(kind: str, option: str | None) -> _Mount | None:
+    """The first mount of that file system type that has that super option."""
+    for line in _lines("/proc/self/mountinfo"):
+        before, _, after = line.partition(" - ")
+        fields, rest = before.split(), after.split()
+        if rest[0] == kind and (option is None or option in rest[2].split(",")):
+            return _Mount(Path(fields[3]), Path(fields[4]))
+    return None
+
+
+def _lines(path: str | Path) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
