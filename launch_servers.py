@@ -10,6 +10,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mcpcp.supervisor.options import Ui
+
 NEEDED = (3, 11)
 EXAMPLES = """\
 examples:
@@ -84,7 +88,7 @@ def launch(options: argparse.Namespace) -> int:
             f"{missing.name} is not installed for {sys.executable}. Leave --no-bootstrap out, "
             f"or install the project there: {sys.executable} -m pip install -e ."
         )
-    ui = "json" if options.json else "plain" if options.plain else "auto"
+    ui: Ui | None = "json" if options.json else "plain" if options.plain else None
     return launch_foreground(options.config, options.only, ui)
 
 

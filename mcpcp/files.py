@@ -62,23 +62,23 @@ def back_up(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, patience: float = LOCK_DEADLINE) -> Iterator[None]:
     """Hold the lock file `path` against other processes and threads; it ends with its holder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _await_lock(descriptor, path)
+        _await_lock(descriptor, path, patience)
         yield
     finally:
         os.close(descriptor)
 
 
-def _await_lock(descriptor: int, path: Path) -> None:
-    deadline = time.monotonic() + LOCK_DEADLINE
+def _await_lock(descriptor: int, path: Path, patience: float) -> None:
+    deadline = time.monotonic() + patience
     while not _try_lock(descriptor):
         if time.monotonic() > deadline:
             raise TimeoutError(
-                f"{path} has been locked by another process for {LOCK_DEADLINE:.0f} s"
+                f"{path} has been locked by another process for {patience:.0f} s"
             )
         time.sleep(0.01)
 

@@ -1,0 +1,198 @@
+"""`mcpcp up`, `down`, `status`, `restart`, `logs`: the fleet as a person handles it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mcpcp.cli.launching import STOP_PATIENCE, launch_foreground
+from mcpcp.config import find_config, load, runtime_dir
+from mcpcp.control import ControlClient
+from mcpcp.errors import FleetError, Unavailable
+from mcpcp.fleet import FleetState, ProcessState, ProcessStatus, Snapshot
+from mcpcp.supervisor.options import Ui
+from mcpcp.supervisor.starting import unknown
+
+NOT_RUNNING = 3
+"""The exit code of `status` without a fleet, as systemctl's."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def config_option(command: Command) -> Command:
+    """The `--config` that all of them take."""
+    return click.option(
+        "--config",
+        metavar="FILE",
+        help="The config (default: $MCPCP_CONFIG, ./mcpcp.json, the project's).",
+    )(command)
+
+
+@click.command()
+@click.option("--background", is_flag=True, help="Start them and give the prompt back.")
+@click.option("--only", metavar="NAMES", help="Only these servers, separated by commas.")
+@click.option("--plain", "ui", flag_value="plain", help="Log lines instead of the table.")
+@click.option("--json", "ui", flag_value="json", help="Events as JSON, one object a line.")
+@config_option
+def up(background: bool, only: str | None, ui: Ui | None, config: str | None) -> None:
+    """Start the servers and the gateway; Ctrl+C stops them.
+
+    \b
+    mcpcp up
+    mcpcp up --only mcp1,mcp3 --plain
+    mcpcp up --background && mcpcp status
+
+    A fleet that runs in the background already is taken over and shown.
+    """
+    if background:
+        _start_in_background(config, only)
+        return
+    sys.exit(launch_foreground(config, only, ui))
+
+
+def _start_in_background(config: str | None, only: str | None) -> None:
+    from mcpcp.supervisor.background import ensure_fleet
+
+    if only:
+        raise click.UsageError(
+            "--only is for a fleet in the foreground; disable servers in the config"
+        )
+    path = find_config(config)
+    with ControlClient.connect(ensure_fleet(path)) as client:
+        status = Snapshot.from_wire(client.ask("status"))
+    click.echo(f"the servers of {path} run in the background (pid {status.guard or status.pid})")
+    click.echo("see them: mcpcp status   stop them: mcpcp down", err=True)
+
+
+@click.command()
+@config_option
+def down(config: str | None) -> None:
+    """Stop the servers and the gateway, wherever they were started.
+
+    \b
+    mcpcp down
+    """
+    path = find_config(config)
+    try:
+        with ControlClient.connect(runtime_dir(path)) as client:
+            client.ask("stop", timeout=STOP_PATIENCE)
+    except Unavailable:
+        click.echo(f"nothing runs for {path}")
+        return
+    click.echo(f"stopped the servers of {path}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help='For scripts: {"servers": [...], ...}.')
+@config_option
+def status(as_json: bool, config: str | None) -> None:
+    """Show each server: state, pid, port, restarts, last error. Exit code 3: nothing runs.
+
+    \b
+    mcpcp status
+    mcpcp status --json | jq '.servers[] | {name, state}'
+    """
+    path = find_config(config)
+    try:
+        with ControlClient.connect(runtime_dir(path)) as client:
+            snapshot = Snapshot.from_wire(client.ask("status"))
+    except Unavailable:
+        snapshot = _nothing_runs(path)
+    if as_json:
+        click.echo(json.dumps({**snapshot.to_wire(), "running": bool(snapshot.pid)}, indent=2))
+    else:
+        _print_status(snapshot, path)
+    sys.exit(0 if snapshot.pid else NOT_RUNNING)
+
+
+def _nothing_runs(path: Path) -> Snapshot:
+    rows = (
+        ProcessStatus(name, ProcessState.STOPPED, port=server.port)
+        for name, server in load(path).active.items()
+    )
+    return Snapshot(FleetState(0, tuple(rows)), config=str(path))
+
+
+def _print_status(snapshot: Snapshot, path: Path) -> None:
+    from rich.console import Console
+
+    from mcpcp.supervisor.table import calls, rows_of, servers_table, troubles
+
+    if not snapshot.pid:
+        click.echo(f"nothing runs for {path}; start it with: mcpcp up")
+        return
+    console = Console(highlight=False)
+    width = console.width if console.is_terminal else 160
+    console = Console(highlight=False, width=width)
+    console.print(servers_table(rows_of(snapshot), time.monotonic(), width))
+    console.print(calls(snapshot))
+    for trouble in troubles(snapshot):
+        console.print(trouble)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@config_option
+def restart(names: tuple[str, ...], config: str | None) -> None:
+    """Stop a server and start it again; returns when it answers.
+
+    \b
+    mcpcp restart mcp1
+    mcpcp restart gateway
+    """
+    path = find_config(config)
+    for name in names:
+        with _fleet(path) as client:
+            client.ask("restart", timeout=STOP_PATIENCE, name=name)
+            row = _find(client, name)
+        click.echo(f"restarted {name}" + (f" (pid {row['pid']})" if row.get("pid") else ""))
+
+
+def _find(client: ControlClient, name: str) -> dict[str, Any]:
+    answer = client.ask("status")
+    rows = [*answer["servers"], answer["gateway"]]
+    return next((row for row in rows if row.get("name") == name), {})
+
+
+def _fleet(path: Path) -> ControlClient:
+    try:
+        return ControlClient.connect(runtime_dir(path))
+    except Unavailable:
+        raise FleetError(f"nothing runs for {path}; start it with: mcpcp up") from None
+
+
+@click.command()
+@click.argument("name")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines, until Ctrl+C.")
+@click.option("-n", "--lines", default=100, show_default=True, help="How many of the last lines.")
+@config_option
+def logs(name: str, follow: bool, lines: int, config: str | None) -> None:
+    """Print what a server wrote last.
+
+    \b
+    mcpcp logs mcp1
+    mcpcp logs gateway -f
+    """
+    from mcpcp.cli.following import follow_file, last_lines
+
+    settings = load(find_config(config))
+    known = [*settings.servers, "gateway", "supervisor", "fleet"]
+    path = settings.data_dir / "logs" / f"{name}.log"
+    if name not in known:
+        raise FleetError(unknown(name, known))
+    if not path.exists() and not follow:
+        raise FleetError(f"{name} has written nothing yet ({path})")
+    for line in last_lines(path, lines):
+        click.echo(line)
+    if follow:
+        try:
+            for line in follow_file(path):
+                click.echo(line)
+        except KeyboardInterrupt:
+            click.echo(err=True)
