@@ -154,7 +154,7 @@ def _tail(started: Started | None) -> str:
 def main(config: Path) -> int:
     """Be the fleet's guard in a process that nothing ties to its starter.
 
-    The starter reads one JSON line about that process; what is wrong with the config is told it on stderr.
+    The starter reads one JSON line about that process; what is wrong with the config, on stderr.
     """
     from mcpcp.supervisor.guard import run_guard
     from mcpcp.supervisor.starting import prepare

@@ -1,0 +1,43 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.ports import reserve
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def project() -> Path:
+    """The checkout."""
+    return PROJECT
+
+
+@pytest.fixture
+def free_port() -> Iterator[Callable[[], int]]:
+    """Makes ports that are free now, and that no other test, in any worker, is given."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(reserve())
+
+
+@pytest.fixture
+def stranger() -> Iterator[Callable[[int], socket.socket]]:
+    """Takes a port as somebody else's program would."""
+    with ExitStack() as stack:
+
+        def take(port: int) -> socket.socket:
+            return stack.enter_context(socket.create_server(("127.0.0.1", port)))
+
+        yield take
