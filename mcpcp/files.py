@@ -77,9 +77,7 @@ def _await_lock(descriptor: int, path: Path, patience: float) -> None:
     deadline = time.monotonic() + patience
     while not _try_lock(descriptor):
         if time.monotonic() > deadline:
-            raise TimeoutError(
-                f"{path} has been locked by another process for {patience:.0f} s"
-            )
+            raise TimeoutError(f"{path} has been locked by another process for {patience:.0f} s")
         time.sleep(0.01)
 
 
