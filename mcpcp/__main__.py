@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; the relay, which clients start most often, skips what it does not need."""
+    """Run the command line; the relay, which clients start most often, skips most of it."""
     if sys.argv[1:2] == ["stdio"] and not {"-h", "--help"} & set(sys.argv):
         from mcpcp.cli.stdio import relay_main
 

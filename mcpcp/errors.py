@@ -1,4 +1,4 @@
-"""Every error that mcpcp raises on purpose; `str(e)` is one sentence that is safe to show to anyone.
+"""Every error that mcpcp raises on purpose; `str(e)` is one sentence, safe to show to anyone.
 
 McpcpError                what a person or an agent can act on
 ├── ConfigError           the config file or the environment is not usable; names file and key

@@ -1,6 +1,6 @@
 """Who may use what: pure decisions over immutable values.
 
-Above: `tokens` makes an Agent from a signed token, `catalog` asks which of a server's tools it may see.
+Above: `tokens` makes an Agent from a signed token, `catalog` asks which tools it may see.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from mcpcp import __version__
@@ -75,6 +75,7 @@ class Backend:
         self._on_change = on_change
         self._peer: Peer | None = None
         self._transport: BackendTransport | None = None
+        self._carrier: asyncio.Task[McpcpError | None] | None = None
         self._modern = False
         self._ready = asyncio.Event()
         self._moved = asyncio.Event()
@@ -92,13 +93,16 @@ class Backend:
     @property
     def gave_up(self) -> bool:
         """Whether nobody expects the server soon: its process is FATAL or stopped on purpose."""
+        if not self._supervised:
+            return False
         final = (ProcessState.FATAL, ProcessState.STOPPED, ProcessState.EXITED)
-        return self._process is not None and self._process.state in final
+        return self._process is None or self._process.state in final
 
     @property
     def tried(self) -> bool:
-        """Whether it is connected or has failed at least once."""
-        return self.connected or self.error is not None or self.gave_up
+        """Whether it is connected, or has shown that it can't be for now."""
+        failed = self.error is not None and not self._supervised
+        return self.connected or failed or self.gave_up
 
     def status(self) -> ProcessStatus:
         """Where it stands, in the supervisor's words; for servers that the supervisor has not."""
@@ -126,7 +130,8 @@ class Backend:
         """Send a request and wait for its result, at most the server's `timeout` without progress.
 
         A request that certainly was not delivered is sent to the next connection; one that was is
-        repeated only where `repeatable`. Raises RpcError, Unavailable, Interrupted, DeadlineExceeded.
+        repeated only where `repeatable`. Raises RpcError, Unavailable, Interrupted,
+        DeadlineExceeded.
         """
         timeout = self.server.timeout
         give_up_at = asyncio.get_running_loop().time() + min(timeout, RESTART_WAIT)
@@ -157,9 +162,8 @@ class Backend:
     def reconnect(self) -> None:
         """Drop the connection, which restarts a stdio server, and connect again at once."""
         self._moved.set()
-        self._stale.set()
-        if self._transport is not None and self._closer is not None:
-            self._closer()
+        if self._carrier is not None:
+            self._carrier.cancel()
 
     # The owner task.
 
@@ -196,15 +200,16 @@ class Backend:
         opened = asyncio.Event()
         ended: McpcpError | None = None
         async with asyncio.TaskGroup() as tasks:
-            carrier = tasks.create_task(transport.run(opened.set, peer.receive, peer.fail))
-            self._closer: Callable[[], object] | None = carrier.cancel
-            user = tasks.create_task(self._use(peer, transport, opened))
+            running = transport.run(opened.set, peer.receive, peer.fail)
+            self._carrier = carrier = tasks.create_task(_outcome(running))
+            user = tasks.create_task(_outcome(self._use(peer, transport, opened)))
             try:
-                await asyncio.wait((carrier, user), return_when=asyncio.FIRST_COMPLETED)
-                ended = _outcome(user) or _outcome(carrier)
+                done, _ = await asyncio.wait((carrier, user), return_when=asyncio.FIRST_COMPLETED)
+                ended = next(
+                    (e for task in done if not task.cancelled() and (e := task.result())), None
+                )
             finally:
                 self._lost(peer, ended)
-                self._closer = None
                 user.cancel()
                 carrier.cancel()
         raise ended or Unavailable("the server closed the connection")
@@ -243,12 +248,7 @@ class Backend:
                 raise
             self._modern = True
             result = await peer.request("server/discover", self._enveloped({}), HANDSHAKE_TIMEOUT)
-            version = LATEST_MODERN
-        else:
-            version = result.get("protocolVersion") if isinstance(result, dict) else None
-            if version not in LEGACY_VERSIONS:
-                raise ProtocolError(f"the server answered protocol version {version!r:.50}")
-        transport.negotiated(version)
+        transport.negotiated(LATEST_MODERN if self._modern else _legacy_version(result))
         if not self._modern:
             peer.notify("notifications/initialized")
         instructions = result.get("instructions") if isinstance(result, dict) else None
@@ -302,8 +302,7 @@ class Backend:
             ),
         )
         self._ready.clear()
-        self._transport = None
-        self._peer = None
+        self._transport = self._carrier = self._peer = None
 
     def _went_down(self, reason: str) -> None:
         was = (self.connected, self.error)
@@ -337,7 +336,7 @@ class Backend:
         while self._peer is peer:
             if loop.time() >= give_up_at:
                 raise self._unavailable()
-            await asyncio.sleep(0.01)  # noqa: ASYNC110  (bounded; the carrier's end is imminent)
+            await asyncio.sleep(0.01)
 
     def _unavailable(self) -> Unavailable:
         reason = f": {self.error}" if self.error else ""
@@ -349,12 +348,20 @@ class Backend:
                 await self._moved.wait()
 
 
-def _outcome(task: asyncio.Task[None]) -> McpcpError | None:
-    """How a finished task failed, if in a way that we know; other errors are for the task group."""
-    if not task.done() or task.cancelled():
-        return None
-    error = task.exception()
-    return error if isinstance(error, McpcpError) else None
+def _legacy_version(result: Any) -> str:
+    version = result.get("protocolVersion") if isinstance(result, dict) else None
+    if version not in LEGACY_VERSIONS:
+        raise ProtocolError(f"the server answered protocol version {version!r:.50}")
+    return str(version)
+
+
+async def _outcome(work: Coroutine[Any, Any, None]) -> McpcpError | None:
+    """How `work` failed, if in a way that we know; other errors are for the task group."""
+    try:
+        await work
+    except McpcpError as error:
+        return error
+    return None
 
 
 def _open(server: ServerConfig, credential: str | None) -> BackendTransport:

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST_LINE: Final = 64 * 1024 * 1024
 STOP_TIMEOUT: Final = 2.0
+_KILL: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL
 
 
 class StdioTransport:
@@ -47,11 +48,13 @@ class StdioTransport:
             async with asyncio.TaskGroup() as tasks:
                 errors = tasks.create_task(self._log_errors(process))
                 ready()
-                await self._read(process, receive)
-                await self._stop(process)
-                errors.cancel()
+                try:
+                    await self._read(process, receive)
+                finally:
+                    await self._stop(process)
+                    errors.cancel()
         finally:
-            _signal_group(process, signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+            _signal_group(process, _KILL)
         raise Unavailable(self._describe_end(process))
 
     async def send(self, message: Message) -> None:
@@ -140,8 +143,7 @@ class StdioTransport:
             except TimeoutError:
                 if number is not None:
                     _signal_group(process, number)
-        if sys.platform != "win32":
-            _signal_group(process, signal.SIGKILL)
+        _signal_group(process, _KILL)
         await process.wait()
 
     def _describe_end(self, process: asyncio.subprocess.Process) -> str:

@@ -141,8 +141,8 @@ class StreamableTransport:
     async def _listen(self) -> None:
         """Keep the session's own stream open, where the server has one."""
         await self._listening.wait()
-        while await self._read_own_stream():
-            await asyncio.sleep(_LISTEN_RETRY)  # noqa: ASYNC110  (a pause between tries, no polling)
+        while await self._read_own_stream():  # noqa: ASYNC110  (a pause between tries, no polling)
+            await asyncio.sleep(_LISTEN_RETRY)
 
     async def _read_own_stream(self) -> bool:
         """Read the stream to its end; whether it is worth opening again."""

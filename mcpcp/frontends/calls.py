@@ -1,0 +1,112 @@
+"""One request by POST: answered with JSON, or with a stream once there is more to say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from mcpcp.frontends.answers import answer
+from mcpcp.frontends.requests import PING_EVERY, EventStream, Reply, Request, event
+from mcpcp.gateway import Caller, Gateway
+from mcpcp.jsonrpc import CONNECTION_CLOSED, METHOD_NOT_FOUND, Message, encode, error_response
+
+_WATCH_AFTER: Final = 0.05
+"""Seconds after which a call is worth a task that watches for its client's leaving."""
+
+STATUS_OF_ERROR: Final = {
+    -32700: 400,
+    -32600: 400,
+    -32602: 400,
+    -32020: 400,
+    -32021: 400,
+    -32022: 400,
+    METHOD_NOT_FOUND: 404,
+}
+"""How the modern era writes errors in HTTP; the legacy era answers 200."""
+
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class PostedCall:
+    """A request from its arrival to its answer.
+
+    Nothing but the call itself costs anything while it is quick and silent; a stream is begun with
+    the first notification, or when a proxy might take the silence for the end.
+    """
+
+    def __init__(self, gateway: Gateway, reply: Reply, tasks: asyncio.TaskGroup) -> None:
+        self._gateway = gateway
+        self._reply = reply
+        self._tasks = tasks
+        self._headers: Headers = ()
+        self._caller: asyncio.Task[object] | None = None
+        self._cancelled = False
+        self._stream: EventStream | None = None
+        self._writer: asyncio.Task[None]
+        self._helpers: list[asyncio.Task[None]] = []
+
+    async def run(
+        self, caller: Caller, message: Message, request: Request, headers: Headers = ()
+    ) -> None:
+        """Answer `message`; in the modern era a client that leaves cancels it."""
+        loop = asyncio.get_running_loop()
+        self._caller, self._headers = asyncio.current_task(), headers
+        timers = [loop.call_later(PING_EVERY, self._begin_stream)]
+        if caller.modern:
+            timers.append(loop.call_later(_WATCH_AFTER, self._watch, request))
+        try:
+            result = await self._outcome(caller, message)
+            await self._finish(result, caller.modern)
+        finally:
+            for timer in timers:
+                timer.cancel()
+            for task in self._helpers:
+                task.cancel()
+
+    def cancel(self) -> None:
+        """End the call: the server is told, the client gets an error if it still listens."""
+        if self._caller is not None and not self._cancelled:
+            self._cancelled = True
+            self._caller.cancel()
+
+    async def _outcome(self, caller: Caller, message: Message) -> Message:
+        try:
+            return await answer(self._gateway, caller, message, self._notify)
+        except asyncio.CancelledError:
+            if not self._cancelled or self._caller is None:
+                raise
+            self._caller.uncancel()
+            error = {"code": CONNECTION_CLOSED, "message": "Request cancelled"}
+            return error_response(message["id"], error)
+
+    def _notify(self, message: Message) -> None:
+        self._begin_stream().push(event(message))
+
+    def _begin_stream(self) -> EventStream:
+        if self._stream is None:
+            self._stream = EventStream()
+            self._writer = self._tasks.create_task(self._write(self._stream))
+            self._helpers.append(self._writer)
+        return self._stream
+
+    async def _write(self, stream: EventStream) -> None:
+        await self._reply.start_stream(self._headers)
+        await stream.write(self._reply)
+
+    async def _finish(self, result: Message, modern: bool) -> None:
+        if self._stream is not None:
+            self._stream.push(event(result))
+            self._stream.end()
+            await self._writer
+            return
+        code = result["error"].get("code") if modern and "error" in result else None
+        await self._reply.json(STATUS_OF_ERROR.get(code, 200), encode(result), self._headers)
+
+    def _watch(self, request: Request) -> None:
+        self._helpers.append(self._tasks.create_task(self._cancel_when_gone(request)))
+
+    async def _cancel_when_gone(self, request: Request) -> None:
+        await request.gone()
+        self.cancel()

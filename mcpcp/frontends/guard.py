@@ -1,0 +1,50 @@
+"""Host and Origin are checked, so that no web page can reach the gateway by DNS rebinding."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from mcpcp.frontends.requests import Request
+from mcpcp.gateway import Gateway
+
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+
+class HostGuard:
+    """Names and origins that may be used: loopback, where we listen, and what the config adds."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._good: tuple[str | None, str | None] = (None, None)
+
+    def refuse(self, request: Request) -> str | None:
+        """Why `request` is refused, None where it is not."""
+        seen = (request.header(b"host"), request.header(b"origin"))
+        if seen == self._good:
+            return None
+        host, origin = seen
+        if host is None or not self._is_ours(_name(host)):
+            return f"Host {host!r} is not served here: add it to gateway.allowed_hosts"
+        if origin is not None and not self._is_allowed(origin):
+            return f"Origin {origin!r} is not allowed: add it to gateway.allowed_origins"
+        self._good = seen
+        return None
+
+    def _is_ours(self, name: str) -> bool:
+        config = self._gateway.config.gateway
+        return name in _LOOPBACK or name == config.host or name in config.allowed_hosts
+
+    def _is_allowed(self, origin: str) -> bool:
+        if origin in self._gateway.config.gateway.allowed_origins:
+            return True
+        return urlsplit(origin).scheme in ("http", "https") and (
+            urlsplit(origin).hostname in _LOOPBACK
+        )
+
+
+def _name(host: str) -> str:
+    """A Host header's name without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]

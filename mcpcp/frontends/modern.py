@@ -1,0 +1,158 @@
+"""Streamable HTTP of the modern era: stateless, one self-contained POST a request."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from contextlib import ExitStack
+from typing import Any, Final
+
+from mcpcp.errors import TokenError
+from mcpcp.frontends.answers import check_message, error_object
+from mcpcp.frontends.calls import STATUS_OF_ERROR, PostedCall
+from mcpcp.frontends.requests import EventStream, Reply, Request, event
+from mcpcp.frontends.session import TOOLS_CHANGED
+from mcpcp.gateway import Caller, Gateway, check_modern
+from mcpcp.jsonrpc import (
+    HEADER_MISMATCH,
+    META_SUBSCRIPTION,
+    META_VERSION,
+    MODERN_VERSIONS,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    Message,
+    RpcError,
+    decode,
+    encode,
+    error_response,
+    notification,
+)
+from mcpcp.policy import Agent
+
+_NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+
+
+class ModernHttp:
+    """`/mcp` for clients whose MCP-Protocol-Version is of the modern era."""
+
+    def __init__(self, gateway: Gateway, tasks: asyncio.TaskGroup) -> None:
+        self._gateway = gateway
+        self._tasks = tasks
+        self._streams: set[EventStream] = set()
+        self._calls = 0
+
+    @property
+    def count(self) -> int:
+        """Requests and subscriptions under way."""
+        return self._calls + len(self._streams)
+
+    def close(self) -> None:
+        """End every subscription."""
+        for stream in list(self._streams):
+            stream.end()
+
+    async def handle(self, request: Request, reply: Reply, agent: Agent) -> None:
+        """One HTTP request."""
+        if request.method != "POST":
+            await reply.text(405, "this era uses POST only", [(b"allow", b"POST")])
+            return
+        message: Message = {}
+        try:
+            message = check_message(decode(await request.body()))
+            await self._handle(request, reply, Caller(agent, modern=True), message)
+        except RpcError as error:
+            status = STATUS_OF_ERROR.get(error.error["code"], 200)
+            body = error_response(message.get("id"), error_object(error))
+            await reply.json(status, encode(body))
+
+    async def _handle(
+        self, request: Request, reply: Reply, caller: Caller, message: Message
+    ) -> None:
+        if message.get("id") is None:
+            _check_version(request.header(b"mcp-protocol-version"))
+            await reply.send(202, b"")
+            return
+        _check_headers(request, message)
+        check_modern(message.get("params"))
+        self._calls += 1
+        try:
+            if message["method"] == "subscriptions/listen":
+                await self._listen(request, reply, message)
+            else:
+                await PostedCall(self._gateway, reply, self._tasks).run(caller, message, request)
+        finally:
+            self._calls -= 1
+
+    async def _listen(self, request: Request, reply: Reply, message: Message) -> None:
+        """A subscription: its answer is the stream, which lasts until the client leaves."""
+        if not request.accepts("text/event-stream"):
+            await reply.text(406, "a subscription is a stream: accept text/event-stream")
+            return
+        meta = {META_SUBSCRIPTION: message["id"]}
+        wanted = message["params"].get("notifications") or {}
+        honored = {"toolsListChanged": True} if wanted.get("toolsListChanged") else {}
+        stream = EventStream()
+        stream.push(
+            event(
+                notification(
+                    "notifications/subscriptions/acknowledged",
+                    {"notifications": honored, "_meta": meta},
+                )
+            )
+        )
+        changed = event(notification(TOOLS_CHANGED, {"_meta": meta}))
+        token = request.bearer
+
+        def push() -> None:
+            try:
+                self._gateway.authenticate(token)
+            except TokenError:
+                stream.end()
+            else:
+                stream.push(changed)
+
+        self._streams.add(stream)
+        with ExitStack() as watching:
+            if honored:
+                watching.enter_context(self._gateway.registry.watch(push))
+            watching.callback(self._streams.discard, stream)
+            await reply.start_stream()
+            await stream.serve(request, reply)
+
+
+def _check_version(version: str | None) -> None:
+    if version not in MODERN_VERSIONS:
+        data = {"supported": list(MODERN_VERSIONS), "requested": version}
+        raise RpcError(UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version", data)
+
+
+def _check_headers(request: Request, message: Message) -> None:
+    """Headers that mirror the body must say the same: readers of either must not be misled."""
+    params = message.get("params")
+    meta: Any = params.get("_meta") if isinstance(params, dict) else None
+    version = meta.get(META_VERSION) if isinstance(meta, dict) else None
+    if version is not None and request.header(b"mcp-protocol-version") != version:
+        raise _mismatch("MCP-Protocol-Version", META_VERSION)
+    if request.header(b"mcp-method") != message.get("method"):
+        raise _mismatch("Mcp-Method", "method")
+    key = _NAMED_BY.get(message["method"])
+    named = params.get(key) if key is not None and isinstance(params, dict) else None
+    if named is not None and _decode_header(request.header(b"mcp-name")) != named:
+        raise _mismatch("Mcp-Name", f"params.{key}")
+
+
+def _mismatch(header: str, member: str) -> RpcError:
+    return RpcError(HEADER_MISMATCH, f"header {header} does not match the body's {member}")
+
+
+def _decode_header(value: str | None) -> str | None:
+    """A header's value, out of base64 where it came in it; None where that is malformed."""
+    if value is None or not (value.startswith("=?base64?") and value.endswith("?=")):
+        return value
+    payload = value[9:-2]
+    try:
+        data = base64.b64decode(payload, validate=True)
+        text = data.decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return text if base64.b64encode(data).decode() == payload else None

@@ -1,0 +1,152 @@
+"""A client's session on a duplex stream: stdio, the relays' socket and HTTP+SSE share it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Final
+
+from mcpcp.errors import McpcpError, TokenError
+from mcpcp.frontends.answers import answer, check_message, error_object
+from mcpcp.gateway import Caller, Gateway, check_modern
+from mcpcp.jsonrpc import (
+    META_SUBSCRIPTION,
+    META_VERSION,
+    Message,
+    RpcError,
+    error_response,
+    notification,
+)
+from mcpcp.policy import Agent
+
+Send = Callable[[Message], None]
+
+TOOLS_CHANGED: Final = "notifications/tools/list_changed"
+MOST_IN_FLIGHT: Final = 1000
+"""Requests of one session that may be under way at once."""
+
+
+class DuplexSession(AbstractContextManager["DuplexSession"]):
+    """One client's conversation, in whichever era its messages are.
+
+    `identify` says, for each message anew, who is speaking; it raises TokenError when the token has
+    expired or was revoked. `send` takes our messages to the client and never blocks.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        identify: Callable[[], Agent],
+        send: Send,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self.id = secrets.token_hex(16)
+        self._gateway = gateway
+        self._identify = identify
+        self._send = send
+        self._tasks = tasks
+        self._requests: dict[Any, asyncio.Task[None]] = {}
+        self._legacy = False
+        self._shown: object = None
+        self._resources = ExitStack()
+
+    def __enter__(self) -> DuplexSession:
+        self._resources.enter_context(self._gateway.registry.watch(self._catalog_changed))
+        self._gateway.metrics.sessions.inc()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._gateway.metrics.sessions.dec()
+        self._resources.close()
+        for task in list(self._requests.values()):
+            task.cancel()
+
+    def receive(self, message: Any) -> None:
+        """Take one decoded message from the client."""
+        request_id = message.get("id") if isinstance(message, dict) else None
+        try:
+            message = check_message(message)
+            if "method" not in message:
+                return  # an answer: we ask clients nothing yet
+            if request_id is None:
+                self._receive_notification(message)
+            else:
+                self._start(message)
+        except McpcpError as error:
+            self._send(error_response(request_id, error_object(error)))
+
+    def refuse(self, error: McpcpError) -> None:
+        """Answer what could not be read as a message."""
+        self._send(error_response(None, error_object(error)))
+
+    async def drained(self) -> None:
+        """Wait until every request that was taken has been answered."""
+        if self._requests:
+            await asyncio.wait(self._requests.values())
+
+    def _start(self, message: Message) -> None:
+        request_id = message["id"]
+        if request_id in self._requests:
+            raise RpcError(-32600, f"Invalid request: id {request_id!r} is in use")
+        if len(self._requests) >= MOST_IN_FLIGHT:
+            raise RpcError(-32000, f"more than {MOST_IN_FLIGHT} requests at once: try again later")
+        caller = self._caller(message)
+        if message["method"] == "subscriptions/listen" and caller.modern:
+            work = self._listen(message)
+        else:
+            work = self._answer(caller, message)
+        task = self._tasks.create_task(work)
+        self._requests[request_id] = task
+        task.add_done_callback(lambda _: self._requests.pop(request_id, None))
+
+    def _caller(self, message: Message) -> Caller:
+        agent = self._identify()
+        params = message.get("params")
+        meta = params.get("_meta") if isinstance(params, dict) else None
+        modern = isinstance(meta, dict) and META_VERSION in meta
+        if modern:
+            check_modern(params)
+        elif message["method"] == "initialize":
+            self._legacy = True
+        if self._shown is None:
+            self._shown = self._gateway.view(agent).tools
+        return Caller(agent, self.id, modern)
+
+    async def _answer(self, caller: Caller, message: Message) -> None:
+        self._send(await answer(self._gateway, caller, message, self._send))
+
+    async def _listen(self, message: Message) -> None:
+        """A modern subscription: acknowledged at once, tells of changes until it is cancelled."""
+        meta = {META_SUBSCRIPTION: message["id"]}
+        wanted = message["params"].get("notifications") or {}
+        honored = {"toolsListChanged": True} if wanted.get("toolsListChanged") else {}
+        ack = {"notifications": honored, "_meta": meta}
+        self._send(notification("notifications/subscriptions/acknowledged", ack))
+        changed = notification(TOOLS_CHANGED, {"_meta": meta})
+        with ExitStack() as watching:
+            if honored:
+                on_change = lambda: self._send(changed)  # noqa: E731  (one line says it)
+                watching.enter_context(self._gateway.registry.watch(on_change))
+            await asyncio.Event().wait()
+
+    def _receive_notification(self, message: Message) -> None:
+        if message["method"] != "notifications/cancelled":
+            return
+        params = message.get("params")
+        request_id = params.get("requestId") if isinstance(params, dict) else None
+        if isinstance(request_id, str | int) and (task := self._requests.get(request_id)):
+            task.cancel()
+
+    def _catalog_changed(self) -> None:
+        """Tell a legacy client when its own view has changed, and only then."""
+        if not self._legacy:
+            return
+        try:
+            tools = self._gateway.view(self._identify()).tools
+        except TokenError:
+            return
+        if tools != self._shown:
+            self._shown = tools
+            self._send(notification(TOOLS_CHANGED))

@@ -1,0 +1,141 @@
+"""MCP's stdio framing, one message a line: on our own stdin and stdout, or a relay's socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from typing import Final
+
+from mcpcp.errors import TokenError
+from mcpcp.frontends.session import DuplexSession
+from mcpcp.gateway import Gateway
+from mcpcp.jsonrpc import Message, RpcError, decode, encode
+from mcpcp.policy import Agent
+
+logger = logging.getLogger(__name__)
+
+LONGEST_LINE: Final = 64 * 1024 * 1024
+HELLO_TIMEOUT: Final = 10.0
+_SLOW_READER: Final = 4 * 1024 * 1024
+
+
+class _Credentials:
+    """The token that a connection presented last; every message is authorized by it anew."""
+
+    def __init__(self, gateway: Gateway, token: str | None) -> None:
+        self._gateway = gateway
+        self._token = token
+
+    def identify(self) -> Agent:
+        """Who is speaking."""
+        return self._gateway.authenticate(self._token)
+
+    def renew(self, token: str) -> None:
+        """Take a newer token for the same identity; another identity's is a broken relay."""
+        agent = self._gateway.authenticate(token)
+        if agent.identity != self.identity:
+            raise TokenError("mismatch", "the new token is for another agent or another grant")
+        self._token = token
+
+    def remember(self) -> None:
+        """Bind the connection to who is speaking now."""
+        self.identity = self.identify().identity
+
+
+async def serve_connection(
+    gateway: Gateway, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Serve one relay: its first line presents the token, then the connection speaks MCP."""
+    try:
+        async with asyncio.timeout(HELLO_TIMEOUT):
+            hello = decode(await reader.readline())
+        token = hello.get("token") if isinstance(hello, dict) else None
+        credentials = _Credentials(gateway, token if isinstance(token, str) else None)
+        credentials.remember()
+    except (TokenError, RpcError, TimeoutError, ValueError) as error:
+        writer.write(encode({"error": str(error) or "no token came"}) + b"\n")
+    else:
+        writer.write(b'{"ok":true}\n')
+        await _serve(gateway, credentials, reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def serve_stdio(gateway: Gateway, token: str | None) -> None:
+    """Serve the client on this process's stdin and stdout until stdin ends.
+
+    From then on descriptor 1 is stderr, so that a stray print can't break the wire.
+    """
+    reader, writer = await _own_streams()
+    credentials = _Credentials(gateway, token)
+    credentials.remember()
+    await _serve(gateway, credentials, reader, writer)
+
+
+async def _own_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    wire_in = os.fdopen(os.dup(0), "rb", buffering=0)
+    wire_out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    reader = asyncio.StreamReader(limit=LONGEST_LINE)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await loop.connect_read_pipe(lambda: protocol, wire_in)
+    transport, drain = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, wire_out)
+    return reader, asyncio.StreamWriter(transport, drain, reader, loop)
+
+
+async def _serve(
+    gateway: Gateway,
+    credentials: _Credentials,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
+    def send(message: Message) -> None:
+        if not writer.is_closing():
+            writer.write(encode(message) + b"\n")
+
+    async with asyncio.TaskGroup() as tasks:
+        with DuplexSession(gateway, credentials.identify, send, tasks) as session:
+            while line := await _next_line(reader):
+                _receive(line, session, credentials)
+                if writer.transport.get_write_buffer_size() > _SLOW_READER:
+                    # A client that does not read gets no more of its requests taken.
+                    await writer.drain()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(gateway.config.gateway.drain):
+                    await session.drained()
+
+
+async def _next_line(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readline()
+    except (ValueError, ConnectionError) as error:
+        logger.warning("the client's stream ends here: %s", error)
+        return b""
+
+
+def _receive(line: bytes, session: DuplexSession, credentials: _Credentials) -> None:
+    if line.isspace():
+        return
+    try:
+        message = decode(line)
+    except RpcError as error:
+        session.refuse(error)
+        return
+    if isinstance(message, dict) and "jsonrpc" not in message and "token" in message:
+        _renew(credentials, message["token"])
+    else:
+        session.receive(message)
+
+
+def _renew(credentials: _Credentials, token: object) -> None:
+    try:
+        credentials.renew(str(token))
+    except TokenError as error:
+        logger.warning("a relay's new token was not taken: %s", error)

@@ -1,0 +1,193 @@
+"""The registry: all backends, the catalog made of their offers, and who is told when it changes.
+
+Above: `gateway` looks calls up in `catalog` and sends them to `backend(...)`. Below: one Backend a
+server. The catalog is rebuilt whole and swapped; nobody ever sees half a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from mcpcp.backends.connection import Backend
+from mcpcp.catalog import Catalog, Offer, build
+from mcpcp.config import Config, ServerConfig
+from mcpcp.errors import Unavailable
+from mcpcp.fleet import FleetState, ProcessStatus
+from mcpcp.offers import OfferStore
+from mcpcp.policy import Allowlist
+
+logger = logging.getLogger(__name__)
+
+_DEBOUNCE: Final = 0.02
+
+
+class Registry:
+    """Owns the backends; `run` is the task they live in."""
+
+    def __init__(self, config: Config, credential: str | None) -> None:
+        self.config = config
+        self.catalog = Catalog()
+        self._credential = credential
+        self._store = OfferStore(config.data_dir / "offers")
+        self._offers = self._store.load(config.servers)
+        self._backends: dict[str, Backend] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._fleet: FleetState | None = None
+        self._watchers: set[Callable[[], None]] = set()
+        self._settled = asyncio.Event()
+        self._rebuild_timer: asyncio.TimerHandle | None = None
+
+    # What the gateway asks.
+
+    def backend(self, server: str) -> Backend:
+        """The connection to `server`; Unavailable when the config has lost it meanwhile."""
+        try:
+            return self._backends[server]
+        except KeyError:
+            raise Unavailable(f"server {server} is not configured any more") from None
+
+    @property
+    def ready(self) -> bool:
+        """Whether every server that can start has, and its offer is known."""
+        return all(backend.tried for backend in self._backends.values())
+
+    def waiting(self) -> list[str]:
+        """The servers that `ready` waits for."""
+        return [name for name, backend in self._backends.items() if not backend.tried]
+
+    def statuses(self) -> tuple[ProcessStatus, ...]:
+        """Where the servers stand that the supervisor does not know: stdio and remote ones."""
+        own = (b for b in self._backends.values() if b.server.managed_by != "supervisor")
+        return tuple(backend.status() for backend in own)
+
+    @contextlib.contextmanager
+    def watch(self, changed: Callable[[], None]) -> Iterator[None]:
+        """Have `changed` called after each new catalog, while the context is open."""
+        self._watchers.add(changed)
+        try:
+            yield
+        finally:
+            self._watchers.discard(changed)
+
+    async def first_offers(self, allow: Allowlist) -> None:
+        """Wait, once and bounded, for servers in `allow` that were never seen: many clients ignore
+        list_changed, so an empty first list would be an empty session."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.gateway.first_list_wait):
+                while self._unseen(allow):
+                    self._settled.clear()
+                    await self._settled.wait()
+
+    # What the fleet and the config file say.
+
+    def follow(self, fleet: FleetState) -> None:
+        """Hand each supervised server the supervisor's word on its process."""
+        self._fleet = fleet
+        for name, backend in self._backends.items():
+            if backend.server.managed_by == "supervisor":
+                backend.follow(fleet.get(name))
+
+    def apply(self, config: Config) -> None:
+        """Take over a changed config; only servers whose entry changed lose their connection."""
+        old, self.config = self.config.servers, config
+        for name in [n for n in self._backends if config.servers.get(n) != old.get(n)]:
+            self._remove(name)
+        self._start_missing()
+        self._changed()
+
+    def restart(self, name: str) -> None:
+        """Drop the connection to `name`, which restarts a stdio server."""
+        self.backend(name).reconnect()
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Keep every backend connected until cancelled; `started` is called once they exist."""
+        async with asyncio.TaskGroup() as self._group:
+            self._start_missing()
+            self._rebuild()
+            started()
+            await asyncio.Event().wait()
+
+    # Backends come and go.
+
+    def _start_missing(self) -> None:
+        for name, server in self.config.servers.items():
+            if name not in self._backends and not server.disabled:
+                self._add(server)
+
+    def _add(self, server: ServerConfig) -> None:
+        backend = Backend(server, self._credential, self._changed)
+        self._backends[server.name] = backend
+        if self._fleet is not None and server.managed_by == "supervisor":
+            backend.follow(self._fleet.get(server.name))
+        if self._group is not None:
+            self._tasks[server.name] = self._group.create_task(backend.run())
+
+    def _remove(self, name: str) -> None:
+        del self._backends[name]
+        self._offers.pop(name, None)
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+
+    # The catalog follows.
+
+    def _changed(self) -> None:
+        """Rebuild soon: what changes together becomes one new catalog."""
+        if self._rebuild_timer is None:
+            loop = asyncio.get_running_loop()
+            self._rebuild_timer = loop.call_later(_DEBOUNCE, self._rebuild)
+
+    def _rebuild(self) -> None:
+        self._rebuild_timer = None
+        for name, backend in self._backends.items():
+            if backend.offer is not None and self._offers.get(name) != backend.offer:
+                self._offers[name] = backend.offer
+                self._store.save(backend.server, backend.offer)
+        version = self.catalog.version + 1
+        catalog = build(version, self.config.servers, self._offers, self._available())
+        for refused, holder in catalog.refused.items():
+            if refused not in self.catalog.refused:
+                logger.error(
+                    "%s is not offered: its exposed name belongs to %s; give one of the servers "
+                    "another `prefix`, or rename or deny the tool in the config",
+                    refused,
+                    holder,
+                )
+        changed = catalog.entries != self.catalog.entries
+        if changed or catalog.instructions != self.catalog.instructions:
+            self.catalog = catalog
+        self._settled.set()
+        if changed:
+            for watcher in list(self._watchers):
+                watcher()
+
+    def _available(self) -> set[str]:
+        """Servers whose tools are on offer: those connected, and for a while those that were.
+
+        A restart should be a hiccup, no change of anybody's list.
+        """
+        now = asyncio.get_running_loop().time()
+        grace = self.config.gateway.first_list_wait
+        available = set()
+        for name, backend in self._backends.items():
+            left = backend.down_since + grace - now
+            if backend.connected or (left > 0 and not backend.gave_up):
+                available.add(name)
+            if not backend.connected and left > 0:
+                asyncio.get_running_loop().call_later(left + 0.01, self._changed)
+        return available
+
+    def _unseen(self, allow: Allowlist) -> bool:
+        return any(
+            name not in self._offers and not backend.tried and allow.reaches(name)
+            for name, backend in self._backends.items()
+        )
+
+    def offers(self) -> dict[str, Offer]:
+        """What is known of each server."""
+        return dict(self._offers)
