@@ -43,7 +43,7 @@ class BackendUrlError(ValueError):
 
 
 class Backend:
-    """POSTs events to `{url}/battles/{battle_id}`, directly: no proxy of the environment is used."""
+    """POSTs events to `{url}/battles/{battle_id}`, directly: through no proxy of the environment."""
 
     def __init__(self, url: str) -> None:
         try:
