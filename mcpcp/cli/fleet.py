@@ -130,9 +130,10 @@ def _print_status(snapshot: Snapshot, path: Path) -> None:
     console = Console(highlight=False)
     width = console.width if console.is_terminal else 160
     console = Console(highlight=False, width=width)
-    console.print(servers_table(rows_of(snapshot), time.monotonic(), width))
+    now = time.monotonic()
+    console.print(servers_table(rows_of(snapshot), now, width))
     console.print(calls(snapshot))
-    for trouble in troubles(snapshot):
+    for trouble in troubles(snapshot, now, width):
         console.print(trouble)
 
 

@@ -171,8 +171,9 @@ def calls(snapshot: Snapshot) -> Text:
     return text
 
 
-def troubles(snapshot: Snapshot) -> Iterator[Text]:
+def troubles(snapshot: Snapshot, now: float, width: int) -> Iterator[Text]:
     """What the table's last column has too little room for, in full."""
+    room = columns_for(rows_of(snapshot), now, width).get(ERROR, 0)
     if snapshot.config_error:
         yield Text.assemble(
             ("config ", "bold yellow"),
@@ -180,7 +181,7 @@ def troubles(snapshot: Snapshot) -> Iterator[Text]:
             clean(snapshot.config_error),
         )
     for status in rows_of(snapshot):
-        if status.error and status.state in TROUBLE:
+        if status.error and status.state in TROUBLE and len(clean(status.error)) > room:
             yield Text.assemble((f"{clean(status.name)} ", "bold red"), clean(status.error))
 
 
@@ -228,7 +229,7 @@ def frame(snapshot: Snapshot, config: Config, now: float, width: int) -> Group:
     """The whole picture; `now` is monotonic seconds, `width` is in characters."""
     parts: list[RenderableType] = [headline(snapshot, now), ""]
     parts += [servers_table(rows_of(snapshot), now, width), "", calls(snapshot)]
-    parts += [*troubles(snapshot), ""]
+    parts += [*troubles(snapshot, now, width), ""]
     if not snapshot.stopping:
         parts.append(_steps(config))
     return Group(*parts)

@@ -1,0 +1,89 @@
+"""A terminal for tests: a real pseudo-terminal whose other end is read into a real screen."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import struct
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pyte
+
+
+class Terminal:
+    """Programs write to `descriptor`; `lines()` is what a person sees, `raw` all that was sent."""
+
+    def __init__(self, columns: int, rows: int) -> None:
+        self.raw = b""
+        self._master, self.descriptor = pty.openpty()
+        self._screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self._screen)
+        self._news = threading.Condition()
+        self.resize(columns, rows)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def resize(self, columns: int, rows: int) -> None:
+        """As when a person drags the window's corner."""
+        with self._news:
+            self._screen.resize(rows, columns)
+            size = struct.pack("HHHH", rows, columns, 0, 0)
+            fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, size)
+
+    def type(self, text: bytes) -> None:
+        """As a person at the keyboard."""
+        os.write(self._master, text)
+
+    def lines(self) -> list[str]:
+        """The screen, without the blanks at the lines' ends."""
+        with self._news:
+            return [line.rstrip() for line in self._screen.display]
+
+    def wait_for(self, seen: str | Callable[[list[str]], bool], timeout: float = 20) -> list[str]:
+        """The screen as soon as it shows that text, or fits."""
+        fits = (
+            (lambda lines: any(seen in line for line in lines)) if isinstance(seen, str) else seen
+        )
+        deadline = time.monotonic() + timeout
+        with self._news:
+            while True:
+                lines = [line.rstrip() for line in self._screen.display]
+                if fits(lines):
+                    return lines
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise AssertionError(f"not shown in {timeout} s: {seen}\n" + "\n".join(lines))
+                self._news.wait(left)
+
+    def hang_up(self) -> None:
+        """As when the window is closed."""
+        with contextlib.suppress(OSError):
+            os.close(self.descriptor)
+        with contextlib.suppress(OSError):
+            os.close(self._master)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:
+                return
+            with self._news:
+                self.raw += data
+                self._stream.feed(data)
+                self._news.notify_all()
+
+
+@contextlib.contextmanager
+def terminal(columns: int = 100, rows: int = 30) -> Iterator[Terminal]:
+    """A terminal that is hung up at the end."""
+    opened = Terminal(columns, rows)
+    try:
+        yield opened
+    finally:
+        opened.hang_up()
