@@ -6,9 +6,9 @@ import sys
 def main() -> None:
     """Run the command line; the relay, which clients start most often, skips most of it."""
     if sys.argv[1:2] == ["stdio"] and not {"-h", "--help"} & set(sys.argv):
-        from mcpcp.cli.stdio import relay_main
+        from mcpcp import relay
 
-        sys.exit(relay_main(sys.argv[2:]))
+        sys.exit(relay.main(sys.argv[2:]))
     from mcpcp.cli import run
 
     run()

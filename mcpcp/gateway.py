@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mcpcp import __version__
-from mcpcp.audit import AuditLog
+from mcpcp.audit import AuditLog, CallRecord, Outcome
 from mcpcp.catalog import Entry, View
 from mcpcp.config import Config
 from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError, TokenError, Unavailable
@@ -114,7 +114,8 @@ class Gateway:
         began = time.perf_counter()
         entry = await self._authorize(caller, params)
         server, tool = entry.name.server, entry.name.tool
-        outcome, reason = "cancelled", None
+        outcome: Outcome = "cancelled"
+        reason = ""
         self._audit.check()
         self.metrics.in_flight += 1
         try:
@@ -152,9 +153,9 @@ class Gateway:
 
     def _refuse(self, caller: Caller, name: str) -> None:
         held = self.registry.catalog.entries.get(name)
-        outcome = "unknown" if held is None else "denied"
+        outcome: Outcome = "unknown" if held is None else "denied"
         self.metrics.deny(outcome)
-        server, tool = (held.name.server, held.name.tool) if held else (None, name[:128])
+        server, tool = (held.name.server, held.name.tool) if held else ("", name[:128])
         self._record(caller, server, tool, outcome, "not in the token's allowlist", 0.0)
 
     def _forwarded(
@@ -170,22 +171,24 @@ class Gateway:
     def _record(
         self,
         caller: Caller,
-        server: str | None,
+        server: str,
         tool: str,
-        outcome: str,
-        reason: str | None,
+        outcome: Outcome,
+        reason: str,
         seconds: float,
     ) -> None:
         self._audit.record(
-            agent=caller.agent.name,
-            token_id=caller.agent.token_id,
-            session=caller.session,
-            server=server,
-            tool=tool,
-            method="tools/call",
-            outcome=outcome,
-            reason=reason,
-            duration_ms=round(seconds * 1000, 3),
+            CallRecord(
+                agent=caller.agent.name,
+                token_id=caller.agent.token_id,
+                session=caller.session,
+                server=server,
+                tool=tool,
+                method="tools/call",
+                outcome=outcome,
+                reason=reason,
+                duration_ms=round(seconds * 1000, 3),
+            )
         )
 
     # The other methods.
@@ -267,7 +270,7 @@ def _in_era(result: Any, modern: bool) -> Any:
     return result
 
 
-def _outcome(error: McpcpError) -> str:
+def _outcome(error: McpcpError) -> Outcome:
     if isinstance(error, RpcError):
         return "error"
     if isinstance(error, DeadlineExceeded):

@@ -9,7 +9,15 @@ from typing import Any, Literal
 import orjson
 
 Outcome = Literal[
-    "ok", "error", "denied", "unknown", "interrupted", "timeout", "cancelled", "refused"
+    "ok",
+    "error",
+    "denied",
+    "unknown",
+    "interrupted",
+    "unavailable",
+    "timeout",
+    "cancelled",
+    "refused",
 ]
 
 GENESIS = "0" * 64

@@ -72,6 +72,18 @@ class AuditLog:
         else:
             self._failing = False
 
+    def check(self) -> None:
+        """Refuse a call that could not be recorded: where writing failed, it is tried first."""
+        if not self._failing:
+            return
+        try:
+            self.open()
+            self._note(event="resumed")
+        except OSError as e:
+            self._fail(e.strerror or str(e))
+        else:
+            self._failing = False
+
     def open(self) -> None:
         """Take up the log where it ended; `record` does so too, this says early what is wrong."""
         if self._file >= 0:

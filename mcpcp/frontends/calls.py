@@ -101,8 +101,10 @@ class PostedCall:
             self._stream.end()
             await self._writer
             return
-        code = result["error"].get("code") if modern and "error" in result else None
-        await self._reply.json(STATUS_OF_ERROR.get(code, 200), encode(result), self._headers)
+        status = 200
+        if modern and "error" in result:
+            status = STATUS_OF_ERROR.get(result["error"].get("code"), 200)
+        await self._reply.json(status, encode(result), self._headers)
 
     def _watch(self, request: Request) -> None:
         self._helpers.append(self._tasks.create_task(self._cancel_when_gone(request)))

@@ -1,0 +1,255 @@
+"""`mcpcp stdio`: a thin relay between an MCP client's pipes and the fleet's gateway.
+
+It imports as little as it can, presents its agent's token, and copies lines. When the gateway dies
+and comes back it introduces the client again, so that the client's session lives on; what was in
+flight is answered with an error, never sent twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from mcpcp.errors import ConfigError, McpcpError, Unavailable
+
+RECONNECT_TIMEOUT: Final = 20.0
+RENEW_EVERY: Final = 30.0
+_INTRODUCTION: Final = '"mcpcp-relay"'
+_ANSWER: Final = re.compile(
+    rb'\{"jsonrpc":"2\.0","id":("(?:[^"\\]|\\.)*"|-?[0-9.eE+-]+),"(?:result|error)"'
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the relay; what goes wrong before it is connected is said on stderr."""
+    options = _parse(arguments)
+    try:
+        return _run(options)
+    except McpcpError as error:
+        sys.stderr.write(f"mcpcp stdio: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="mcpcp stdio", add_help=False)
+    parser.add_argument("--agent")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--token-file", type=Path)
+    parser.add_argument("--no-launch", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mcpcp.config.places import find_config, runtime_dir
+    from mcpcp.supervisor.background import answers, ensure_fleet
+
+    config = find_config(options.config)
+    token = token_source(config, options.agent, options.token_file)
+    if not options.no_launch:
+        return Relay(ensure_fleet(config), token).run()
+    runtime = runtime_dir(config)
+    if answers(runtime):
+        return Relay(runtime, token).run()
+    return _serve_alone(config, token())
+
+
+def _serve_alone(config: Path, token: str) -> int:
+    from mcpcp import service
+    from mcpcp.config import load
+
+    loaded = load(config)
+    service.run(lambda: service.stdio_alone(loaded, token))
+    return 0
+
+
+def token_source(config: Path, agent: str | None, token_file: Path | None) -> Callable[[], str]:
+    """Where the relay's tokens come from: a file, MCPCP_TOKEN, or the key that signs them."""
+    from mcpcp.config.places import process_environment
+
+    if token_file is not None:
+        return lambda: _read_token(token_file)
+    given = process_environment().get("MCPCP_TOKEN")
+    if given is not None:
+        return lambda: given
+    from mcpcp import keyring
+    from mcpcp.config import load
+    from mcpcp.tokens import TokenSource
+
+    loaded = load(config)
+    if agent is None and len(loaded.agents) == 1:
+        agent = next(iter(loaded.agents))
+    if agent is None:
+        known = ", ".join(loaded.agents)
+        raise ConfigError(f"say which agent this client is: --agent NAME, one of {known}")
+    keyring.ensure(loaded.keys_dir)
+    return TokenSource(loaded, agent).token
+
+
+def _read_token(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"the token file {path} can't be read: {error.strerror}") from None
+
+
+class Relay:
+    """One client's connection to the gateway, kept up over the gateway's restarts.
+
+    Three threads, because a pipe can't be waited for in any other way everywhere: this one copies
+    answers, one copies requests, one renews the token.
+    """
+
+    def __init__(self, runtime: Path, token: Callable[[], str]) -> None:
+        self._runtime = runtime
+        self._token = token
+        self._shown_token = ""
+        self._lock = threading.Lock()  # held for whole lines, and while there is no connection
+        self._in_flight: dict[str, None] = {}
+        self._initialize: dict[str, Any] | None = None
+        self._finished = False
+        self._answers: BinaryIO
+        self._socket: socket.socket
+
+    def run(self) -> int:
+        """Copy until the client or the fleet has gone."""
+        self._connect(time.monotonic() + RECONNECT_TIMEOUT)
+        for work in (self._copy_requests, self._renew_token):
+            threading.Thread(target=work, daemon=True).start()
+        while True:
+            self._copy_answers()
+            if self._finished:
+                return 0
+            if not self._reconnect():
+                sys.stderr.write("mcpcp stdio: the fleet has stopped\n")
+                return 1
+
+    # From the client.
+
+    def _copy_requests(self) -> None:
+        for line in sys.stdin.buffer:
+            with self._lock:
+                self._note_request(line)
+                self._send(line if line.endswith(b"\n") else line + b"\n")
+        with self._lock:
+            self._finished = True
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def _note_request(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            return  # the gateway says what is wrong with it
+        if not isinstance(message, dict) or "method" not in message or "id" not in message:
+            return
+        self._in_flight[json.dumps(message["id"])] = None
+        if message["method"] == "initialize":
+            self._initialize = message
+
+    def _send(self, line: bytes) -> None:
+        try:
+            self._socket.sendall(line)
+        except OSError:
+            return  # the end of the connection is noticed, and told, where answers are read
+
+    def _renew_token(self) -> None:
+        while True:
+            time.sleep(RENEW_EVERY)
+            try:
+                token = self._token()
+            except McpcpError as error:
+                sys.stderr.write(f"mcpcp stdio: the token can't be renewed: {error}\n")
+                continue
+            with self._lock:
+                if token != self._shown_token:
+                    self._shown_token = token
+                    self._send(json.dumps({"token": token}).encode() + b"\n")
+
+    # From the gateway.
+
+    def _copy_answers(self) -> None:
+        out = sys.stdout.buffer
+        for line in self._lines():
+            answer = _ANSWER.match(line)
+            if answer is not None:
+                self._in_flight.pop(answer[1].decode(), None)
+            out.write(line)
+            out.flush()
+
+    def _lines(self) -> Any:
+        while True:
+            try:
+                line = self._answers.readline()
+            except OSError:
+                return
+            if not line.endswith(b"\n"):
+                return
+            yield line
+
+    # The connection.
+
+    def _connect(self, deadline: float) -> None:
+        from mcpcp.control import GATEWAY_SOCKET, connect_private
+
+        token = self._token()
+        while True:
+            try:
+                connection = connect_private(self._runtime / GATEWAY_SOCKET)
+                break
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        self._socket, self._answers = connection, connection.makefile("rb")
+        connection.sendall(json.dumps({"token": token}).encode() + b"\n")
+        hello = json.loads(self._answers.readline() or b'{"error": "the gateway went away"}')
+        if "error" in hello:
+            raise Unavailable(f"the gateway does not take the token: {hello['error']}")
+        connection.settimeout(None)
+        self._shown_token = token
+
+    def _reconnect(self) -> bool:
+        """Find the restarted gateway and introduce the client; False where the fleet has ended."""
+        from mcpcp.control import CONTROL_SOCKET, connect_private
+
+        with self._lock:
+            lost, self._in_flight = self._in_flight, {}
+            for request_id in lost:
+                _write_error(request_id)
+            try:
+                connect_private(self._runtime / CONTROL_SOCKET).close()
+                self._connect(time.monotonic() + RECONNECT_TIMEOUT)
+                self._introduce()
+            except (McpcpError, OSError):
+                return False
+        return True
+
+    def _introduce(self) -> None:
+        if self._initialize is None:
+            return
+        hello = {**self._initialize, "id": json.loads(_INTRODUCTION)}
+        self._socket.sendall(json.dumps(hello).encode() + b"\n")
+        for line in self._lines():
+            answer = _ANSWER.match(line)
+            if answer is not None and answer[1].decode() == _INTRODUCTION:
+                break
+        self._socket.sendall(b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+        changed = b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n'
+        sys.stdout.buffer.write(changed)
+        sys.stdout.buffer.flush()
+
+
+def _write_error(request_id: str) -> None:
+    text = "the gateway restarted while the call was running: whether it took effect is not known"
+    error = json.dumps({"code": -32000, "message": text, "data": {"delivered": True}})
+    sys.stdout.write(f'{{"jsonrpc":"2.0","id":{request_id},"error":{error}}}\n')
+    sys.stdout.flush()

@@ -1,0 +1,264 @@
+"""The gateway as a process: its HTTP server, the relays' socket, and the supervisor's channel.
+
+Above: `mcpcp serve`, and `mcpcp stdio` without a fleet. Below: one Gateway and its frontends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+
+from mcpcp.audit import AuditLog
+from mcpcp.channel import FleetChannel
+from mcpcp.config import Config, load, runtime_dir
+from mcpcp.control import GATEWAY_SOCKET, listen_private
+from mcpcp.errors import ConfigError, FleetError
+from mcpcp.fleet import GatewayReport
+from mcpcp.frontends.http import HttpFrontend
+from mcpcp.frontends.stdio import serve_connection, serve_stdio
+from mcpcp.gateway import Gateway
+from mcpcp.metrics import Metrics
+from mcpcp.registry import Registry
+from mcpcp.state import FileRevocations
+from mcpcp.tokens import TokenVerifier
+
+logger = logging.getLogger(__name__)
+
+REPORT_EVERY: Final = 0.5
+WATCH_EVERY: Final = 1.0
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run an event loop, the fast one where there is one."""
+    factory = None
+    if sys.platform != "win32":
+        with contextlib.suppress(ImportError):
+            import uvloop
+
+            factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+
+
+async def serve(config: Config, channel: FleetChannel | None = None) -> None:
+    """Serve HTTP until SIGINT or SIGTERM, then let calls in flight finish; a fleet's gateway
+    (which has a `channel`) serves the relays of `mcpcp stdio` as well."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: the process just ends
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with _listen(config) as listener:
+        async with _running_gateway(config, channel) as gateway, asyncio.TaskGroup() as tasks:
+            relays = _Relays(gateway)
+            frontend = HttpFrontend(gateway, tasks)
+            server = _http_server(config, frontend)
+            async with contextlib.AsyncExitStack() as sockets:
+                if channel is not None:
+                    path = runtime_dir(config.path) / GATEWAY_SOCKET
+                    await sockets.enter_async_context(listen_private(path, relays.serve))
+                    reporter = tasks.create_task(_report(channel, gateway, frontend, relays))
+                    lost = tasks.create_task(_stop_with(channel, stop))
+                serving = tasks.create_task(server.serve(sockets=[listener]))
+                logger.info("serving http://%s:%d/mcp", config.gateway.host, config.gateway.port)
+                await stop.wait()
+                await _drain(server, serving, frontend, relays, config.gateway.drain)
+                if channel is not None:
+                    reporter.cancel()
+                    lost.cancel()
+
+
+async def stdio_alone(config: Config, token: str | None) -> None:
+    """Serve the client on our own stdin and stdout, with a gateway of our own."""
+    async with _running_gateway(config, None) as gateway:
+        await serve_stdio(gateway, token)
+
+
+@contextlib.asynccontextmanager
+async def _running_gateway(config: Config, channel: FleetChannel | None) -> AsyncIterator[Gateway]:
+    """A gateway whose backends connect; the supervisor's word is followed from its first line."""
+    credential = await channel.credential() if channel is not None else None
+    registry = Registry(config, credential)
+    audit = AuditLog(
+        config.audit_path,
+        config.keys_dir,
+        max_bytes=config.gateway.audit_max_bytes,
+        required=config.gateway.audit_required,
+    )
+    verifier = TokenVerifier(config.keys_dir, FileRevocations(config.revocations_dir))
+    gateway = Gateway(registry, verifier, audit, Metrics())
+    if channel is not None:
+        registry.follow(await channel.first_fleet())
+    started = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        helpers = [
+            tasks.create_task(registry.run(started.set)),
+            tasks.create_task(audit.run()),
+            tasks.create_task(
+                _follow(channel, registry) if channel is not None else _watch_config(registry)
+            ),
+        ]
+        try:
+            await started.wait()
+            yield gateway
+        finally:
+            for helper in helpers:
+                helper.cancel()
+    audit.close()
+
+
+class _Relays:
+    """The relays' connections, counted: each is its client's lease on the fleet."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.count = 0
+        self._none_left = asyncio.Event()
+        self._readers: set[asyncio.StreamReader] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One relay, from its token to its end."""
+        self.count += 1
+        self._readers.add(reader)
+        try:
+            await serve_connection(self._gateway, reader, writer)
+        finally:
+            self._readers.discard(reader)
+            self.count -= 1
+            if self.count == 0:
+                self._none_left.set()
+
+    async def drain(self) -> None:
+        """Take no more requests, and wait until those that were taken are answered."""
+        for reader in self._readers:
+            reader.feed_eof()
+        if self.count:
+            self._none_left.clear()
+            await self._none_left.wait()
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without signal handlers of its own: `serve` has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _http_server(config: Config, frontend: HttpFrontend) -> _HttpServer:
+    return _HttpServer(
+        uvicorn.Config(
+            frontend,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(config.gateway.drain) or 1,
+            backlog=1024,
+        )
+    )
+
+
+def _listen(config: Config) -> socket.socket:
+    host, port = config.gateway.host, config.gateway.port
+    try:
+        return socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            backlog=1024,
+        )
+    except OSError as error:
+        raise FleetError(
+            f"the gateway can't listen on {host}:{port}: {error.strerror}; "
+            "stop what uses the port, or set another gateway.port in the config"
+        ) from None
+
+
+async def _drain(
+    server: uvicorn.Server,
+    serving: asyncio.Task[None],
+    frontend: HttpFrontend,
+    relays: _Relays,
+    deadline: float,
+) -> None:
+    """Take no more calls, let those in flight finish, at most `deadline` seconds."""
+    frontend.close()
+    server.should_exit = True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(deadline):
+            await relays.drain()
+    await serving
+
+
+async def _stop_with(channel: FleetChannel, stop: asyncio.Event) -> None:
+    """The fleet's gateway does not outlive its supervisor."""
+    await channel.closed.wait()
+    stop.set()
+
+
+async def _follow(channel: FleetChannel, registry: Registry) -> None:
+    async for kind, value in channel.messages():
+        if kind == "fleet":
+            registry.follow(value)
+        elif kind == "reload":
+            _reload(registry)
+        elif kind == "restart":
+            registry.restart(value)
+
+
+async def _watch_config(registry: Registry) -> None:
+    path = registry.config.path
+    seen = _stamp(path)
+    while True:
+        await asyncio.sleep(WATCH_EVERY)
+        if (now := _stamp(path)) != seen:
+            seen = now
+            _reload(registry)
+
+
+def _reload(registry: Registry) -> None:
+    try:
+        registry.apply(load(registry.config.path))
+    except ConfigError as error:
+        logger.error("the config stays as it was: %s", error)  # noqa: TRY400  (its text says all)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino
+
+
+async def _report(
+    channel: FleetChannel, gateway: Gateway, frontend: HttpFrontend, relays: _Relays
+) -> None:
+    last = None
+    while True:
+        metrics = gateway.metrics
+        report = GatewayReport(
+            ready=gateway.registry.ready,
+            calls=metrics.calls,
+            errors=metrics.errors,
+            denied=metrics.denied,
+            in_flight=metrics.in_flight,
+            connections=frontend.connections + relays.count,
+            servers=gateway.registry.statuses(),
+        )
+        if report != last:
+            channel.report(report)
+            last = report
+        await asyncio.sleep(REPORT_EVERY)
