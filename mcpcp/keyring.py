@@ -60,12 +60,18 @@ def load_public(keys_dir: Path) -> Mapping[str, RSAPublicKey]:
 
 def load_signing(keys_dir: Path) -> SigningKey:
     """The active private key; raises KeyRingError where this user has none or may not read it."""
-    kid = _active(keys_dir, _read_entries(keys_dir))
+    entries = _read_entries(keys_dir)
+    kid = _active(keys_dir, entries)
     if kid is None:
         raise KeyRingError(
             f"{keys_dir} has no private key: run `python -m mcpcp keys generate`, or use a token"
         )
-    return SigningKey(kid, _read_private(private_path(keys_dir, kid)))
+    path = private_path(keys_dir, kid)
+    key = _read_private(path)
+    public = next(_public_key(e) for e in entries if e["kid"] == kid)
+    if key.public_key() != public:
+        raise KeyRingError(f"{path} is not the private half of {kid} in {keys_dir / JWKS}")
+    return SigningKey(kid, key)
 
 
 def can_sign(keys_dir: Path) -> bool:
@@ -226,7 +232,10 @@ def _read_private(path: Path) -> RSAPrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
+        # Proving the primes again takes 80 ms, and the file is as good as who may write it.
+        key = load_pem_private_key(
+            path.read_bytes(), password=None, unsafe_skip_rsa_key_validation=True
+        )
         exposed = sys.platform != "win32" and path.stat().st_mode & 0o077
     except OSError as e:
         raise KeyRingError(f"{path} can't be read: {e.strerror}") from e

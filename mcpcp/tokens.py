@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LONGEST_LIFE = 366 * 86400.0
+"""Seconds that a token may be issued for."""
+
 LEEWAY = 30.0
 """Seconds by which clocks may differ."""
 
@@ -74,12 +77,14 @@ def issue(
         "sub": agent,
         "iat": start,
         "nbf": start,
-        "exp": start + max(1, int(ttl)),
+        "exp": start + int(ttl),
         "jti": uuid.uuid4().hex,
         OURS.allow_claim: allow.to_claim(),
     }
     if not _SUBJECT.fullmatch(agent):
         raise ConfigError(f"{agent!r} can't be an agent's name")
+    if not 1 <= ttl <= LONGEST_LIFE:
+        raise ConfigError("a token lives for a second at least and 366 days at most")
     token = jwt.encode(claims, key.key, "RS256", headers={"kid": key.kid})
     if len(token) > LONGEST:
         raise ConfigError(

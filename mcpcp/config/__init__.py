@@ -6,8 +6,14 @@ says what a reload has to touch, `places` where a config and its fleet's runtime
 """
 
 from mcpcp.config.changes import ConfigDiff, diff
-from mcpcp.config.parse import load
-from mcpcp.config.places import PROJECT, find_config, runtime_dir
+from mcpcp.config.parse import load, loads
+from mcpcp.config.places import (
+    PROJECT,
+    claude_desktop_config,
+    find_config,
+    process_environment,
+    runtime_dir,
+)
 from mcpcp.config.values import (
     Config,
     GatewayConfig,
@@ -32,8 +38,11 @@ __all__ = [
     "ServerConfig",
     "ToolRules",
     "Transport",
+    "claude_desktop_config",
     "diff",
     "find_config",
     "load",
+    "loads",
+    "process_environment",
     "runtime_dir",
 ]

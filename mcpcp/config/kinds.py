@@ -152,6 +152,11 @@ class Quantity:
             return BAD
         return number
 
+    def parse(self, text: str) -> float | None:
+        """The number that `text` means, a bare one too; None where it means none."""
+        number = self._number(Expanded(text))
+        return number if number is not None and self.low <= number <= self.high else None
+
     def _range(self) -> str:
         return f" from {self.low:g} to {self.high:g}," if self.high < math.inf else ""
 
@@ -188,7 +193,7 @@ BYTES = {
 def duration(unit: str = "seconds", low: float = 0.0, high: float = 1e7) -> Quantity:
     """Time: a bare number counts `unit`."""
     size = {"seconds": 1.0, "minutes": 60.0}[unit]
-    units = {"ms": 0.001 / size, "s": 1 / size, "m": 60 / size, "h": 3600 / size}
+    units = {"ms": 0.001 / size, "s": 1 / size, "m": 60 / size, "h": 3600 / size, "d": 86400 / size}
     return Quantity(units, unit, "30s", low, high)
 
 

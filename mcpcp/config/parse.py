@@ -13,7 +13,14 @@ from urllib.parse import urlsplit
 from mcpcp.config.findings import Findings, below, describe, suggest
 from mcpcp.config.keys import FILE
 from mcpcp.config.places import PROJECT
-from mcpcp.config.reading import expand, read_dotenv, read_env_file, read_json, report_repeated
+from mcpcp.config.reading import (
+    expand,
+    parse_json,
+    read_dotenv,
+    read_env_file,
+    read_text,
+    report_repeated,
+)
 from mcpcp.config.values import (
     PYTHON,
     Config,
@@ -37,9 +44,14 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
 
     `.env` beside it fills in for variables that the environment does not have.
     """
+    return loads(read_text(path), path, environ)
+
+
+def loads(text: str, path: Path, environ: Mapping[str, str] | None = None) -> Config:
+    """`load` of a file that would hold `text`: what an edit would mean before it is written."""
     path = path.resolve()
     found = Findings(path)
-    raw = read_json(path)
+    raw = parse_json(text, path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold an object, found {describe(raw)}")
     report_repeated(raw, "", found)

@@ -37,6 +37,26 @@ def find_config(explicit: Path | str | None, environ: Mapping[str, str] | None =
     )
 
 
+def process_environment() -> Mapping[str, str]:
+    """The variables of this process, for those who may not read them otherwise."""
+    return os.environ
+
+
+def claude_desktop_config(environ: Mapping[str, str] | None = None) -> Path:
+    """The file in which Claude Desktop keeps its servers on this system."""
+    env = os.environ if environ is None else environ
+    name = Path("Claude") / "claude_desktop_config.json"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / name
+    if sys.platform == "win32":
+        # The Store's edition sees its own folder in the place of APPDATA.
+        packages = Path(env.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "Packages"
+        for folder in packages.glob("Claude_*/LocalCache/Roaming"):
+            return folder / name
+        return Path(env.get("APPDATA") or Path.home() / "AppData/Roaming") / name
+    return Path(env.get("XDG_CONFIG_HOME") or Path.home() / ".config") / name
+
+
 def runtime_dir(config_path: Path, environ: Mapping[str, str] | None = None) -> Path:
     """The private folder for sockets and lock of this config's fleet, made where it is missing.
 

@@ -21,14 +21,18 @@ class _Object(dict[str, Any]):
     repeated: tuple[str, ...] = ()
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file; raises ConfigError naming line and column of a mistake."""
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark; raises ConfigError."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as e:
         raise ConfigError(f"{path}: can't be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {e.start})") from e
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """The JSON value that `path` holds; raises ConfigError naming line and column of a mistake."""
     if not text.strip():
         raise ConfigError(f'{path}: is empty; the least is {{"mcpServers": {{}}}}')
     try:
