@@ -21,6 +21,7 @@ from mcpcp.backends.streamable import StreamableTransport
 from mcpcp.backends.transports import BackendTransport, credential_headers
 from mcpcp.catalog import Offer
 from mcpcp.config import ServerConfig
+from mcpcp.config.environment import child_environment
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
 from mcpcp.fleet import ProcessState, ProcessStatus
 from mcpcp.jsonrpc import (
@@ -366,7 +367,8 @@ async def _outcome(work: Coroutine[Any, Any, None]) -> McpcpError | None:
 
 def _open(server: ServerConfig, credential: str | None) -> BackendTransport:
     if server.managed_by == "gateway":
-        return StdioTransport(server.name, server.argv(), server.environment(), server.cwd)
+        environment = child_environment(server.environment())
+        return StdioTransport(server.name, server.argv(), environment, server.cwd)
     own = credential if server.managed_by == "supervisor" else None
     headers = credential_headers(server.headers, own)
     endpoint = server.endpoint()
