@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -10,6 +11,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import httpx2
 
 from servers.battle_log.journal import Event
+
+logger = logging.getLogger(__name__)
 
 ACCEPTED: Final = 204
 _NOT_THE_EVENTS_FAULT = frozenset({401, 407, 408, 425, 429})
@@ -43,12 +46,13 @@ class BackendUrlError(ValueError):
 
 
 class Backend:
-    """POSTs events to `{url}/battles/{battle_id}`, directly: through no proxy of the environment."""
+    """POSTs events to `{url}/battles/{battle_id}`, never through a proxy."""
 
     def __init__(self, url: str) -> None:
         try:
             httpx2.URL(url)
             parts = urlsplit(url)
+            _ = parts.port  # raises for one out of range
         except (ValueError, httpx2.InvalidURL) as e:
             raise BackendUrlError(f"BACKEND_URL is not a URL: {e}") from e
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -71,8 +75,11 @@ class Backend:
             )
         except httpx2.TimeoutException:
             return Away("the backend did not answer in time")
+        except httpx2.ConnectError as e:
+            logger.debug("no connection", extra={"backend": self.shown, "error": str(e)})
+            return Away(f"the backend can't be reached at {self.shown}")
         except httpx2.HTTPError as e:
-            return Away(f"the backend can't be reached: {str(e) or type(e).__name__}")
+            return Away(f"the backend broke off: {str(e) or type(e).__name__}")
         return judge(response.status_code)
 
     async def aclose(self) -> None:

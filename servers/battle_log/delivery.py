@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 ANSWER_SECONDS = 3.0
 """How long a caller waits for the backend before it is told that its event is queued."""
 
+FOLLOWER_SECONDS = 1.0
+"""The same where another process delivers, which can't tell us that the backend is away."""
+
 FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 5.0
 _NOTICE_SECONDS = 0.2
@@ -88,7 +91,7 @@ class Delivery:
         try:
             end = await run_sync(self._journal.append, event)
             self._news.set()
-            with anyio.move_on_after(ANSWER_SECONDS):
+            with anyio.move_on_after(ANSWER_SECONDS if self._delivers else FOLLOWER_SECONDS):
                 await (waiter.known.wait() if self._delivers else self._follow(event, end, waiter))
         finally:
             del self._waiters[event.event_id]

@@ -69,6 +69,10 @@ class Script:
         self.process.send_signal(number)
         return self.process.wait(DEADLINE)
 
+    def kill(self) -> int:
+        self.process.kill()
+        return self.process.wait(DEADLINE)
+
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx2.Response:
         return httpx2.get(f"{self.url}{path}", headers=headers or {}, timeout=DEADLINE)
 

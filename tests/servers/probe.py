@@ -21,9 +21,16 @@ entered = 0
 async def background() -> AsyncIterator[None]:
     global entered
     entered += 1
-    yield
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fail_when_asked)
+        yield
     if "PROBE_LEFT" in os.environ:
         await anyio.Path(os.environ["PROBE_LEFT"]).write_text("left")
+
+
+async def fail_when_asked() -> None:
+    if "PROBE_FAILS" in os.environ:
+        raise RuntimeError("the background work broke")
 
 
 @server.tool()

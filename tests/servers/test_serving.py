@@ -18,6 +18,7 @@ import httpx2
 import pytest
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent
 
 from tests.servers.harness import DEADLINE, PROBE, ROOT, Script, connected, running
@@ -228,27 +229,90 @@ async def test_a_stop_lets_the_call_in_flight_finish(transport: str, mode: str) 
     assert answers == ["held"]
 
 
-def test_stdio_ends_with_stdin_and_on_sigterm() -> None:
-    for ends_itself in (True, False):
-        with subprocess.Popen(
-            [sys.executable, PROBE, "--log-format", "json"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as script:
-            assert script.stdin
-            assert script.stdout
-            hello = {"protocolVersion": "2025-06-18", "capabilities": {}}
-            hello["clientInfo"] = {"name": "t", "version": "1"}
-            ask = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
-            script.stdin.write(json.dumps(ask).encode() + b"\n")
-            script.stdin.flush()
-            assert json.loads(script.stdout.readline())["id"] == 1
-            if ends_itself:
-                script.stdin.close()
-            else:
-                script.terminate()
-            assert script.wait(DEADLINE) == 0
+async def test_a_call_that_never_ends_does_not_outlive_the_deadline() -> None:
+    began = anyio.Event()
+
+    async def told(progress: float, total: float | None, message: str | None) -> None:
+        began.set()
+
+    with running(PROBE) as script:
+        with pytest.raises((BaseExceptionGroup, MCPError)):
+            async with connected(script.url, "sse", "legacy") as client:
+
+                async def stop() -> None:
+                    await began.wait()
+                    script.process.terminate()
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(stop)
+                    await client.call_tool("hold", {"seconds": 600}, progress_callback=told)
+        assert script.process.wait(5.0) == 0
+        script.wait_for("calls were still running")
+
+
+class Pipes:
+    """A script on stdio, spoken to line by line."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        capabilities: dict[str, Any] = {}
+        hello = {"protocolVersion": "2025-06-18", "capabilities": capabilities}
+        self.send(1, "initialize", {**hello, "clientInfo": {"name": "t", "version": "1"}})
+        assert self.receive()["id"] == 1
+
+    def send(self, number: int, method: str, params: dict[str, Any]) -> None:
+        assert self.process.stdin
+        ask = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        self.process.stdin.write(json.dumps(ask).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def receive(self) -> dict[str, Any]:
+        assert self.process.stdout
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+
+def on_pipes(**env: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, PROBE, "--log-format", "json"],
+        env={**os.environ, **env},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_stdio_ends_with_stdin() -> None:
+    with on_pipes() as script:
+        Pipes(script)
+        assert script.stdin
+        script.stdin.close()
+        assert script.wait(DEADLINE) == 0
+
+
+def test_stdio_finishes_the_call_in_flight_when_it_is_told_to_stop() -> None:
+    with on_pipes() as script:
+        pipes = Pipes(script)
+        call = {"name": "hold", "arguments": {"seconds": 0.5}, "_meta": {"progressToken": "p"}}
+        pipes.send(2, "tools/call", call)
+        assert pipes.receive()["method"] == "notifications/progress"
+        script.terminate()
+        assert pipes.receive()["result"]["content"][0]["text"] == "held"
+        assert script.wait(DEADLINE) == 0
+
+
+def test_failed_background_work_ends_the_script_so_that_it_is_restarted() -> None:
+    with on_pipes(PROBE_FAILS="1") as script:
+        assert script.wait(DEADLINE) == 1
+    over_http = subprocess.run(
+        [sys.executable, PROBE, "--transport", "sse"],
+        env={**os.environ, "PROBE_FAILS": "1"},
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert over_http.returncode == 1
+    assert b"the background work broke" in over_http.stderr
 
 
 def test_a_taken_port_is_one_clear_line() -> None:
@@ -268,7 +332,7 @@ def test_a_taken_port_is_one_clear_line() -> None:
 def test_a_restart_binds_the_same_port_at_once() -> None:
     with running(PROBE) as first:
         assert first.get("/health").status_code == 200
-        first.stop(signal.SIGKILL)
+        first.kill()
         with running(PROBE, "--port", str(first.port)) as second:
             assert second.get("/health").json()["pid"] == second.process.pid
 
