@@ -180,6 +180,9 @@ class Backend:
                 await self._connect()
             except McpcpError as error:
                 self._went_down(str(error))
+            except Exception:
+                logger.exception("the connection to %s failed in an unforeseen way", self.server.name)
+                self._went_down("internal error: the gateway's log has the details")
             if loop.time() - began > STABLE_AFTER:
                 delay = FIRST_RETRY
             self._moved.clear()
