@@ -181,26 +181,23 @@ class Peer:
         elif pending.future.done():
             pass
         elif "error" in message:
-            pending.future.set_exception(RpcError.of(message["error"]))
+            _end(pending, RpcError.of(message["error"]))
         elif "result" in message:
             pending.future.set_result(message["result"])
         else:
-            pending.future.set_exception(
-                ProtocolError("the server answered with neither a result nor an error")
-            )
+            _end(pending, ProtocolError("the server answered neither a result nor an error"))
 
     def fail(self, request_id: Any, error: Exception) -> None:
         """End one request with `error`."""
         pending = self._lookup(request_id)
-        if pending is not None and not pending.future.done():
-            pending.future.set_exception(error)
+        if pending is not None:
+            _end(pending, error)
 
     def close(self, reason: str, in_flight: Callable[[], Exception]) -> None:
         """End the conversation: new requests fail with `reason`, those in flight as `in_flight`."""
         self._closed = reason
         for pending in self._pending.values():
-            if not pending.future.done():
-                pending.future.set_exception(in_flight())
+            _end(pending, in_flight())
 
     def _lookup(self, request_id: Any) -> _Pending | None:
         return self._pending.get(request_id) if isinstance(request_id, int) else None
@@ -218,7 +215,7 @@ class Peer:
         if pending.deadline > loop.time() + 0.001:  # progress moved it
             loop.call_at(pending.deadline, self._expire, request_id)
             return
-        pending.future.set_exception(_too_late(pending.timeout))
+        _end(pending, _too_late(pending.timeout))
 
     def _receive_call(self, message: Message) -> None:
         if message.get("id") is not None:
@@ -244,6 +241,13 @@ class Peer:
         if pending.notify is not None and pending.progress_token is not None:
             restored = {**params, "progressToken": pending.progress_token}
             pending.notify({**message, "params": restored})
+
+
+def _end(pending: _Pending, error: Exception) -> None:
+    """Fail a request; its caller may have been cancelled and not look any more."""
+    if not pending.future.done():
+        pending.future.set_exception(error)
+        pending.future.exception()
 
 
 def _too_late(timeout: float) -> DeadlineExceeded:

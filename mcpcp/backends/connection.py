@@ -70,7 +70,7 @@ class Backend:
         self.offer: Offer | None = None
         self.error: str | None = None
         self.connected = False
-        self.down_since = 0.0
+        self.down_since = asyncio.get_running_loop().time()
         self.restarts = -1
         self._credential = credential
         self._on_change = on_change
@@ -171,7 +171,6 @@ class Backend:
     async def run(self) -> None:
         """Keep connected until cancelled."""
         loop = asyncio.get_running_loop()
-        self.down_since = loop.time()
         delay = FIRST_RETRY
         while True:
             await self._until_allowed()
@@ -181,7 +180,9 @@ class Backend:
             except McpcpError as error:
                 self._went_down(str(error))
             except Exception:
-                logger.exception("the connection to %s failed in an unforeseen way", self.server.name)
+                logger.exception(
+                    "the connection to %s failed in an unforeseen way", self.server.name
+                )
                 self._went_down("internal error: the gateway's log has the details")
             if loop.time() - began > STABLE_AFTER:
                 delay = FIRST_RETRY
