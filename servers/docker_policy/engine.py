@@ -1,4 +1,4 @@
-"""The Docker engine: found where the docker CLI would find it, and found again when it comes later."""
+"""The Docker engine: found where the docker CLI would find it, also when it comes up later."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from docker.errors import DockerException
 T = TypeVar("T")
 
 HOW_TO_GET_ONE = (
-    "no Docker engine answers: start Docker Desktop or dockerd (Linux: `sudo systemctl start docker`,"
-    " and put this user into the group docker), or point DOCKER_HOST to an engine"
+    "no Docker engine answers: start Docker Desktop or dockerd (Linux: `sudo systemctl start"
+    " docker`, and put this user into the group docker), or point DOCKER_HOST to an engine"
 )
 
 _CONNECT_SECONDS = 5
@@ -87,7 +87,7 @@ class Engine:
         return True
 
     async def call(self, do: Callable[[docker.DockerClient], T], seconds: float) -> T:
-        """`do` in a worker thread; raises EngineAway, DockerException, and TimeoutError after `seconds`.
+        """`do` in a worker thread; raises EngineAway, DockerException, TimeoutError.
 
         Cancelling leaves the thread to end by itself: the client has its own timeouts.
         """

@@ -1,4 +1,4 @@
-"""Running code that nobody vouches for: `sandbox.Sandbox` is the door, everything else is behind it.
+"""Running code that nobody vouches for: `sandbox.Sandbox` is the door, the rest is behind it.
 
 sandbox      picks a backend whose self-test passed, refuses where there is none
 selftest     the probes that a backend must pass before it runs anything

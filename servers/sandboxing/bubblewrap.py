@@ -1,6 +1,6 @@
 """Sandboxes by bubblewrap: Linux namespaces, no capabilities, another user, our filter, a cgroup.
 
-Above: `sandbox` chooses it, `selftest` tries it. Below: `exchange` for the words, `cgroup` for sums.
+Above: `sandbox` chooses it, `selftest` tries it. Below: `exchange` for the words, `cgroup`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+
+if sys.platform != "linux":
+    raise ImportError("bubblewrap is a program of Linux")
 
 from servers.sandboxing import cgroup, seccomp
 from servers.sandboxing.child import SANDBOX_UID, Descriptors, started
@@ -32,7 +35,7 @@ _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "TZ": "UTC",
     "PYTHONDONTWRITEBYTECODE": "1",
-    # as many threads as a sandbox has processors: a numeric library else starts one for each of ours
+    # a sandbox has one processor: numeric libraries would start a thread for each of the host's
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
@@ -78,7 +81,7 @@ def _interpreter(path: Path) -> Interpreter | None:
 
 
 def _system_mounts() -> list[str]:
-    """The system's programs and libraries, read-only; its data, sources and settings are left out."""
+    """The system's programs and libraries, read-only; not its data, sources and settings."""
     words: list[str] = []
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libexec"):
         usr, top = Path("/usr", name), Path("/", name)

@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ import anyio
 from servers.sandboxing.outcome import MIB, Limits
 
 logger = logging.getLogger(__name__)
+
+if sys.platform != "linux":
+    raise ImportError("only Linux has this")
 
 _PREFIX = "mcpcp-sandbox-"
 _CPU_PERIOD_US = 100_000
@@ -52,7 +56,8 @@ class Group:
     async def remove(self) -> None:
         """Kill what is left in it and remove it; a folder that stays is swept at the next start."""
         for _ in range(200):
-            if all([_remove(folder) for folder in set(self.folders.values())]):
+            left = [folder for folder in set(self.folders.values()) if not _remove(folder)]
+            if not left:
                 return
             await anyio.sleep(0.01)
         logger.warning("a control group stays behind", extra={"folders": self.folders})

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ from servers.sandboxing.exchange import Capture, Exchange
 from servers.sandboxing.outcome import SandboxBroken
 from servers.sandboxing.text import decode
 
+if sys.platform != "linux":
+    raise ImportError("only Linux has this")
+
 SANDBOX_UID = 65534
-"""Who the code is. To be root in a user namespace would still be root to files like core_pattern."""
+"""Who the code is: root in a user namespace would still be root to files like core_pattern."""
 
 _START_SECONDS = 10.0
 _END_SECONDS = 5.0

@@ -4,7 +4,7 @@ Above: the backends, which carry the bytes. Inside a sandbox: `inside`, which an
 
 In, on standard input, each piece after its length in 12 digits: the request, then the mark. Out, on
 standard error after all that the code wrote there: the mark, a report in JSON, the mark. The code
-never sees the mark, so it can't write a report; standard input stays open as the sandbox's lifeline.
+never sees the mark, so it can't write a report. Standard input stays open: it is a lifeline.
 """
 
 from __future__ import annotations
@@ -171,7 +171,9 @@ def _ran_out_of_memory(ending: Ending, report: Report | None) -> bool:
 
 
 def _by_exit_code(code: int) -> Status:
-    if code == -24:  # SIGXCPU: processor time counts threads together, so it can end before the wall's
+    if (
+        code == -24
+    ):  # SIGXCPU: processor time counts threads together, so it can end before the wall's
         return "timeout"
     if code < 0:
         return "killed"

@@ -106,10 +106,20 @@ DENIED: dict[str, dict[str, Numbers]] = {
     },
 }
 
-NEWER_CALLS = (
-    "cachestat map_shadow_stack futex_wake futex_wait futex_requeue statmount listmount"
-    " lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal open_tree_attr"
-).split()
+NEWER_CALLS = [
+    "cachestat",
+    "map_shadow_stack",
+    "futex_wake",
+    "futex_wait",
+    "futex_requeue",
+    "statmount",
+    "listmount",
+    "lsm_get_self_attr",
+    "lsm_set_self_attr",
+    "lsm_list_modules",
+    "mseal",
+    "open_tree_attr",
+]
 """Docker profiles can't say "newer than": these are the names that we know of."""
 
 NEWEST_KNOWN = 450
@@ -246,7 +256,7 @@ def _masked(index: int, mask: int, value: int) -> list[dict[str, object]]:
 
 
 def docker_profile() -> str:
-    """The same rules as the JSON that Docker's `seccomp=` takes; the architecture check is libseccomp's."""
+    """The same rules as JSON for Docker's `seccomp=`; libseccomp checks the architecture."""
     names = sorted(name for group in DENIED.values() for name in group)
     highest = 45  # AF_MCTP; a comparison can't say "none of these", so each family has its rule
     families = [f for f in range(highest + 1) if f not in ALLOWED_FAMILIES]
@@ -262,9 +272,7 @@ def docker_profile() -> str:
                 _rule(["socket"], EAFNOSUPPORT, [{"index": 0, "op": "SCMP_CMP_EQ", "value": f}])
                 for f in families
             ),
-            _rule(
-                ["socket"], EAFNOSUPPORT, [{"index": 0, "op": "SCMP_CMP_GT", "value": highest}]
-            ),
+            _rule(["socket"], EAFNOSUPPORT, [{"index": 0, "op": "SCMP_CMP_GT", "value": highest}]),
         ],
     }
     return json.dumps(profile)

@@ -15,7 +15,9 @@ _KEPT = frozenset("\n\t")
 # Cc control, Cf format (bidi, zero width, tags), Cs surrogates, Co private use, Zl/Zp line tricks.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 # Marks that draw nothing by themselves and are used to smuggle bytes past a reader.
-_SMUGGLERS = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f\U000e0000-\U000e0fff]")
+_SMUGGLERS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f\U000e0000-\U000e0fff]"
+)
 
 
 def _visible(char: str) -> bool:

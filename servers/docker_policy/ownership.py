@@ -1,0 +1,69 @@
+"""Whose container is it: the labels that say so, and whether its maker is still alive."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+from docker import DockerClient
+from docker.errors import APIError, NotFound
+
+AGENT = "mcpcp.agent"
+MAKER = "mcpcp.maker"
+NAME = "mcpcp.name"
+
+
+def maker() -> str:
+    """This process, told apart from any other on any machine that uses the engine."""
+    return f"{platform.node()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
+
+
+def is_orphan(made_by: str) -> bool:
+    """Whether a maker was of this machine and is no more; another machine's we can't judge."""
+    node, _, rest = made_by.rpartition("/")[0].rpartition("/")
+    if node != platform.node() or not rest.isdigit():
+        return False
+    try:
+        created = psutil.Process(int(rest)).create_time()
+    except psutil.Error:
+        return True
+    return made_by != f"{node}/{rest}/{created:.2f}"
+
+
+def sweep(client: DockerClient) -> int:
+    """Remove containers whose makers are no more; how many there were."""
+    return _remove_if(client, is_orphan)
+
+
+def remove_own(client: DockerClient) -> int:
+    """Remove every container that this process made."""
+    mine = maker()
+    return _remove_if(client, lambda made_by: made_by == mine)
+
+
+def _remove_if(client: DockerClient, condition: Any) -> int:
+    found = client.api.containers(all=True, filters={"label": MAKER})
+    wanted = [c["Id"] for c in found if condition(c["Labels"].get(MAKER, ""))]
+    for container in wanted:
+        remove(client, container)
+    return len(wanted)
+
+
+def remove(client: DockerClient, container: str) -> None:
+    """Remove a container, running or not; one that is already gone is no error."""
+    try:
+        client.api.remove_container(container, force=True, v=True)
+    except NotFound:
+        return
+    except APIError as e:
+        if e.status_code != 409:  # somebody else is removing it right now
+            raise
+
+
+def labels(agent: str, name: str | None = None) -> dict[str, str]:
+    """What a container of this agent carries."""
+    named: Mapping[str, str] = {} if name is None else {NAME: name}
+    return {AGENT: agent, MAKER: maker(), **named}

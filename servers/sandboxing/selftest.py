@@ -1,0 +1,112 @@
+"""What a backend must prove before it runs code: real programs that try what they must not.
+
+Above: `sandbox`. A probe that can't be run counts as failed.
+"""
+
+from __future__ import annotations
+
+import ast
+import secrets
+import socket
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from servers.sandboxing.outcome import MIB, Limits, Outcome, SandboxBroken
+
+_SECONDS = 20.0
+_MEMORY = 64 * MIB
+
+
+class Backend(Protocol):
+    """One way to run code apart."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def isolation(self) -> dict[str, str]: ...
+
+    async def run(self, code: str, limits: Limits) -> Outcome:
+        """Run the code in a fresh sandbox; raises SandboxBroken when none came up."""
+        ...
+
+
+_PROBES = """
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+found = []
+
+def works(what, attempt, *arguments):
+    try:
+        attempt(*arguments)
+    except (OSError, ValueError):
+        return
+    found.append(what)
+
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+if os.getuid() == 0 or os.geteuid() == 0:
+    found.append("the code is root")
+if int(status["CapEff"], 16) or int(status["CapPrm"], 16):
+    found.append("the code has capabilities")
+if status["NoNewPrivs"].strip() != "1":
+    found.append("the code can gain privileges")
+if status["Seccomp"].strip() != "2":
+    found.append("system calls are not filtered")
+works("the host's loopback is reachable", lambda: socket.create_connection(("127.0.0.1", PORT), 1))
+works("the network has a way out", lambda: socket.socket(2, 2).connect(("192.0.2.1", 9)))
+works("the host's temporary files are visible", os.stat, CANARY)
+works("the system is writable", lambda: open("/usr/lib/mcpcp-probe", "w"))
+works("kernel settings are writable", lambda: os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY))
+works("namespaces can be made", call, "unshare", 0x10000000)
+works("file systems can be mounted", call, "mount", b"none", b"/tmp", b"tmpfs", 0, None)
+works("processes can be traced", call, "ptrace", 0, 0, 0, 0)
+works("virtual machine sockets can be opened", socket.socket, 40, 1)
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        if CANARY.encode() in open("/proc/%s/cmdline" % pid, "rb").read():
+            found.append("the host's processes are visible")
+        if b"PATH" not in open("/proc/%s/environ" % pid, "rb").read():
+            continue
+        for word in open("/proc/%s/environ" % pid, "rb").read().split(b"\\0"):
+            if word.split(b"=")[0] in (b"MCPCP_CREDENTIAL_FD", b"VIRTUAL_ENV", b"SSH_AUTH_SOCK"):
+                found.append("the server's environment is visible")
+    except OSError:
+        pass
+found
+"""
+
+_TOO_MUCH = "pages = bytearray(b'x') * (160 << 20)"
+
+
+async def weaknesses(backend: Backend) -> list[str]:
+    """What the backend let the probes do; empty when it may be used."""
+    try:
+        return [*await _escapes(backend), *await _gluttony(backend)]
+    except (SandboxBroken, OSError) as e:
+        return [str(e)]
+
+
+async def _escapes(backend: Backend) -> list[str]:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        tempfile.NamedTemporaryFile(prefix="mcpcp-canary-") as canary,
+    ):
+        Path(canary.name).chmod(0o644)
+        known = f"PORT = {listener.getsockname()[1]}\nCANARY = {canary.name!r}\n"
+        outcome = await backend.run(known + _PROBES, Limits(timeout=_SECONDS))
+    if outcome.status != "ok" or outcome.result is None:
+        return [f"the probes did not run: {outcome.status} {outcome.stderr[-500:]}".strip()]
+    return [str(weakness) for weakness in ast.literal_eval(outcome.result)]
+
+
+async def _gluttony(backend: Backend) -> list[str]:
+    nonce = secrets.token_hex(8)
+    limits = replace(Limits(timeout=_SECONDS), memory=_MEMORY)
+    outcome = await backend.run(f"{_TOO_MUCH}\n{nonce!r}", limits)
+    return [] if outcome.status == "memory_limit" else ["memory is not limited"]
