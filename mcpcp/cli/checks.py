@@ -1,0 +1,317 @@
+"""What `mcpcp doctor` looks at; each check ends within seconds and changes nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from mcpcp import keyring
+from mcpcp.config import Config, ServerConfig, load, process_environment, runtime_dir
+from mcpcp.config.values import PYTHON
+from mcpcp.control import ControlClient
+from mcpcp.errors import ConfigError, KeyRingError, McpcpError
+
+DEADLINE = 5.0
+"""Seconds that one look at the outside may take."""
+
+PACKAGES = ("mcp", "uvicorn", "starlette", "docker", "psutil", "orjson", "rich", "jwt")
+
+SANDBOXED = ("python_code.py", "sandbox.py", "code_executor.py")
+"""Scripts of the project that run code, by file name."""
+
+CONTAINERS = ("docker_commands.py",)
+"""Scripts of the project that are about containers."""
+
+GET = {
+    "npx": "install Node.js: https://nodejs.org (or your package manager's nodejs and npm)",
+    "node": "install Node.js: https://nodejs.org",
+    "uvx": "install uv: https://docs.astral.sh/uv (or: pip install uv)",
+    "uv": "install uv: https://docs.astral.sh/uv (or: pip install uv)",
+    "docker": "install Docker: https://docs.docker.com/get-docker",
+    "deno": "install Deno: https://deno.com",
+    "bunx": "install Bun: https://bun.sh",
+}
+
+
+class Status(StrEnum):
+    """How a finding stands; only what is missing makes the command fail."""
+
+    OK = "ok"
+    WARNING = "warning"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: what was found, and the way out where it is not well."""
+
+    what: str
+    status: Status
+    detail: str
+    fix: str = ""
+    servers: tuple[str, ...] = ()
+
+
+def check_all(path: Path) -> list[Finding]:
+    """Look at everything that the config at `path` needs on this machine."""
+    findings = [*_check_python()]
+    try:
+        config = load(path)
+    except ConfigError as e:
+        fix = f"edit {path}"
+        return [*findings, *(Finding("config", Status.MISSING, m, fix) for m in _lines(e))]
+    findings.append(Finding("config", Status.OK, str(config.path)))
+    findings += (Finding("config", Status.WARNING, warning) for warning in config.warnings)
+    for check in (_check_keys, _check_runtime, _check_commands, _check_engines, _check_ports):
+        findings += check(config)
+    return findings
+
+
+def _lines(error: ConfigError) -> list[str]:
+    return str(error).split("\n") if "\n    " not in str(error) else [str(error)]
+
+
+def _check_python() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("python", Status.OK, f"{version}, {sys.executable}")
+    lacking = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if lacking:
+        fix = f"{sys.executable} -m pip install -e ."
+        yield Finding("packages", Status.MISSING, f"not installed: {', '.join(lacking)}", fix)
+
+
+def _check_keys(config: Config) -> Iterator[Finding]:
+    try:
+        ring = keyring.list_keys(config.keys_dir)
+    except KeyRingError as e:
+        if (config.keys_dir / keyring.JWKS).exists():
+            yield Finding("keys", Status.MISSING, str(e), "restore jwks.json, or remove all keys")
+        else:
+            yield Finding("keys", Status.WARNING, "none yet", "the first start makes them")
+        return
+    exposed = [p for k in ring if _is_exposed(p := keyring.private_path(config.keys_dir, k.kid))]
+    for path in exposed:
+        yield Finding("keys", Status.WARNING, f"others can read {path}", f"chmod 600 {path}")
+    if keyring.can_sign(config.keys_dir):
+        yield Finding("keys", Status.OK, f"{len(ring)} in {config.keys_dir}, one signs")
+    else:
+        yield Finding(
+            "keys",
+            Status.WARNING,
+            f"no private key in {config.keys_dir} that you can read: tokens are checked, not made",
+            "stdio and client.py need MCPCP_TOKEN or --token-file here",
+        )
+
+
+def _is_exposed(path: Path) -> bool:
+    return sys.platform != "win32" and path.exists() and bool(path.stat().st_mode & 0o077)
+
+
+def _check_runtime(config: Config) -> Iterator[Finding]:
+    try:
+        folder = runtime_dir(config.path)
+    except McpcpError as e:
+        yield Finding("runtime folder", Status.MISSING, str(e), "remove it, then run this again")
+    else:
+        yield Finding("runtime folder", Status.OK, str(folder))
+
+
+def _check_commands(config: Config) -> Iterator[Finding]:
+    by_command: dict[str, list[ServerConfig]] = {}
+    for server in config.active.values():
+        if server.command is not None:
+            by_command.setdefault(server.argv()[0], []).append(server)
+    for command, servers in by_command.items():
+        yield _check_command(command, servers)
+    for server in config.active.values():
+        script = _script(server)
+        if script is not None and not script.is_file():
+            yield Finding(
+                "script", Status.MISSING, f"{script} does not exist", "correct args or cwd",
+                (server.name,),
+            )  # fmt: skip
+
+
+def _check_command(command: str, servers: list[ServerConfig]) -> Finding:
+    names = tuple(server.name for server in servers)
+    places = {_which(server) for server in servers}
+    if None in places:
+        fix = GET.get(command, f"install {command}, or correct `command`")
+        return Finding(command, Status.MISSING, "is not on PATH", fix, names)
+    return Finding(
+        Path(command).name, Status.OK, ", ".join(sorted(filter(None, places))), "", names
+    )
+
+
+def _which(server: ServerConfig) -> str | None:
+    command = server.argv()[0]
+    if "/" in command or "\\" in command:
+        command = str(server.cwd / Path(command).expanduser())
+    path = server.environment().get("PATH", process_environment().get("PATH"))
+    return shutil.which(command, path=path)
+
+
+def _script(server: ServerConfig) -> Path | None:
+    """The Python file that a server runs, if its arguments begin with one."""
+    if server.command not in PYTHON or not server.args or not server.args[0].endswith(".py"):
+        return None
+    return server.cwd / server.args[0]
+
+
+def _check_engines(config: Config) -> Iterator[Finding]:
+    wanting_docker, wanting_sandbox = _running(config, CONTAINERS), _running(config, SANDBOXED)
+    if not (wanting_docker or wanting_sandbox):
+        return
+    no_docker = _why_no_docker()
+    if wanting_docker:
+        status = Status.MISSING if no_docker else Status.OK
+        detail = no_docker or "the engine answers"
+        yield Finding("docker engine", status, detail, _docker_fix(), wanting_docker)
+    if wanting_sandbox:
+        yield _check_sandbox(no_docker, wanting_sandbox)
+
+
+def _running(config: Config, scripts: tuple[str, ...]) -> tuple[str, ...]:
+    servers = config.active.values()
+    return tuple(s.name for s in servers if any(Path(a).name in scripts for a in s.args))
+
+
+def _why_no_docker() -> str | None:
+    try:
+        import docker
+        from docker.errors import DockerException
+    except ImportError:
+        return "the docker package is not installed"
+    try:
+        client = docker.from_env(timeout=int(DEADLINE))
+        try:
+            client.ping()
+        finally:
+            client.close()
+    except (DockerException, OSError) as e:
+        text = str(e)
+        if "Permission denied" in text:
+            return "the engine's socket is not open to this user"
+        return "no engine answers"
+    return None
+
+
+def _docker_fix() -> str:
+    if sys.platform == "linux":
+        return (
+            "install and start it: https://docs.docker.com/engine/install, sudo systemctl start"
+            " docker; let this user in: sudo usermod -aG docker $USER, then log in again"
+        )
+    return "install and start Docker Desktop: https://docs.docker.com/get-docker"
+
+
+def _check_sandbox(no_docker: str | None, names: tuple[str, ...]) -> Finding:
+    no_bwrap = _why_no_bwrap()
+    if no_bwrap is None:
+        return Finding("sandbox", Status.OK, "bubblewrap works", "", names)
+    if no_docker is None:
+        return Finding("sandbox", Status.OK, f"Docker works ({no_bwrap})", "", names)
+    fix = "install Docker"
+    if sys.platform == "linux":
+        fix = (
+            "install bubblewrap (apt install bubblewrap) and allow user namespaces (sysctl"
+            " kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu), or install Docker"
+        )
+    return Finding("sandbox", Status.MISSING, f"{no_bwrap}; Docker: {no_docker}", fix, names)
+
+
+def _why_no_bwrap() -> str | None:
+    program = shutil.which("bwrap")
+    if program is None:
+        return "bubblewrap is not installed"
+    namespaces = ("--unshare-user", "--unshare-pid", "--unshare-net")
+    command = [program, "--ro-bind", "/", "/", "--dev", "/dev", *namespaces, "--", "true"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return f"bubblewrap can't be run: {e}"
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        return f"bubblewrap can't make namespaces: {said[-1] if said else 'no reason given'}"
+    return None
+
+
+def _check_ports(config: Config) -> Iterator[Finding]:
+    ports = {s.port: s.name for s in config.active.values() if s.port is not None}
+    ports[config.gateway.port] = "gateway"
+    ours = _fleet_pids(config)
+    listeners = _listeners()
+    for port, name in sorted(ports.items()):
+        pid = listeners.get(port, -1)
+        if port not in listeners:
+            yield Finding(f"port {port}", Status.OK, "is free", "", (name,))
+        elif pid in ours:
+            yield Finding(
+                f"port {port}", Status.OK, f"is held by our fleet, pid {pid}", "", (name,)
+            )
+        else:
+            fix = "stop that program, or change the port in the config"
+            yield Finding(f"port {port}", Status.MISSING, f"in use by {_who(pid)}", fix, (name,))
+
+
+def _fleet_pids(config: Config) -> set[int]:
+    """The pids of this config's running fleet, with all their descendants."""
+    import psutil
+
+    try:
+        with ControlClient.connect(runtime_dir(config.path), timeout=DEADLINE) as client:
+            status = client.ask("status")
+    except McpcpError:
+        return set()
+    pids = {p for row in status.get("servers", ()) if isinstance(p := row.get("pid"), int)}
+    if isinstance(status.get("pid"), int):
+        pids.add(status["pid"])
+    for pid in tuple(pids):
+        try:
+            pids |= {child.pid for child in psutil.Process(pid).children(recursive=True)}
+        except psutil.Error:
+            continue
+    return pids
+
+
+def _listeners() -> Mapping[int, int]:
+    """The local ports somebody listens on, and the pid of each, 0 where it can't be known."""
+    import psutil
+
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:  # macOS shows other users' sockets to root only
+        return _own_listeners()
+    return {
+        c.laddr.port: c.pid or 0 for c in connections if c.status == psutil.CONN_LISTEN and c.laddr
+    }
+
+
+def _own_listeners() -> Mapping[int, int]:
+    import psutil
+
+    found: dict[int, int] = {}
+    for process in psutil.process_iter():
+        try:
+            connections = process.net_connections("tcp")
+        except psutil.Error:
+            continue
+        found |= {c.laddr.port: process.pid for c in connections if c.status == "LISTEN"}
+    return found
+
+
+def _who(pid: int) -> str:
+    import psutil
+
+    if not pid:
+        return "a program of another user"
+    try:
+        return f"pid {pid}: {' '.join(psutil.Process(pid).cmdline())[:200]}"
+    except psutil.Error:
+        return f"pid {pid}"
