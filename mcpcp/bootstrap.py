@@ -226,6 +226,7 @@ def _install(environment: Environment, pip: list[str], extras: str, lock: int | 
             text=True,
             errors="replace",
             env={**os.environ, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+            start_new_session=True,  # a group to stop; Ctrl+C reaches it through us
             # pip holds the lock as long as it runs, even if this process is killed.
             pass_fds=() if lock is None else (lock,),
         )
@@ -236,20 +237,31 @@ def _install(environment: Environment, pip: list[str], extras: str, lock: int | 
             code = process.wait()
         finally:
             _end(process)
-    if code:
-        raise FleetError(explain(progress.tail, "installing mcpcp into .venv"))
+        if code:
+            raise FleetError(explain(progress.tail, "installing mcpcp into .venv"))
 
 
 def _end(process: subprocess.Popen[str]) -> None:
+    """Stop pip, where it still runs, and the builds that it started."""
     if process.poll() is None:
-        process.terminate()
+        _signal(process, signal.SIGINT)  # pip rolls back on it
         try:
-            process.wait(10)
+            process.wait(5)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if sys.platform != "win32":
+            _signal(process, signal.SIGKILL)
     if process.stdout:
         process.stdout.close()
+
+
+def _signal(process: subprocess.Popen[str], number: int) -> None:
+    if sys.platform == "win32":
+        process.terminate()
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
 
 
 @contextlib.contextmanager
