@@ -8,8 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.ports import reserve
+
+# the machine is shared: how long an example takes says nothing
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -220,8 +220,10 @@ class Delivery:
             waiter.tell(Outcome("queued", self._trouble))
 
     def _journal_trouble(self, error: OSError) -> None:
-        self._trouble = f"the battle log can't be used: {error.strerror or type(error).__name__}"
-        logger.error("the battle log can't be used", extra={"error": str(error)})
+        trouble = f"the battle log can't be used: {error.strerror or type(error).__name__}"
+        if trouble != self._trouble:  # once, not at every attempt
+            logger.error("the battle log can't be used", extra={"error": str(error)})
+        self._trouble = trouble
 
     async def _pause(self, seconds: float) -> None:
         """Wait that long, or until an event is submitted here."""

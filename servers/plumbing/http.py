@@ -186,6 +186,7 @@ class HttpServer(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=1,
+                timeout_keep_alive=75,  # longer than clients keep idle connections
             )
         )
         self._stop = anyio.Event()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -145,16 +144,14 @@ class Post:
 class FakeBackend:
     """A real HTTP server in the backend's place; `status` is its answer, and it can be away."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
+        self.port = port
         self.posts: list[Post] = []
         self.status = 204
         self.statuses: dict[str, int] = {}
         self._changed = threading.Condition()
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
 
     @property
     def url(self) -> str:

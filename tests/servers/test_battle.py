@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from mcp.client.client import Client
 
 from servers.battle_log.backend import Accepted, Away, Backend, BackendUrlError, Refused, judge
-from servers.battle_log.delivery import LONGEST_BACKOFF, backoff
+from servers.battle_log.delivery import ANSWER_SECONDS, LONGEST_BACKOFF, backoff
 from servers.battle_log.journal import COMPACT_BYTES, Event, Journal
 from tests.servers.harness import DEADLINE, ROOT, FakeBackend, Script, connected, running
 
@@ -25,8 +26,8 @@ BATTLE = ROOT / "servers" / "battle.py"
 
 
 @pytest.fixture
-def backend() -> Iterator[FakeBackend]:
-    fake = FakeBackend()
+def backend(free_port: Callable[[], int]) -> Iterator[FakeBackend]:
+    fake = FakeBackend(free_port())
     yield fake
     fake.stop()
 
@@ -190,6 +191,35 @@ async def test_an_error_of_the_backend_holds_everything_behind_it(
         backend.status = 204
         tried = len(backend.posts)
         assert backend.wait_for(tried + 2)[-2:] == ["one", "two"]
+
+
+@pytest.mark.anyio
+async def test_a_backend_that_hangs_does_not_hang_the_caller(
+    backend: FakeBackend, tmp_path: Path
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", backend.port)),
+        running(BATTLE, env=settings(backend, tmp_path)) as script,
+    ):
+        with anyio.fail_after(ANSWER_SECONDS + 2):
+            [told] = await report(script, "one")
+        assert (told["status"], told["reason"]) == ("queued", "the backend has not answered yet")
+        assert script.stop() == 0
+
+
+@pytest.mark.anyio
+async def test_a_log_folder_that_is_none_is_an_error_and_a_degraded_server(
+    backend: FakeBackend, tmp_path: Path
+) -> None:
+    backend.start()
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    with running(BATTLE, env=settings(backend, in_the_way / "log")) as script:
+        async with connected(script.url, "http", "legacy") as client:
+            arguments = {"battle_id": "b", "message": "m", "reported_by": "r"}
+            assert (await client.call_tool("update_battle_process", arguments)).is_error
+        assert script.get("/health").json()["status"] == "degraded"
+    assert backend.posts == []
 
 
 @pytest.mark.anyio

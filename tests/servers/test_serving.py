@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -329,8 +329,8 @@ def test_a_taken_port_is_one_clear_line() -> None:
     assert done.stderr.decode() == expected
 
 
-def test_a_restart_binds_the_same_port_at_once() -> None:
-    with running(PROBE) as first:
+def test_a_restart_binds_the_same_port_at_once(free_port: Callable[[], int]) -> None:
+    with running(PROBE, "--port", str(free_port())) as first:
         assert first.get("/health").status_code == 200
         first.kill()
         with running(PROBE, "--port", str(first.port)) as second:
