@@ -59,19 +59,8 @@ async def listen_private(
     inode = path.stat().st_ino
     tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if await _has_secret(reader, secret):
-                await on_client(reader, writer)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            logger.debug("a client of %s went away: %r", path.name, error)
-        except Exception:
-            logger.exception("serving a client of %s failed", path.name)
-        finally:
-            writer.close()
-
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = clients.create_task(serve(reader, writer))
+        task = clients.create_task(_serve(path.name, on_client, secret, reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -174,6 +163,24 @@ class ControlClient:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+async def _serve(
+    name: str,
+    on_client: OnClient,
+    secret: str | None,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
+    try:
+        if await _has_secret(reader, secret):
+            await on_client(reader, writer)
+    except (OSError, TimeoutError, EOFError) as error:
+        logger.debug("a client of %s went away: %r", name, error)
+    except Exception:
+        logger.exception("serving a client of %s failed", name)
+    finally:
+        writer.close()
 
 
 async def _has_secret(reader: asyncio.StreamReader, secret: str | None) -> bool:

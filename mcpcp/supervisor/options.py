@@ -59,5 +59,5 @@ class View(Protocol):
 
 
 OpenView: TypeAlias = Callable[[Ui, Config, Callable[[], None]], AbstractContextManager[View]]
-"""`view.open_view(ui, config, on_lost)`: `on_lost` may be called, from any thread, when the terminal
-is gone (EIO); the fleet then stops as it does on SIGHUP."""
+"""`view.open_view(ui, config, on_lost)`: `on_lost` may be called, from any thread, when the
+terminal is gone (EIO); the fleet then stops as it does on SIGHUP."""

@@ -1,0 +1,128 @@
+"""`python -m mcpcp.supervisor`: what the guard starts; not for people."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from mcpcp.config import load
+from mcpcp.errors import McpcpError
+from mcpcp.processes import become_subreaper, open_pidfd
+from mcpcp.supervisor.logs import LogFile
+from mcpcp.supervisor.options import FleetOptions, View
+from mcpcp.supervisor.remains import kill_rest
+from mcpcp.supervisor.supervisor import Place, Supervisor
+from mcpcp.supervisor.view import open_view
+
+logger = logging.getLogger(__name__)
+
+GUARD_POLL = 1.0
+
+
+class _LogHandler(logging.Handler):
+    """Our own log: to the view as source "supervisor", and to a file."""
+
+    def __init__(self, path: Path, view: View) -> None:
+        super().__init__()
+        self._file = LogFile(path)
+        self._view = view
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        self._file.write(self.format(record).encode(errors="replace") + b"\n")
+        if record.levelno >= logging.INFO:
+            self._view.log("supervisor", record.getMessage())
+
+
+def main() -> int:
+    """Run the fleet that the arguments describe: options as JSON, the guard's pid, the folder."""
+    options = FleetOptions.from_wire(json.loads(sys.argv[1]))
+    place = Place(Path(sys.argv[3]), int(sys.argv[2]), dict(os.environ))
+    become_subreaper()
+    try:
+        return asyncio.run(_run(options, place))
+    except McpcpError as error:
+        sys.stderr.write(f"mcpcp: {error}\n")
+        return error.exit_code
+    finally:
+        kill_rest(place.runtime_dir)
+
+
+async def _run(options: FleetOptions, place: Place) -> int:
+    loop = asyncio.get_running_loop()
+    signals = _Signals(loop)
+    _watch_guard(loop, place)
+    config = load(options.config)
+    with open_view(options.ui, config, signals.terminal_lost) as view:
+        handler = _LogHandler(config.data_dir / "logs" / "supervisor.log", view)
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+        supervisor = Supervisor(options, config, place, view)
+        signals.deliver_to(supervisor)
+        summary = await supervisor.run()
+        logger.info("%s", summary)
+        view.finish(summary)
+    return 0
+
+
+class _Signals:
+    """Hears signals from the first moment, and keeps them until there is somebody to tell."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._early: list[int] = []
+        self._tell = self._early.append
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            # One that was ignored before us stays so: nohup wants that.
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                self._listen(number)
+
+    def deliver_to(self, supervisor: Supervisor) -> None:
+        """Hand over what has come, and all that comes."""
+        self._tell = supervisor.on_signal
+        for number in self._early:
+            supervisor.on_signal(number)
+
+    def terminal_lost(self) -> None:
+        """What the view calls, from its thread: the same as the signal for it."""
+        hangup = getattr(signal, "SIGHUP", signal.SIGTERM)
+        self._pass_on(hangup)
+
+    def _listen(self, number: int) -> None:
+        if sys.platform == "win32":
+            signal.signal(number, lambda n, _: self._pass_on(n))
+        else:
+            self._loop.add_signal_handler(number, lambda: self._tell(number))
+
+    def _pass_on(self, number: int) -> None:
+        self._loop.call_soon_threadsafe(lambda: self._tell(number))
+
+
+def _watch_guard(loop: asyncio.AbstractEventLoop, place: Place) -> None:
+    """End everything at once when the guard has been killed: nobody is left to hear us."""
+    pidfd = open_pidfd(place.guard)
+    if pidfd is not None:
+        loop.add_reader(pidfd, _die, place)
+    _check_parent(loop, place, again=pidfd is None)
+
+
+def _check_parent(loop: asyncio.AbstractEventLoop, place: Place, again: bool) -> None:
+    if os.getppid() != place.guard:
+        _die(place)
+    if again:
+        loop.call_later(GUARD_POLL, _check_parent, loop, place, again)
+
+
+def _die(place: Place) -> None:
+    kill_rest(place.runtime_dir)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""ProcessSpec: what the supervisor needs to know of a process, made from the config."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mcpcp.config import (
+    PROJECT,
+    Config,
+    HealthCheck,
+    Limits,
+    RestartPolicy,
+    ServerConfig,
+)
+from mcpcp.errors import FleetError
+from mcpcp.fleet import GATEWAY
+
+STOP_MARGIN = 5.0
+"""Seconds that the gateway gets beyond its own drain deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One process to keep alive; `env` is what it adds to the environment."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path = field(default_factory=Path)
+    port: int | None = None
+    host: str = "127.0.0.1"
+    depends_on: tuple[str, ...] = ()
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    health: HealthCheck = field(default_factory=HealthCheck)
+    limits: Limits = field(default_factory=Limits)
+
+    def starts_like(self, other: ProcessSpec) -> bool:
+        """Whether a running process need not be restarted for the other's sake."""
+        return _started(self) == _started(other)
+
+
+def _started(spec: ProcessSpec) -> tuple[object, ...]:
+    return (spec.argv, dict(spec.env), spec.cwd, spec.host, spec.port)
+
+
+def plan(config: Config, only: Iterable[str] | None = None) -> dict[str, ProcessSpec]:
+    """All processes of the fleet, the gateway first; `only` brings along what it depends on."""
+    servers = {n: s for n, s in config.active.items() if s.managed_by == "supervisor"}
+    if only is not None:
+        wanted = _with_dependencies(config, only)
+        servers = {name: server for name, server in servers.items() if name in wanted}
+    return {GATEWAY: _gateway(config), **{n: _server(s, servers) for n, s in servers.items()}}
+
+
+def left_out(config: Config, planned: Mapping[str, ProcessSpec]) -> tuple[str, ...]:
+    """Servers that are ours to start, but that `only` does not name."""
+    ours = (n for n, s in config.active.items() if s.managed_by == "supervisor")
+    return tuple(name for name in ours if name not in planned)
+
+
+def _with_dependencies(config: Config, only: Iterable[str]) -> set[str]:
+    wanted: set[str] = set()
+    todo = list(only)
+    while todo:
+        name = todo.pop()
+        if name not in config.active:
+            known = ", ".join(config.active) or "none"
+            raise FleetError(f"{config.path} has no server {name!r}: there are {known}")
+        if name not in wanted:
+            wanted.add(name)
+            todo += config.active[name].depends_on
+    return wanted
+
+
+def _server(server: ServerConfig, planned: Mapping[str, ServerConfig]) -> ProcessSpec:
+    return ProcessSpec(
+        name=server.name,
+        argv=server.argv(),
+        env=server.environment(),
+        cwd=server.cwd,
+        port=server.port,
+        depends_on=tuple(name for name in server.depends_on if name in planned),
+        restart=server.restart,
+        health=server.health,
+        limits=server.limits,
+    )
+
+
+def _gateway(config: Config) -> ProcessSpec:
+    gateway = config.gateway
+    return ProcessSpec(
+        name=GATEWAY,
+        argv=(sys.executable, "-m", "mcpcp", "serve", "--config", str(config.path)),
+        cwd=PROJECT,
+        port=gateway.port,
+        host=gateway.host,
+        restart=RestartPolicy(stop_timeout=gateway.drain + STOP_MARGIN),
+    )
+
+
+def stop_order(specs: Iterable[ProcessSpec]) -> dict[str, frozenset[str]]:
+    """Which processes must have stopped before each one: the gateway, and what depends on it."""
+    specs = list(specs)
+    before: dict[str, set[str]] = {spec.name: set() for spec in specs}
+    for spec in specs:
+        for needed in spec.depends_on:
+            before.get(needed, set()).add(spec.name)
+        if spec.name != GATEWAY and GATEWAY in before:
+            before[spec.name].add(GATEWAY)
+    return {name: frozenset(names) for name, names in before.items()}
