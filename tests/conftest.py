@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.fleet import Fleet, make_keys, open_fleet
 from tests.ports import reserve
 
 # the machine is shared: how long an example takes says nothing
@@ -46,3 +47,16 @@ def stranger() -> Iterator[Callable[[int], socket.socket]]:
             return stack.enter_context(socket.create_server(("127.0.0.1", port)))
 
         yield take
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key ring for every fleet of this worker."""
+    return make_keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, keys: Path) -> Iterator[Fleet]:
+    """A fleet to configure and launch; at the end nothing of it may be left."""
+    with open_fleet(tmp_path, keys) as opened:
+        yield opened

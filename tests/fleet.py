@@ -1,0 +1,340 @@
+"""A real fleet for tests: its own config, free ports, the real launcher, and nothing left over.
+
+    def test_something(fleet: Fleet) -> None:
+        fleet.add("mcp1")
+        fleet.launch()
+        assert fleet.call("mcp1_echo", message="hi") == "hi"
+
+The fixture stops what still runs and asserts that no process, no socket and no port is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mcpcp import keyring, tokens
+from mcpcp.config import load, runtime_dir
+from mcpcp.control import ControlClient
+from mcpcp.errors import Unavailable
+from mcpcp.fleet import Snapshot
+from tests.ports import is_free, reserve
+
+PROJECT = Path(__file__).resolve().parent.parent
+UNRULY = PROJECT / "tests" / "programs" / "unruly.py"
+LAUNCHER = PROJECT / "launch_servers.py"
+MARK = "MCPCP_TEST_FLEET"
+PATIENCE = 40.0
+"""Seconds for what takes one: the machine may be busy with other tests."""
+
+
+class Fleet:
+    """One config, and whatever was started from it."""
+
+    def __init__(self, folder: Path, keys: Path, ports: contextlib.ExitStack) -> None:
+        self.folder = folder
+        self.config = folder / "mcpcp.json"
+        self.mark = uuid.uuid4().hex
+        self.servers: dict[str, dict[str, Any]] = {}
+        self.agents: dict[str, Any] = {"tester": {"allow": {"*": ["*"]}}}
+        self.gateway: dict[str, Any] = {"drain": "2s"}
+        self.settings: dict[str, Any] = {"keys_dir": str(keys), "data_dir": str(folder / "data")}
+        self.launched: list[subprocess.Popen[bytes]] = []
+        self._ports = ports
+        # Short: a unix socket's path has 108 bytes at most.
+        self._runtime = tempfile.mkdtemp(prefix="mcpcp-", dir="/tmp")
+        self.gateway["port"] = self.port()
+
+    # The config
+
+    def port(self) -> int:
+        """One that no other test uses."""
+        return self._ports.enter_context(reserve())
+
+    def add(self, name: str, script: Path = UNRULY, **entry: Any) -> int:
+        """An entry of `mcpServers` that is quick to start and to stop; its port."""
+        port = int(entry.pop("port", None) or self.port())
+        self.servers[name] = {
+            "type": "sse",
+            "command": "python",
+            "args": [str(script)],
+            "port": port,
+            "health": {"path": "/health"},
+            **entry,
+        }
+        return port
+
+    def write(self) -> None:
+        """Put the config where it is read from, whole."""
+        text = json.dumps(
+            {
+                "mcpServers": self.servers,
+                "gateway": self.gateway,
+                "agents": self.agents,
+                **self.settings,
+            }
+        )
+        draft = self.config.with_suffix(".draft")
+        draft.write_text(text)
+        draft.replace(self.config)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """For whatever is started: its runtime folder is apart, and each process can be found."""
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("MCPCP_", "PYTEST_"))}
+        return {**env, "XDG_RUNTIME_DIR": self._runtime, MARK: self.mark}
+
+    @property
+    def runtime_dir(self) -> Path:
+        return runtime_dir(self.config, self.environ)
+
+    # Start and stop
+
+    def start(self, *flags: str, **options: Any) -> subprocess.Popen[bytes]:
+        """The real launcher, as a user starts it; its log lines go to `launcher.log`."""
+        self.write()
+        with (self.folder / "launcher.log").open("ab") as log:
+            options = {"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL, **options}
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    str(LAUNCHER),
+                    "--no-bootstrap",
+                    "--config",
+                    str(self.config),
+                    *flags,
+                ],
+                cwd=self.folder,
+                env={**self.environ, **options.pop("env", {})},
+                **options,
+            )
+        self.launched.append(process)
+        return process
+
+    def launch(self, *flags: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Start, and wait until the gateway's /ready answers 200."""
+        process = self.start(*flags, **options)
+        self.wait_ready()
+        return process
+
+    def wait_ready(self) -> None:
+        """Until the gateway has every server that can start."""
+        self.until(lambda: self.get("/ready") == 200, "the gateway is ready")
+
+    def mcpcp(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """The real command line."""
+        return subprocess.run(
+            [sys.executable, "-m", "mcpcp", *arguments],
+            cwd=self.folder,
+            env={**self.environ, "MCPCP_CONFIG": str(self.config)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            **options,
+        )
+
+    def stop(self, process: subprocess.Popen[bytes], number: int = signal.SIGINT) -> int:
+        """Signal a launcher and wait for its end; its exit code."""
+        if process.poll() is None:
+            process.send_signal(number)
+        return process.wait(PATIENCE)
+
+    # Looking
+
+    def log(self) -> str:
+        """What the launchers wrote."""
+        path = self.folder / "launcher.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+        """The condition's answer as soon as it is true."""
+        deadline = time.monotonic() + timeout
+        while not (answer := condition()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not in {timeout:.0f} s: {what}\n{self.log()[-6000:]}")
+            time.sleep(0.01)
+        return answer
+
+    def get(self, path: str, port: int | None = None) -> int:
+        """The status of a GET; 0 where nobody answers."""
+        url = f"http://127.0.0.1:{port or self.gateway['port']}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+        except OSError:
+            return 0
+
+    def status(self) -> Snapshot | None:
+        """What the supervisor says; None where there is none."""
+        try:
+            with ControlClient.connect(self.runtime_dir) as client:
+                return Snapshot.from_wire(client.ask("status"))
+        except Unavailable:
+            return None
+
+    def state(self, name: str) -> str:
+        """The state of a server, or of "gateway"."""
+        snapshot = self.status()
+        row = snapshot and snapshot.fleet.get(name)
+        return str(row.state) if row else ""
+
+    def pid(self, name: str) -> int:
+        """The running process of a server, or of "gateway"; 0 while there is none."""
+        snapshot = self.status()
+        row = snapshot and snapshot.fleet.get(name)
+        return (row.pid or 0) if row and row.state == "RUNNING" else 0
+
+    def token(self, agent: str = "tester") -> str:
+        """What `agent` shows to the gateway."""
+        return tokens.TokenSource(load(self.config, self.environ), agent).token()
+
+    def call(self, tool: str, /, _timeout: float = PATIENCE, **arguments: Any) -> Any:
+        """The structured answer of a tool, or its text; raises CallFailed with the reason."""
+        return post(
+            f"http://127.0.0.1:{self.gateway['port']}/mcp", self.token(), tool, arguments, _timeout
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that came from this fleet and lives: by mark, by folder, by command line."""
+        return [p for p in psutil.process_iter() if p.pid != os.getpid() and self._is_ours(p)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        folder = str(self.folder)
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            if any(folder in argument for argument in process.cmdline()):
+                return True
+            if process.environ().get(MARK) == self.mark:
+                return True
+            return process.cwd().startswith(folder)
+        return False
+
+    # The end
+
+    def assert_nothing_left(self, within: float = 10.0) -> None:
+        """No process, no port, no socket."""
+        deadline = time.monotonic() + within
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not left, f"left over: {[describe(p) for p in left]}\n{self.log()[-4000:]}"
+        ports = [self.gateway["port"], *(s["port"] for s in self.servers.values() if "port" in s)]
+        assert not [port for port in ports if not is_free(port)]
+        sockets = [path.name for path in Path(self._runtime).rglob("*") if path.is_socket()]
+        assert not sockets
+
+    def close(self) -> None:
+        """Stop what still runs, as a user would."""
+        for process in self.launched:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.send_signal(signal.SIGINT)
+        for process in self.launched:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+
+    def clear(self) -> None:
+        """Kill what is left, so that no test disturbs the next."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        for launched in self.launched:
+            launched.wait()
+        shutil.rmtree(self._runtime, ignore_errors=True)
+
+
+class CallFailed(Exception):
+    """The gateway, or the tool, said no; the message is its own."""
+
+
+def post(url: str, token: str, tool: str, arguments: dict[str, Any], timeout: float) -> Any:
+    """Call a tool by one modern request: no session, no SDK, so that it is quick."""
+    version = "2026-07-28"
+    prefix = "io.modelcontextprotocol/"
+    meta = {
+        f"{prefix}protocolVersion": version,
+        f"{prefix}clientInfo": {"name": "tests", "version": "1"},
+        f"{prefix}clientCapabilities": {},
+    }
+    body = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": arguments, "_meta": meta},
+    }
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": version,
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": tool,
+    }
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+            text = answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            raise CallFailed(f"{error.code}: {error.read().decode()}") from None
+    except OSError as error:
+        raise CallFailed(str(error)) from None
+    return _result(text)
+
+
+def _result(text: str) -> Any:
+    lines = [line[5:] for line in text.splitlines() if line.startswith("data:")]
+    answer = json.loads(lines[-1] if lines else text)
+    if "error" in answer:
+        raise CallFailed(answer["error"]["message"])
+    result = answer["result"]
+    said = "".join(part.get("text", "") for part in result.get("content", ()))
+    if result.get("isError"):
+        raise CallFailed(said)
+    structured = result.get("structuredContent")
+    return structured.get("result", structured) if structured else said
+
+
+def describe(process: psutil.Process) -> str:
+    """Pid and command line."""
+    with contextlib.suppress(psutil.Error):
+        return f"{process.pid} {' '.join(process.cmdline())[:160]}"
+    return str(process.pid)
+
+
+@contextlib.contextmanager
+def open_fleet(folder: Path, keys: Path) -> Iterator[Fleet]:
+    """A fleet that is stopped at the end, and must then have left nothing."""
+    with contextlib.ExitStack() as ports:
+        fleet = Fleet(folder, keys, ports)
+        try:
+            yield fleet
+            fleet.close()
+            fleet.assert_nothing_left()
+        finally:
+            fleet.clear()
+
+
+def make_keys(folder: Path) -> Path:
+    """A key ring that many fleets can share: making one takes a while."""
+    keyring.ensure(folder, bits=2048)
+    return folder
