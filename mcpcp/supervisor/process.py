@@ -97,7 +97,8 @@ class ManagedProcess:
         self._finished = False
         self._waits = False
         self._last_error: str | None = None
-        self.status = ProcessStatus(spec.name, ProcessState.STOPPED, port=spec.port)
+        # From the first moment: a gateway that hears of STOPPED would not wait for its tools.
+        self.status = ProcessStatus(spec.name, ProcessState.STARTING, port=spec.port)
 
     # Orders, from outside
 
