@@ -35,7 +35,7 @@ class EngineAway(Exception):
 class Engine:
     """A client that connects when it is needed; its methods block, except `call`."""
 
-    def __init__(self, timeout: float = 30.0) -> None:
+    def __init__(self, timeout: int = 30) -> None:
         self._timeout = timeout
         self._client: docker.DockerClient | None = None
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
 """A connection to a container's standard streams, which is its lifeline as well.
 
 The engine closes a container's standard input when the connection that holds it ends, for whatever
-reason: a container that ends on that end of file can't outlive its maker, not even one that is killed.
+reason. A container that ends on that can't outlive its maker, not even one that was killed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Wire:
         """Attach before the container starts; `output`: also receive what it writes."""
         wanted = {"stdin": 1, "stream": 1, "stdout": int(output), "stderr": int(output)}
         self._raw: Any = client.api.attach_socket(container, params=wanted)
-        # over unix sockets and TCP the SDK gives a file around the socket, on Windows' pipes its own
+        # the SDK gives a file around the socket, or its own kind of socket for Windows' pipes
         self._socket: Any = getattr(self._raw, "_sock", self._raw)
         self._socket.settimeout(None)
 
@@ -61,5 +61,7 @@ class Wire:
         """Let go: the container's standard input ends."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        with suppress(OSError):
-            self._raw.close()
+        for held in (getattr(self._raw, "_response", None), self._raw, self._socket):
+            if held is not None:
+                with suppress(OSError, ValueError):  # ValueError: its file is closed already
+                    held.close()

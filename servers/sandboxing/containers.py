@@ -138,7 +138,7 @@ class Containers:
             files=limits.files,
         )
         config = self._config(envelope, limits)
-        container: str = client.api.create_container_from_config(config)["Id"]
+        container: str = _post_container(client, config)
         found = hardening.deviations(client.api.inspect_container(container), envelope, init=False)
         if found:
             ownership.remove(client, container)
@@ -166,6 +166,11 @@ class Containers:
             # our first program is pid 1: a signal from the code does not reach it, and it reaps
             "HostConfig": {**hardening.host_config(envelope, tmpfs), "Init": False},
         }
+
+
+def _post_container(client: DockerClient, config: dict[str, Any]) -> str:
+    made = client.api.create_container_from_config(config)  # type: ignore[no-untyped-call]
+    return str(made["Id"])
 
 
 def _start(client: DockerClient, container: str) -> Wire:

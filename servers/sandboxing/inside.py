@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import builtins
 import ctypes
+import io
 import json
 import linecache
 import mmap
@@ -124,7 +125,8 @@ def _become_the_code(request: dict[str, Any], notes: _Notes) -> None:
     _limit(request["limits"])
     sys.stdin = open(0)  # noqa: SIM115 - the code's own standard input
     for stream in (sys.stdout, sys.stderr):  # what was printed before a kill is not lost
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
     sys.argv = [_NAME]
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
     _run(request["code"], notes)

@@ -1,0 +1,231 @@
+"""A real Docker engine for tests: the one of DOCKER_HOST, or a dockerd of our own, which needs root.
+
+All workers of a run share one. A keeper process starts dockerd and stops it when the last worker
+has gone, also when it was killed: each holds a lock of the file that the keeper waits for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+from docker.errors import DockerException
+
+IMAGE = "mcpcp-tests:latest"
+VOLUME_IMAGE = "mcpcp-tests-volume:latest"
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 60.0
+_PROGRAMS = ("sh", "sleep", "cat", "echo", "ls", "env", "id", "true", "yes")
+
+
+@dataclass(frozen=True, slots=True)
+class DockerEngine:
+    """An engine that answers at `host`, a value for DOCKER_HOST, and has IMAGE and VOLUME_IMAGE."""
+
+    host: str
+
+    @contextmanager
+    def client(self) -> Iterator[docker.DockerClient]:
+        """The SDK's client, closed at the end."""
+        client = docker.DockerClient(base_url=self.host, timeout=60)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def absent(what: str) -> None:
+    """Skip the test, or fail it where everything is supposed to be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing, and this is CI")
+    pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="session")
+def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
+    """An engine with the test images in it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    host = os.environ.get("DOCKER_HOST")
+    if not host and not (_is_root() and shutil.which("dockerd")):
+        absent("a Docker engine (dockerd and root, or DOCKER_HOST)")
+    keeper = None
+    with _held(shared / "engine.users", fcntl.LOCK_SH):
+        with _held(shared / "engine.start", fcntl.LOCK_EX):
+            if not host:
+                keeper = _keeper_of(shared)
+                host = (shared / "engine.address").read_text()
+            engine = DockerEngine(host)
+            _provide_images(engine, shared)
+        yield engine
+    if keeper is not None:
+        keeper.wait(_STOP_SECONDS)
+
+
+def _is_root() -> bool:
+    return sys.platform == "linux" and os.geteuid() == 0
+
+
+@contextmanager
+def _held(path: Path, kind: int) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, kind)
+        yield
+
+
+def _keeper_of(shared: Path) -> subprocess.Popen[bytes] | None:
+    """Start the keeper, unless another worker has: then there is an address."""
+    address = shared / "engine.address"
+    if address.exists():
+        return None
+    log = shared / "engine.log"
+    with log.open("wb") as out:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "tests.engine", str(shared)],
+            cwd=Path(__file__).resolve().parents[1],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=out,
+            start_new_session=True,
+        )
+    assert keeper.stdout
+    with keeper.stdout as answer:
+        if not answer.read():  # to its end: the keeper closes it when dockerd answers, or is dead
+            keeper.wait(_STOP_SECONDS)
+            pytest.fail(f"dockerd did not start: {log.read_text()[-2000:]}")
+    return keeper
+
+
+def _keep(shared: Path) -> None:
+    """Run dockerd for as long as somebody holds the lock of its users."""
+    folder = Path(tempfile.mkdtemp(prefix="mcpcp-engine-"))
+    address = f"unix://{folder}/docker.sock"
+    (folder / "daemon.json").write_text("{}")
+    dockerd = subprocess.Popen(
+        [
+            "dockerd",
+            *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
+            *("--pidfile", f"{folder}/pid", "--host", address, "--config-file", f"{folder}/daemon.json"),
+            # no rules and no bridge: nothing of the machine's own network is touched
+            *("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        if _answers(address, dockerd):
+            (shared / "engine.address").write_text(address)
+            os.write(1, b"ready")
+            os.close(1)
+            with _held(shared / "engine.users", fcntl.LOCK_EX):
+                (shared / "engine.address").unlink()
+    finally:
+        dockerd.terminate()
+        dockerd.wait(_STOP_SECONDS)
+        _discard(folder)
+
+
+def _answers(address: str, dockerd: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + _START_SECONDS
+    while dockerd.poll() is None and time.monotonic() < deadline:
+        with suppress(DockerException):
+            client = docker.DockerClient(base_url=address, version="auto", timeout=5)
+            client.close()
+            return True
+        time.sleep(0.1)  # dockerd has no way to say when it is ready
+    return False
+
+
+def _discard(folder: Path) -> None:
+    """What dockerd left mounted would keep its folder from being removed."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in reversed([m for m in mounts if m.startswith(f"{folder}/")]):
+        subprocess.run(["umount", "-l", mount], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _provide_images(engine: DockerEngine, shared: Path) -> None:
+    """Import a small root file system made of this machine's own Python and shell: no pulls."""
+    marker = shared / "engine.images"
+    if marker.exists():
+        return
+    with engine.client() as client:
+        name, _, tag = IMAGE.partition(":")
+        with tempfile.NamedTemporaryFile(suffix=".tar") as file:
+            with tarfile.open(fileobj=file, mode="w") as tar:
+                _fill(tar)
+            file.flush()
+            client.api.import_image(src=file.name, repository=name, tag=tag)
+        container = client.containers.create(IMAGE, command=["true"])
+        try:
+            name, _, tag = VOLUME_IMAGE.partition(":")
+            container.commit(repository=name, tag=tag, changes="VOLUME /data")
+        finally:
+            container.remove()
+    marker.touch()
+
+
+def _fill(tar: tarfile.TarFile) -> None:
+    python = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}").resolve()
+    stdlib = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
+    programs = [p for p in map(shutil.which, _PROGRAMS) if p]
+    extensions = [str(p) for p in (stdlib / "lib-dynload").glob("*.so")]
+    tar.add(python, str(python))
+    tar.add(stdlib, str(stdlib), filter=_needed)
+    for program in programs:
+        tar.add(Path(program).resolve(), f"/bin/{Path(program).name}")
+    for library in _libraries([str(python), *programs, *extensions]):
+        tar.add(Path(library).resolve(), library)
+    for link in ("/bin/python3", "/bin/python"):
+        entry = tarfile.TarInfo(link)
+        entry.type, entry.linkname = tarfile.SYMTYPE, str(python)
+        tar.addfile(entry)
+    _add_text(tar, "/etc/passwd", "root:x:0:0:root:/:/bin/sh\n")
+    for folder in ("/tmp", "/work", "/proc", "/sys", "/dev", "/data"):
+        entry = tarfile.TarInfo(folder)
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(entry)
+
+
+def _add_text(tar: tarfile.TarFile, path: str, text: str) -> None:
+    entry = tarfile.TarInfo(path)
+    entry.size = len(text)
+    tar.addfile(entry, io.BytesIO(text.encode()))
+
+
+_UNNEEDED = {
+    *("__pycache__", "test", "tests", "site-packages", "dist-packages", "idlelib", "tkinter"),
+    *("ensurepip", "lib2to3", "turtledemo", "pydoc_data"),
+}
+
+
+def _needed(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    name = Path(entry.name).name
+    return None if name in _UNNEEDED or name.startswith("config-3") else entry
+
+
+def _libraries(programs: list[str]) -> list[str]:
+    """The shared libraries of these programs, and their loader."""
+    listed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False).stdout
+    words = (word for line in listed.splitlines() for word in line.split())
+    return sorted({word for word in words if word.startswith("/") and not word.endswith(":")})
+
+
+if __name__ == "__main__":
+    _keep(Path(sys.argv[1]))
