@@ -268,7 +268,10 @@ def _check_signature(token: str, key: RSAPublicKey, issuer: Issuer) -> None:
             issuer=issuer.name,
             options={
                 "strict_aud": True,
-                "verify_exp": False,  # times are checked by `_to_agent`, against the clock given
+                # Checked by `_to_agent`, times against the clock given.
+                "verify_sub": False,
+                "verify_jti": False,
+                "verify_exp": False,
                 "verify_nbf": False,
                 "verify_iat": False,
             },
