@@ -13,6 +13,7 @@ from pathlib import Path
 from mcpcp.config import load
 from mcpcp.errors import McpcpError
 from mcpcp.processes import become_subreaper, open_pidfd
+from mcpcp.supervisor import lock
 from mcpcp.supervisor.logs import LogFile
 from mcpcp.supervisor.options import FleetOptions, View
 from mcpcp.supervisor.remains import kill_rest
@@ -35,9 +36,13 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        self._file.write(self.format(record).encode(errors="replace") + b"\n")
+        self.keep(record)
         if record.levelno >= logging.INFO:
             self._view.log("supervisor", record.getMessage())
+
+    def keep(self, record: logging.LogRecord) -> None:
+        """Write a record to the file alone: the view has its own way to show it."""
+        self._file.write(self.format(record).encode(errors="replace") + b"\n")
 
 
 def main() -> int:
@@ -65,7 +70,7 @@ async def _run(options: FleetOptions, place: Place) -> int:
         supervisor = Supervisor(options, config, place, view)
         signals.deliver_to(supervisor)
         summary = await supervisor.run()
-        logger.info("%s", summary)
+        handler.keep(logger.makeRecord(__name__, logging.INFO, "", 0, summary, (), None))
         view.finish(summary)
     return 0
 
@@ -121,6 +126,7 @@ def _check_parent(loop: asyncio.AbstractEventLoop, place: Place, again: bool) ->
 
 def _die(place: Place) -> None:
     kill_rest(place.runtime_dir)
+    lock.remove(place.runtime_dir)
     os._exit(1)
 
 

@@ -75,9 +75,15 @@ class Zygote:
     """The supervisor's end of the zygote; `run` keeps one alive."""
 
     def __init__(
-        self, reaper: Reaper, base_env: Mapping[str, str], cwd: Path, output: Callable[[], int]
+        self,
+        reaper: Reaper,
+        base_env: Mapping[str, str],
+        cwd: Path,
+        output: Callable[[], int],
+        preload: tuple[str, ...] = PRELOADED,
     ) -> None:
         self._reaper = reaper
+        self._preload = preload
         self._base_env = base_env
         self._cwd = cwd
         self._output = output
@@ -150,7 +156,7 @@ class Zygote:
         env = {n: v for n, v in self._base_env.items() if n.startswith(kept)}
         program = str(Path(__file__).with_name("zygote.py"))
         room = " " * 4000  # for the command lines of the servers, as ps shows them
-        argv = (sys.executable, program, str(descriptor), str(os.getpid()), ",".join(PRELOADED))
+        argv = (sys.executable, program, str(descriptor), str(os.getpid()), ",".join(self._preload))
         return Launch(
             name=ZYGOTE,
             argv=(*argv, room),

@@ -49,9 +49,14 @@ def acquire(runtime_dir: Path, config: Path) -> int:
 
 def release(runtime_dir: Path, descriptor: int) -> None:
     """Remove the file, while it is still ours, and let go."""
+    remove(runtime_dir)
+    os.close(descriptor)
+
+
+def remove(runtime_dir: Path) -> None:
+    """Remove the file; only for one who holds the lock."""
     if sys.platform != "win32":  # there a file that is open can't be removed, and need not be
         (runtime_dir / LOCK).unlink(missing_ok=True)
-    os.close(descriptor)
 
 
 def _lock_current(runtime_dir: Path) -> int | None:

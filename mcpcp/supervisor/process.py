@@ -309,7 +309,7 @@ class ManagedProcess:
             async with asyncio.timeout(patience):
                 wake_and_end(child.pid)
                 await self._around.changes.until(lambda: child.ended.done() or self._at_once)
-                while not (self._at_once or group_is_empty(child.pid)):
+                while not (self._at_once or group_is_empty(child.pid)):  # noqa: ASYNC110
                     await asyncio.sleep(GROUP_POLL)
                 return
         logger.warning("%s did not stop within %g s: killed", self.spec.name, patience)

@@ -107,6 +107,9 @@ class Supervisor:
         if self._stop_reason is None:
             logger.info("stopping: %s", reason)
             self._stop_reason = reason
+            for process in self._processes.values():
+                if process.status.pid is None:
+                    process.stop()  # what has not begun need not
             self._zygote.retire()
             self.changes.notify()
 
@@ -119,9 +122,10 @@ class Supervisor:
 
     def on_signal(self, number: int) -> None:
         """The first one stops, the second one kills; a terminal that hangs up does so but once."""
-        name = signal.Signals(number).name
         insists = self._stop_reason is not None and number in (signal.SIGINT, signal.SIGTERM)
-        (self.kill_now if insists else self.ask_stop)(name)
+        hangup = number == getattr(signal, "SIGHUP", None)
+        act = self.kill_now if insists else self.ask_stop
+        act("the terminal is gone" if hangup else "as asked")
 
     async def restart(self, name: str) -> None:
         """Stop and start a server, and wait until it serves; raises FleetError when it does not."""
@@ -239,15 +243,16 @@ class Supervisor:
         order = stop_order(process.spec for process in self._processes.values())
         waiting = dict(self._processes)
         while waiting:
-            for name in [
-                n for n in waiting if self._at_once or not (order[n] & self._unfinished())
-            ]:
+            for name in [n for n in waiting if self._may_stop(n, order[n])]:
                 waiting.pop(name).stop()
             if waiting:
                 await self.changes.after(self.changes.version)
 
-    def _unfinished(self) -> set[str]:
-        return {name for name, process in self._processes.items() if not process.finished}
+    def _may_stop(self, name: str, before: frozenset[str]) -> bool:
+        """Whether nobody needs the process any more, or it serves nobody anyhow."""
+        serves = self._processes[name].status.state is ProcessState.RUNNING
+        needed = any(not self._processes[n].finished for n in before)
+        return self._at_once or not (serves and needed)
 
     def _make_zygote(self) -> Zygote:
         return Zygote(
