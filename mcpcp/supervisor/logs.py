@@ -31,9 +31,7 @@ REMEMBERED: Final = 20
 _CONTROLS = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f]"
 )
-_TELLING = re.compile(
-    r"\b(error|exception|fatal|failed|cannot|can't|denied|refused)", re.IGNORECASE
-)
+_TELLING = re.compile(r"(error|exception|fatal|failed|cannot|can't|denied|refused)", re.IGNORECASE)
 
 
 def plain_text(line: str) -> str:
