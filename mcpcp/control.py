@@ -116,8 +116,8 @@ class ControlClient:
             line = self._lines.readline(LONGEST_LINE)
         except TimeoutError:
             raise DeadlineExceeded("the supervisor did not answer in time") from None
-        except OSError as error:
-            raise Unavailable(f"the supervisor went away: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # ValueError: another thread has closed us
+            raise Unavailable(f"the supervisor went away: {error}") from None
         if not line.endswith(b"\n"):
             raise Unavailable("the supervisor ended the connection")
         answer: dict[str, Any] = json.loads(line)

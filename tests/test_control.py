@@ -119,9 +119,9 @@ async def test_a_supervisor_that_ends_is_noticed(tmp_path: Path) -> None:
         await reader.readline()
 
     async with listen_private(tmp_path / CONTROL_SOCKET, leave):
-        with await asyncio.to_thread(ControlClient.connect, tmp_path) as client:
-            with pytest.raises(Unavailable):
-                await asyncio.to_thread(client.ask, "status")
+        client = await asyncio.to_thread(ControlClient.connect, tmp_path)
+        with client, pytest.raises(Unavailable):
+            await asyncio.to_thread(client.ask, "status")
 
 
 async def test_close_wakes_a_thread_that_listens(tmp_path: Path) -> None:
@@ -130,9 +130,8 @@ async def test_close_wakes_a_thread_that_listens(tmp_path: Path) -> None:
         heard = threading.Event()
 
         def listen() -> None:
-            client.send("silence")
             with contextlib.suppress(Unavailable):
-                client.receive()
+                client.ask("silence")
             heard.set()
 
         thread = threading.Thread(target=listen)
