@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
@@ -50,21 +50,26 @@ class Response:
         """The whole body, at most LARGEST_BODY bytes."""
         parts = []
         size = 0
-        async for part in self:
-            parts.append(part)
-            size += len(part)
-            if size > LARGEST_BODY:
-                self.close()
-                raise ProtocolError(f"the server answered more than {LARGEST_BODY} bytes")
+        try:
+            while (part := await self._connection.next_part()) is not None:
+                parts.append(part)
+                size += len(part)
+                if size > LARGEST_BODY:
+                    raise ProtocolError(f"the server answered more than {LARGEST_BODY} bytes")
+        finally:
+            self._connection.finish()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while (part := await self._connection.next_part()) is not None:
-            yield part
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        try:
+            while (part := await self._connection.next_part()) is not None:
+                yield part
+        finally:
+            self._connection.finish()
 
     def close(self) -> None:
-        """Drop the answer; a connection in the middle of a body can't be used again."""
-        self._connection.abandon()
+        """Drop the answer, wherever it stands."""
+        self._connection.finish()
 
 
 class _Owner(Protocol):
@@ -84,6 +89,7 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._complete = True
+        self._reusable = self._in_use = False
         self._error: Exception | None = None
         self.closed = False
         self.idle_since = 0.0
@@ -94,7 +100,8 @@ class _Connection(asyncio.Protocol):
         """Write one request; the future is done when the answer's head has come."""
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
-        self._complete = False
+        self._complete = self._reusable = False
+        self._in_use = True
         self._head = asyncio.get_running_loop().create_future()
         self.transport.write(data)
         return self._head
@@ -115,11 +122,22 @@ class _Connection(asyncio.Protocol):
             self.transport.resume_reading()
         return part
 
-    def abandon(self) -> None:
-        """Close, unless the exchange is over and the connection is back with its owner."""
+    def finish(self) -> None:
+        """The caller is done with the answer: back to the owner, or, where it is not over, away.
+
+        Only now may the connection be used again: its parts are the caller's until then.
+        """
         if not self._complete:
             self._fail(Unavailable("the connection was closed"))
             self.transport.abort()
+        elif self._in_use:
+            self._in_use = False
+            self._parts.clear()
+            if self._reusable:
+                self._owner.release(self)
+            else:
+                self.closed = True
+                self.transport.close()
 
     # What asyncio calls.
 
@@ -162,11 +180,7 @@ class _Connection(asyncio.Protocol):
             return
         self._complete = True
         self._wake()
-        if self._parser.should_keep_alive():
-            self._owner.release(self)
-        else:
-            self.closed = True
-            self.transport.close()
+        self._reusable = self._parser.should_keep_alive()
 
     def _fail(self, error: Exception) -> None:
         if self._complete:
@@ -216,7 +230,7 @@ class HttpClient:
         try:
             return Response(connection, await connection.send(data))
         except asyncio.CancelledError:
-            connection.abandon()
+            connection.finish()
             raise
 
     def close(self) -> None:
@@ -294,7 +308,7 @@ async def events(response: Response) -> AsyncIterator[tuple[str, bytes]]:
 async def _lines(response: Response) -> AsyncIterator[bytes]:
     pieces: list[bytes] = []
     size = 0
-    async with contextlib.aclosing(response.__aiter__()) as parts:  # type: ignore[type-var]
+    async with contextlib.aclosing(response.__aiter__()) as parts:
         async for part in parts:
             pieces.append(part)
             size += len(part)
