@@ -23,6 +23,7 @@ from mcpcp.config import Config, load, runtime_dir
 from mcpcp.control import GATEWAY_SOCKET, listen_private
 from mcpcp.errors import ConfigError, FleetError
 from mcpcp.fleet import GatewayReport
+from mcpcp.frontends.deadlines import BoundedProtocol
 from mcpcp.frontends.http import HttpFrontend
 from mcpcp.frontends.stdio import serve_connection, serve_stdio
 from mcpcp.gateway import Gateway
@@ -157,7 +158,7 @@ def _http_server(config: Config, frontend: HttpFrontend) -> _HttpServer:
     return _HttpServer(
         uvicorn.Config(
             frontend,
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             access_log=False,

@@ -83,22 +83,30 @@ class Request:
         length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length) > LARGEST_BODY:
             raise TooLarge(f"the body is larger than {LARGEST_BODY} bytes")
-        part = await self._receive()
-        if not part.get("more_body"):
-            return self._complete(part)
-        parts = [part.get("body", b"")]
-        async with asyncio.timeout(BODY_TIMEOUT):
-            while part.get("more_body"):
-                part = await self._receive()
-                parts.append(self._complete(part))
-                if sum(map(len, parts)) > LARGEST_BODY:
-                    raise TooLarge(f"the body is larger than {LARGEST_BODY} bytes")
-        return b"".join(parts)
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                return await self._whole_body()
+        except TimeoutError:
+            raise RpcError(INVALID_REQUEST, "the body did not come in time") from None
 
     async def gone(self) -> None:
         """Return when the client has closed the connection."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    async def _whole_body(self) -> bytes:
+        part = await self._receive()
+        body = self._complete(part)
+        if not part.get("more_body"):
+            return body
+        parts, size = [body], len(body)
+        while part.get("more_body"):
+            part = await self._receive()
+            parts.append(self._complete(part))
+            size += len(parts[-1])
+            if size > LARGEST_BODY:
+                raise TooLarge(f"the body is larger than {LARGEST_BODY} bytes")
+        return b"".join(parts)
 
     def _complete(self, part: MutableMapping[str, Any]) -> bytes:
         if part["type"] == "http.disconnect":
