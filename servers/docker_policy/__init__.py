@@ -5,5 +5,7 @@ grammar      words -> a command, or the reason why not                          
 hardening    what every container is made with, and whether an inspected one has it      (pure)
 engine       the Docker engine, wherever it is and whenever it comes
 ownership    whose container is it: labels, and who is still alive to hold it
+looking      the commands that only look
+making       the ones that make and end containers
 commands     a parsed command -> calls of the engine -> text, in the way of the CLI
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -12,7 +11,10 @@ import anyio
 import anyio.to_thread
 import docker
 import requests
+from docker.context import ContextAPI
 from docker.errors import DockerException
+
+from servers.serving import setting
 
 T = TypeVar("T")
 
@@ -22,7 +24,7 @@ HOW_TO_GET_ONE = (
 )
 
 _CONNECT_SECONDS = 5
-_ASK_AGAIN_SECONDS = 3.0
+_THREADS = 32
 
 
 class EngineAway(Exception):
@@ -39,8 +41,7 @@ class Engine:
         self._timeout = timeout
         self._client: docker.DockerClient | None = None
         self._lock = threading.Lock()
-        self._asked = float("-inf")
-        self._here = False
+        self._threads = anyio.CapacityLimiter(_THREADS)
 
     def client(self) -> docker.DockerClient:
         """A client whose engine answered; raises EngineAway."""
@@ -50,17 +51,13 @@ class Engine:
             return self._client
 
     def _connect(self) -> docker.DockerClient:
-        try:
-            client = docker.from_env(timeout=_CONNECT_SECONDS)
-        except (DockerException, requests.RequestException, OSError) as e:
-            raise EngineAway from e
-        try:
-            client.ping()
-        except (DockerException, requests.RequestException, OSError) as e:
-            client.close()
-            raise EngineAway from e
-        client.api.timeout = self._timeout
-        return client
+        for make in (_from_environment, _from_context):
+            with suppress(DockerException, requests.RequestException, OSError):
+                client = make()
+                if client is not None and _answers(client):
+                    client.api.timeout = self._timeout
+                    return client
+        raise EngineAway
 
     def forget(self) -> None:
         """Drop a client whose engine went away; the next use connects again."""
@@ -70,15 +67,8 @@ class Engine:
             with suppress(OSError):
                 client.close()
 
-    def answers(self) -> bool:
-        """Whether an engine is there; asked at most every few seconds."""
-        now = time.monotonic()
-        if now - self._asked >= _ASK_AGAIN_SECONDS:
-            self._here = self._ask()
-            self._asked = now
-        return self._here
-
-    def _ask(self) -> bool:
+    def ping(self) -> bool:
+        """Whether an engine is there now."""
         try:
             self.client().ping()
         except (EngineAway, DockerException, requests.RequestException, OSError):
@@ -100,4 +90,31 @@ class Engine:
                 raise EngineAway from e
 
         with anyio.fail_after(seconds):
-            return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+            return await anyio.to_thread.run_sync(
+                work, abandon_on_cancel=True, limiter=self._threads
+            )
+
+
+def _from_environment() -> docker.DockerClient | None:
+    """DOCKER_HOST, or the usual socket."""
+    return docker.from_env(timeout=_CONNECT_SECONDS)
+
+
+def _from_context() -> docker.DockerClient | None:
+    """What `docker context use` chose: Docker Desktop and others put their sockets elsewhere.
+
+    Not where DOCKER_HOST says which engine is meant: another one would be a surprise.
+    """
+    context = ContextAPI.get_current_context()
+    if context is None or context.Name == "default" or setting("DOCKER_HOST", ""):
+        return None
+    return docker.DockerClient(base_url=context.Host, timeout=_CONNECT_SECONDS)
+
+
+def _answers(client: docker.DockerClient) -> bool:
+    try:
+        client.ping()
+    except (DockerException, requests.RequestException, OSError):
+        client.close()
+        return False
+    return True

@@ -14,6 +14,7 @@ from docker.errors import APIError, NotFound
 AGENT = "mcpcp.agent"
 MAKER = "mcpcp.maker"
 NAME = "mcpcp.name"
+IMAGE = "mcpcp.image"
 
 
 def maker() -> str:
@@ -63,7 +64,20 @@ def remove(client: DockerClient, container: str) -> None:
             raise
 
 
-def labels(agent: str, name: str | None = None) -> dict[str, str]:
+def labels(agent: str, image: str, name: str | None) -> dict[str, str]:
     """What a container of this agent carries."""
     named: Mapping[str, str] = {} if name is None else {NAME: name}
-    return {AGENT: agent, MAKER: maker(), **named}
+    return {AGENT: agent, MAKER: maker(), IMAGE: image, **named}
+
+
+def sandbox_labels() -> dict[str, str]:
+    """What a container carries that is no agent's: a sandbox, gone when its call ends."""
+    return {MAKER: maker()}
+
+
+def of_agent(client: DockerClient, agent: str) -> list[dict[str, Any]]:
+    """The containers that this process made for the agent, as the engine lists them."""
+    label = [f"{AGENT}={agent}", f"{MAKER}={maker()}"]
+    found: list[dict[str, Any]] = client.api.containers(all=True, filters={"label": label})
+    # the engine compares labels as text already; this is what everything else rests on
+    return [c for c in found if c["Labels"].get(AGENT) == agent]

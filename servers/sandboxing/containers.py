@@ -25,7 +25,6 @@ from servers.sandboxing.exchange import Ending, Exchange, program
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 
 _ENGINE_SECONDS = 30
-_AGENT = "(sandbox)"
 _ENVIRONMENT = {
     "HOME": "/work",
     "LANG": "C.UTF-8",
@@ -122,7 +121,8 @@ class Containers:
     async def _created(self, limits: Limits) -> str:
         """Shielded: a container that the engine made while nobody waited would be nobody's."""
         with anyio.CancelScope(shield=True):
-            return await self.engine.call(lambda c: self._create(c, limits), _ENGINE_SECONDS)
+            container = await self.engine.call(lambda c: self._create(c, limits), _ENGINE_SECONDS)
+        return container  # noqa: RET504 - to mypy, a scope may swallow a return inside it
 
     async def _removed(self, container: str) -> None:
         with anyio.CancelScope(shield=True):
@@ -158,7 +158,7 @@ class Containers:
             "User": hardening.USER,
             "WorkingDir": "/work",
             "Env": [f"{name}={value}" for name, value in _ENVIRONMENT.items()],
-            "Labels": ownership.labels(_AGENT),
+            "Labels": ownership.sandbox_labels(),
             "OpenStdin": True,
             "StdinOnce": True,
             "AttachStdin": True,

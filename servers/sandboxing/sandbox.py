@@ -43,7 +43,7 @@ class Settings:
     image: str = "python:3.13-slim"
     limits: Limits = field(default_factory=Limits)
     at_once: int = 4
-    patience: float = 60.0
+    patience: float = 20.0
 
 
 Candidates = Callable[[Settings], Iterator[Backend]]
