@@ -7,6 +7,7 @@ keep the record. The way of a call is `call_tool`, from top to bottom.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Gateway:
     ) -> None:
         self.registry = registry
         self.metrics = metrics
+        self.draining = asyncio.Event()
         self._verifier = verifier
         self._audit = audit
         self._methods: dict[str, Callable[[Caller, Message, Notify], Awaitable[Any]]] = {

@@ -123,24 +123,19 @@ class _Relays:
         self._gateway = gateway
         self.count = 0
         self._none_left = asyncio.Event()
-        self._readers: set[asyncio.StreamReader] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One relay, from its token to its end."""
         self.count += 1
-        self._readers.add(reader)
         try:
             await serve_connection(self._gateway, reader, writer)
         finally:
-            self._readers.discard(reader)
             self.count -= 1
             if self.count == 0:
                 self._none_left.set()
 
     async def drain(self) -> None:
-        """Take no more requests, and wait until those that were taken are answered."""
-        for reader in self._readers:
-            reader.feed_eof()
+        """Wait until every relay's requests are answered; it takes no more of them."""
         if self.count:
             self._none_left.clear()
             await self._none_left.wait()
@@ -195,6 +190,7 @@ async def _drain(
     deadline: float,
 ) -> None:
     """Take no more calls, let those in flight finish, at most `deadline` seconds."""
+    frontend.gateway.draining.set()
     frontend.close()
     server.should_exit = True
     with contextlib.suppress(TimeoutError):

@@ -31,7 +31,7 @@ class HttpFrontend:
     """The ASGI application; `tasks` is where streams and long calls live."""
 
     def __init__(self, gateway: Gateway, tasks: asyncio.TaskGroup) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self._guard = HostGuard(gateway)
         self.legacy = LegacyHttp(gateway, tasks)
         self.old_sse = OldSse(gateway, tasks)
@@ -73,7 +73,7 @@ class HttpFrontend:
 
     async def _serve(self, request: Request, reply: Reply) -> None:
         try:
-            agent = self._gateway.authenticate(request.bearer)
+            agent = self.gateway.authenticate(request.bearer)
             await self._route(request, reply, agent)
         except TokenError as error:
             challenge = (b"www-authenticate", b'Bearer realm="mcpcp", error="invalid_token"')
@@ -98,14 +98,14 @@ class HttpFrontend:
         await reply.json(200, encode({"status": "ok", "name": "gateway", "pid": os.getpid()}))
 
     async def _ready(self, reply: Reply) -> None:
-        if self._gateway.registry.ready and not self.draining:
+        if self.gateway.registry.ready and not self.draining:
             await reply.json(200, b'{"status":"ready"}')
         else:
-            waiting = self._gateway.registry.waiting()
+            waiting = self.gateway.registry.waiting()
             await reply.json(503, encode({"status": "starting", "waiting_for": waiting}))
 
     async def _metrics(self, reply: Reply) -> None:
-        await reply.send(200, self._gateway.metrics.render(), _METRICS_TYPE)
+        await reply.send(200, self.gateway.metrics.render(), _METRICS_TYPE)
 
 
 def _refusal(message: str) -> bytes:

@@ -48,6 +48,7 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         self._send = send
         self._tasks = tasks
         self._requests: dict[Any, asyncio.Task[None]] = {}
+        self._subscriptions: set[Any] = set()
         self._legacy = False
         self._shown: object = None
         self._resources = ExitStack()
@@ -81,10 +82,16 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         """Answer what could not be read as a message."""
         self._send(error_response(None, error_object(error)))
 
-    async def drained(self) -> None:
-        """Wait until every request that was taken has been answered."""
-        if self._requests:
-            await asyncio.wait(self._requests.values())
+    @property
+    def busy(self) -> bool:
+        """Whether requests are under way; subscriptions, which never end, do not count."""
+        return bool(self._requests.keys() - self._subscriptions)
+
+    async def answered(self, timeout: float) -> None:
+        """Wait until another request has been answered, at most `timeout` seconds."""
+        tasks = [t for i, t in self._requests.items() if i not in self._subscriptions]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     def _start(self, message: Message) -> None:
         request_id = message["id"]
@@ -95,11 +102,16 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         caller = self._caller(message)
         if message["method"] == "subscriptions/listen" and caller.modern:
             work = self._listen(message)
+            self._subscriptions.add(request_id)
         else:
             work = self._answer(caller, message)
         task = self._tasks.create_task(work)
         self._requests[request_id] = task
-        task.add_done_callback(lambda _: self._requests.pop(request_id, None))
+        task.add_done_callback(lambda _: self._forget(request_id))
+
+    def _forget(self, request_id: Any) -> None:
+        self._requests.pop(request_id, None)
+        self._subscriptions.discard(request_id)
 
     def _caller(self, message: Message) -> Caller:
         agent = self._identify()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import sys
 from typing import Final
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 LONGEST_LINE: Final = 64 * 1024 * 1024
 HELLO_TIMEOUT: Final = 10.0
 _SLOW_READER: Final = 4 * 1024 * 1024
+_LOOK_EVERY: Final = 0.1
 
 
 class _Credentials:
@@ -102,14 +104,47 @@ async def _serve(
 
     async with asyncio.TaskGroup() as tasks:
         with DuplexSession(gateway, credentials.identify, send, tasks) as session:
-            while line := await _next_line(reader):
-                _receive(line, session, credentials)
-                if writer.transport.get_write_buffer_size() > _SLOW_READER:
-                    # A client that does not read gets no more of its requests taken.
-                    await writer.drain()
+            reading = tasks.create_task(_read(session, credentials, reader, writer))
+            closing = tasks.create_task(gateway.draining.wait())
+            await asyncio.wait((reading, closing), return_when=asyncio.FIRST_COMPLETED)
+            reading.cancel()
+            closing.cancel()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(gateway.config.gateway.drain):
-                    await session.drained()
+                    await _drain(session, writer)
+
+
+async def _read(
+    session: DuplexSession,
+    credentials: _Credentials,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
+    while line := await _next_line(reader):
+        _receive(line, session, credentials)
+        if writer.transport.get_write_buffer_size() > _SLOW_READER:
+            # A client that does not read gets no more of its requests taken.
+            await writer.drain()
+
+
+async def _drain(session: DuplexSession, writer: asyncio.StreamWriter) -> None:
+    """Let what was taken be answered, while there is somebody who reads the answers."""
+    while session.busy and not _hung_up(writer):
+        await session.answered(_LOOK_EVERY)
+    with contextlib.suppress(ConnectionError):
+        await writer.drain()
+
+
+def _hung_up(writer: asyncio.StreamWriter) -> bool:
+    """Whether the other side has closed both directions, not only the one it writes to."""
+    if sys.platform == "win32":
+        return writer.is_closing()
+    file = writer.get_extra_info("socket") or writer.get_extra_info("pipe")
+    if writer.is_closing() or file is None:
+        return True
+    poll = select.poll()
+    poll.register(file.fileno(), 0)
+    return any(found & (select.POLLHUP | select.POLLERR) for _, found in poll.poll(0))
 
 
 async def _next_line(reader: asyncio.StreamReader) -> bytes:
