@@ -53,8 +53,9 @@ class Registry:
 
     @property
     def ready(self) -> bool:
-        """Whether every server that can start has, and its offer is known."""
-        return all(backend.tried for backend in self._backends.values())
+        """Whether every server that can start has, and its offer is in the catalog."""
+        pending = self._rebuild_timer is not None
+        return not pending and all(backend.tried for backend in self._backends.values())
 
     def waiting(self) -> list[str]:
         """The servers that `ready` waits for."""
