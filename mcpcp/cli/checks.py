@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -183,22 +185,39 @@ def _running(config: Config, scripts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _why_no_docker() -> str | None:
+    closed = _why_socket_is_closed()
+    return closed if closed is not None else _why_engine_is_silent()
+
+
+def _why_socket_is_closed() -> str | None:
+    """Looked at before the SDK is asked, which blurs the reason and leaks the socket."""
+    if sys.platform == "win32":
+        return None
+    host = process_environment().get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    if not host.startswith("unix://"):
+        return None
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(DEADLINE)
+        try:
+            probe.connect(host.removeprefix("unix://"))
+        except PermissionError:
+            return "the engine's socket is not open to this user"
+        except OSError as e:
+            return f"no engine answers at {host}: {e.strerror or e}"
+    return None
+
+
+def _why_engine_is_silent() -> str | None:
     try:
         import docker
         from docker.errors import DockerException
     except ImportError:
         return "the docker package is not installed"
     try:
-        client = docker.from_env(timeout=int(DEADLINE))
-        try:
+        with contextlib.closing(docker.from_env(timeout=int(DEADLINE))) as client:
             client.ping()
-        finally:
-            client.close()
     except (DockerException, OSError) as e:
-        text = str(e)
-        if "Permission denied" in text:
-            return "the engine's socket is not open to this user"
-        return "no engine answers"
+        return f"the engine does not answer: {e}"
     return None
 
 

@@ -1,0 +1,121 @@
+"""`mcpcp doctor`: what is missing here, for which server."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.project import Project
+
+Port = Callable[[], int]
+
+
+@pytest.fixture
+def mine(tmp_path: Path, free_port: Port) -> Project:
+    project = Project(tmp_path)
+    configure(project, free_port())
+    return project
+
+
+def configure(project: Project, gateway_port: int, **servers: dict[str, Any]) -> None:
+    """A config of these servers, so that its gateway's port is nobody else's."""
+    project.write({"mcpServers": servers, "gateway": {"port": gateway_port}})
+
+
+def findings(project: Project) -> tuple[int, dict[str, dict[str, Any]]]:
+    result = project.run("doctor", "--json")
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, {f["what"]: f for f in json.loads(result.stdout)}
+
+
+def test_a_machine_with_everything_is_well(mine: Project) -> None:
+    mine.make_keys()
+    code, found = findings(mine)
+    assert code == 0
+    assert {f["status"] for f in found.values()} == {"ok"}
+
+
+def test_a_missing_program_names_its_servers_and_the_way_out(
+    mine: Project, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(mine.root))
+    npx = {"command": "npx", "args": ["-y", "x"]}
+    configure(mine, free_port(), a=npx, b=npx, c={**npx, "disabled": True})
+    code, found = findings(mine)
+    assert code == 1
+    assert (found["npx"]["status"], found["npx"]["servers"]) == ("missing", ["a", "b"])
+    assert "nodejs.org" in found["npx"]["fix"]
+
+
+def test_a_program_is_looked_for_where_its_server_would(mine: Project, free_port: Port) -> None:
+    tool = mine.root / "bin" / "tool"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    on_path = {"command": "tool", "env": {"PATH": str(tool.parent)}}
+    configure(mine, free_port(), a=on_path, b={"command": "./bin/tool"})
+    assert findings(mine)[0] == 0
+
+
+def test_a_missing_script_is_named(mine: Project, free_port: Port) -> None:
+    configure(mine, free_port(), a={"command": "python", "args": ["gone.py"]})
+    code, found = findings(mine)
+    assert (code, found["script"]["servers"]) == (1, ["a"])
+    assert str(mine.root / "gone.py") in found["script"]["detail"]
+
+
+def test_a_stranger_on_a_port_is_named_by_pid_and_command(
+    mine: Project, free_port: Port, stranger: Callable[[int], socket.socket]
+) -> None:
+    port = free_port()
+    configure(mine, free_port(), a={"command": sys.executable, "port": port})
+    stranger(port)
+    code, found = findings(mine)
+    assert code == 1
+    assert found[f"port {port}"]["servers"] == ["a"]
+    assert f"pid {os.getpid()}: " in found[f"port {port}"]["detail"]
+
+
+def test_an_unset_variable_is_found(mine: Project, free_port: Port) -> None:
+    configure(mine, free_port(), a={"command": "x", "env": {"T": "${SURELY_UNSET_9}"}})
+    code, found = findings(mine)
+    assert (code, found["config"]["status"]) == (1, "missing")
+    assert "SURELY_UNSET_9 is not set" in found["config"]["detail"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="unix modes")
+def test_a_key_that_others_can_read_is_a_warning(mine: Project) -> None:
+    kid = mine.make_keys()
+    (mine.keys / f"{kid}.key.pem").chmod(0o644)
+    result = json.loads(mine.run("doctor", "--json").stdout)
+    assert any(f["fix"].startswith("chmod 600") for f in result)
+
+
+def test_broken_keys_are_found(mine: Project) -> None:
+    mine.make_keys()
+    (mine.keys / "jwks.json").write_text("{")
+    code, found = findings(mine)
+    assert (code, found["keys"]["status"]) == (1, "missing")
+
+
+def test_no_docker_engine_is_named_for_who_needs_it(
+    mine: Project, free_port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{mine.root}/none.sock")
+    (mine.root / "docker_commands.py").touch()
+    configure(mine, free_port(), d={"command": "python", "args": ["docker_commands.py"]})
+    code, found = findings(mine)
+    assert (code, found["docker engine"]["servers"]) == (1, ["d"])
+
+
+def test_people_get_a_table(mine: Project) -> None:
+    text = mine.ok("doctor")
+    assert str(sys.version_info.major) in text
+    assert "runtime folder" in text
