@@ -48,6 +48,7 @@ PORT_GRACE: Final = 0.3
 PORT_POLL: Final = 0.02
 
 UP: Final = frozenset({ProcessState.RUNNING})
+HOPELESS: Final = frozenset({ProcessState.FATAL, ProcessState.EXITED, ProcessState.STOPPED})
 SETTLED: Final = frozenset({ProcessState.RUNNING, ProcessState.EXITED, ProcessState.FATAL})
 
 
@@ -71,14 +72,14 @@ class Surroundings:
     """What all processes of a fleet share.
 
     `environment` gives a process its whole environment, `attach` lends the descriptors that it
-    inherits, `is_up` tells whether another process serves, `sweep` kills what one has left behind.
+    inherits, `state_of` tells how another process is, `sweep` kills what one has left behind.
     """
 
     launcher: Launcher
     changes: Changes
     environment: Callable[[ProcessSpec], Mapping[str, str]]
     attach: Callable[[ProcessSpec], AbstractContextManager[Mapping[str, int]]]
-    is_up: Callable[[str], bool]
+    state_of: Callable[[str], ProcessState | None]
     sweep: Callable[[str, int], None]
 
 
@@ -168,15 +169,20 @@ class ManagedProcess:
             self._order = None
             self._failures = 0
             self._last_error = None
-        missing = [name for name in self.spec.depends_on if not self._around.is_up(name)]
-        if missing:
-            self._waits = True
-            self._enter(ProcessState.STOPPED, error=f"waits for {', '.join(missing)}")
-            await self._around.changes.until(self._may_begin)
-            self._waits = False
+        while self._order is None and (missing := self._missing()):
+            version = self._around.changes.version
+            hopeless = any(self._around.state_of(name) in HOPELESS for name in missing)
+            # While there is hope it is STARTING: the gateway waits for the tools of such a server.
+            self._waits = hopeless
+            self._enter(
+                ProcessState.STOPPED if hopeless else ProcessState.STARTING,
+                error=f"waits for {', '.join(missing)}",
+            )
+            await self._around.changes.after(version)
+        self._waits = False
 
-    def _may_begin(self) -> bool:
-        return self._order is not None or all(map(self._around.is_up, self.spec.depends_on))
+    def _missing(self) -> list[str]:
+        return [n for n in self.spec.depends_on if self._around.state_of(n) not in UP]
 
     async def _live(self) -> Verdict:
         """One life, from start to end, and what follows from it."""

@@ -265,13 +265,13 @@ class Supervisor:
             changes=self.changes,
             environment=self._environment,
             attach=self._attach,
-            is_up=self._is_up,
+            state_of=self._state_of,
             sweep=self._sweep,
         )
 
-    def _is_up(self, name: str) -> bool:
+    def _state_of(self, name: str) -> ProcessState | None:
         process = self._processes.get(name)
-        return process is not None and process.status.state is ProcessState.RUNNING
+        return None if process is None else process.status.state
 
     def _log(self, name: str) -> ProcessLog:
         if name not in self._logs:
