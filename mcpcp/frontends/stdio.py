@@ -7,7 +7,11 @@ import contextlib
 import logging
 import os
 import select
+import shutil
+import stat
 import sys
+import threading
+from collections.abc import AsyncIterator
 from typing import Final
 
 from mcpcp.errors import TokenError
@@ -22,6 +26,7 @@ LONGEST_LINE: Final = 64 * 1024 * 1024
 HELLO_TIMEOUT: Final = 10.0
 _SLOW_READER: Final = 4 * 1024 * 1024
 _LOOK_EVERY: Final = 0.1
+_FLUSH_TIMEOUT: Final = 5.0
 
 
 class _Credentials:
@@ -73,23 +78,58 @@ async def serve_stdio(gateway: Gateway, token: str | None) -> None:
 
     From then on descriptor 1 is stderr, so that a stray print can't break the wire.
     """
-    reader, writer = await _own_streams()
-    credentials = _Credentials(gateway, token)
-    credentials.remember()
-    await _serve(gateway, credentials, reader, writer)
+    async with _own_streams() as (reader, writer):
+        credentials = _Credentials(gateway, token)
+        credentials.remember()
+        await _serve(gateway, credentials, reader, writer)
 
 
-async def _own_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+@contextlib.asynccontextmanager
+async def _own_streams() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     loop = asyncio.get_running_loop()
-    wire_in = os.fdopen(os.dup(0), "rb", buffering=0)
-    wire_out = os.fdopen(os.dup(1), "wb", buffering=0)
+    wire_in, wire_out = os.dup(0), os.dup(1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    reader = asyncio.StreamReader(limit=LONGEST_LINE)
-    protocol = asyncio.StreamReaderProtocol(reader)
-    await loop.connect_read_pipe(lambda: protocol, wire_in)
-    transport, drain = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, wire_out)
-    return reader, asyncio.StreamWriter(transport, drain, reader, loop)
+    async with contextlib.AsyncExitStack() as copies:
+        if not _is_stream(wire_in):
+            wire_in = await copies.enter_async_context(_copying(wire_in, out=False))
+        reader = asyncio.StreamReader(limit=LONGEST_LINE)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        await loop.connect_read_pipe(lambda: protocol, os.fdopen(wire_in, "rb", buffering=0))
+        if not _is_stream(wire_out):
+            wire_out = await copies.enter_async_context(_copying(wire_out, out=True))
+        transport, drain = await loop.connect_write_pipe(
+            asyncio.streams.FlowControlMixin, os.fdopen(wire_out, "wb", buffering=0)
+        )
+        writer = asyncio.StreamWriter(transport, drain, reader, loop)
+        yield reader, writer
+        transport.set_write_buffer_limits(high=0)  # so that draining means: all is written
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+
+def _is_stream(descriptor: int) -> bool:
+    """Whether an event loop can wait for it; a plain file is always ready, and can't be."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
+
+
+@contextlib.asynccontextmanager
+async def _copying(file: int, *, out: bool) -> AsyncIterator[int]:
+    """Our end of a pipe whose other end a thread copies to, or from, a plain file."""
+    reading, writing = os.pipe()
+    source, target, ours = (reading, file, writing) if out else (file, writing, reading)
+
+    def copy() -> None:
+        with os.fdopen(source, "rb", 0) as from_, os.fdopen(target, "wb", 0) as to:
+            shutil.copyfileobj(from_, to)
+
+    thread = threading.Thread(target=copy, daemon=True)
+    thread.start()
+    yield ours
+    if out:
+        await asyncio.to_thread(thread.join, _FLUSH_TIMEOUT)
 
 
 async def _serve(
