@@ -1,0 +1,352 @@
+"""The raw-dict peer over a transport in memory: ids, progress, cancellation, deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcpcp.errors import DeadlineExceeded, Interrupted, ProtocolError, Unavailable
+from mcpcp.jsonrpc import (
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+    Message,
+    Peer,
+    RpcError,
+    decode,
+    encode,
+    notification,
+    response,
+)
+
+pytestmark = pytest.mark.anyio
+
+SOON = 10.0
+"""Seconds within which everything here must have happened."""
+NEVER = 60.0
+
+
+class Wire:
+    """A transport that keeps what was sent; the test plays the server."""
+
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[Message] = asyncio.Queue()
+        self.abandoned: list[int] = []
+        self.refusal: Exception | None = None
+        self.gate: asyncio.Event | None = None
+
+    async def send(self, message: Message) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if self.gate is not None:
+            await self.gate.wait()
+        self.sent.put_nowait(message)
+
+    def send_soon(self, message: Message) -> None:
+        self.sent.put_nowait(message)
+
+    def abandon(self, request_id: int) -> None:
+        self.abandoned.append(request_id)
+
+    async def next(self) -> Message:
+        async with asyncio.timeout(SOON):
+            return await self.sent.get()
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def heard() -> list[Message]:
+    """Notifications that the peer handed on."""
+    return []
+
+
+@pytest.fixture
+def peer(wire: Wire, heard: list[Message]) -> Peer:
+    return Peer(wire, heard.append)
+
+
+def result(request_id: Any, value: Any) -> Message:
+    return response(request_id, value)
+
+
+def progress(token: Any, value: float, **more: Any) -> Message:
+    return notification(
+        "notifications/progress", {"progressToken": token, "progress": value, **more}
+    )
+
+
+async def test_answers_find_their_requests_in_whatever_order_they_come(
+    peer: Peer, wire: Wire
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(peer.request("m", {"n": n}, NEVER)) for n in range(50)]
+        requests = [await wire.next() for _ in asked]
+        assert len({request["id"] for request in requests}) == 50
+        for request in reversed(requests):
+            peer.receive(result(request["id"], request["params"]["n"]))
+    assert [task.result() for task in asked] == list(range(50))
+    assert peer.in_flight == 0
+
+
+async def test_an_error_of_the_server_comes_whole_with_members_that_we_do_not_know(
+    peer: Peer, wire: Wire
+) -> None:
+    error = {"code": -1, "message": "no", "data": {"x": 1}, "later": True}
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(failure(peer))
+        request = await wire.next()
+        peer.receive({"jsonrpc": "2.0", "id": request["id"], "error": error})
+    assert asked.result().error == error
+
+
+async def failure(peer: Peer) -> RpcError:
+    with pytest.raises(RpcError) as caught:
+        await peer.request("m", {}, NEVER)
+    return caught.value
+
+
+async def test_a_progress_token_is_ours_on_the_way_and_the_client_s_on_the_way_back(
+    peer: Peer, wire: Wire
+) -> None:
+    told: list[Message] = []
+    params = {"name": "x", "_meta": {"progressToken": "client's", "other": 1}}
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(peer.request("tools/call", params, NEVER, told.append))
+        sent = await wire.next()
+        token = sent["params"]["_meta"]["progressToken"]
+        assert token == sent["id"]
+        assert sent["params"]["_meta"]["other"] == 1
+        peer.receive(progress(token, 1, message="half", extra=[1]))
+        peer.receive(progress("client's", 2))
+        peer.receive(progress(token + 1, 3))
+        peer.receive(result(sent["id"], "done"))
+    assert asked.result() == "done"
+    assert told == [progress("client's", 1, message="half", extra=[1])]
+    assert params["_meta"] == {"progressToken": "client's", "other": 1}
+
+
+async def test_progress_that_comes_too_late_or_was_not_asked_for_goes_nowhere(
+    peer: Peer, wire: Wire, heard: list[Message]
+) -> None:
+    told: list[Message] = []
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(peer.request("m", {}, NEVER, told.append))
+        sent = await wire.next()
+        peer.receive(progress(sent["id"], 1))
+        peer.receive(result(sent["id"], None))
+    peer.receive(progress(sent["id"], 2))
+    assert not told
+    assert not heard
+
+
+async def test_a_request_without_an_answer_ends_at_its_deadline_and_the_server_is_told(
+    peer: Peer, wire: Wire
+) -> None:
+    with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
+        await peer.request("m", {}, 0.05)
+    request, cancelled = await wire.next(), await wire.next()
+    assert cancelled["method"] == "notifications/cancelled"
+    assert cancelled["params"]["requestId"] == request["id"]
+    assert wire.abandoned == [request["id"]]
+    peer.receive(result(request["id"], "too late"))
+    assert peer.in_flight == 0
+
+
+async def test_progress_moves_the_deadline(peer: Peer, wire: Wire) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(peer.request("m", {}, 0.4))
+        sent = await wire.next()
+        for _ in range(10):
+            await asyncio.sleep(0.1)
+            peer.receive(progress(sent["id"], 1))
+        peer.receive(result(sent["id"], "slow but alive"))
+    assert asked.result() == "slow but alive"
+    assert loop.time() - began > 0.8
+
+
+async def test_after_the_last_progress_the_deadline_counts_again(peer: Peer, wire: Wire) -> None:
+    async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(deadline(peer, 0.1))
+        sent = await wire.next()
+        peer.receive(progress(sent["id"], 1))
+    assert isinstance(asked.result(), DeadlineExceeded)
+
+
+async def deadline(peer: Peer, seconds: float) -> Exception:
+    with pytest.raises(DeadlineExceeded) as caught:
+        await peer.request("m", {}, seconds)
+    return caught.value
+
+
+async def test_a_transport_that_does_not_take_the_request_counts_against_the_deadline(
+    peer: Peer, wire: Wire
+) -> None:
+    wire.gate = asyncio.Event()
+    with pytest.raises(DeadlineExceeded):
+        await peer.request("m", {}, 0.05)
+    assert peer.in_flight == 0
+
+
+async def test_a_cancelled_caller_tells_the_server_once(peer: Peer, wire: Wire) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(peer.request("m", {}, NEVER))
+        request = await wire.next()
+        asked.cancel()
+    cancelled = await wire.next()
+    assert cancelled["params"]["requestId"] == request["id"]
+    assert "id" not in cancelled
+    assert wire.abandoned == [request["id"]]
+    assert wire.sent.empty()
+    assert peer.in_flight == 0
+
+
+async def test_initialize_is_never_cancelled(peer: Peer, wire: Wire) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(peer.request("initialize", {}, NEVER))
+        await wire.next()
+        asked.cancel()
+    assert wire.sent.empty()
+
+
+async def test_a_request_that_was_not_delivered_is_forgotten(peer: Peer, wire: Wire) -> None:
+    wire.refusal = Unavailable("away")
+    with pytest.raises(Unavailable, match="away"):
+        await peer.request("m", {}, NEVER)
+    assert peer.in_flight == 0
+
+
+async def test_closing_ends_what_is_in_flight_and_refuses_what_comes_later(
+    peer: Peer, wire: Wire
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(interrupted(peer)) for _ in range(3)]
+        for _ in asked:
+            await wire.next()
+        peer.close("gone", lambda: Interrupted("it went away"))
+    assert [str(task.result()) for task in asked] == ["it went away"] * 3
+    with pytest.raises(Unavailable, match="gone"):
+        await peer.request("m", {}, NEVER)
+    assert wire.sent.empty(), "nothing is said to a server that has gone"
+
+
+async def interrupted(peer: Peer) -> Exception:
+    with pytest.raises(Interrupted) as caught:
+        await peer.request("m", {}, NEVER)
+    return caught.value
+
+
+async def test_one_request_can_fail_alone(peer: Peer, wire: Wire) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        lost = tasks.create_task(interrupted(peer))
+        first = await wire.next()
+        kept = tasks.create_task(peer.request("m", {}, NEVER))
+        second = await wire.next()
+        peer.fail(first["id"], Interrupted("its stream ended"))
+        peer.fail("unknown", Interrupted("nobody"))
+        peer.receive(result(second["id"], 2))
+    assert str(lost.result()) == "its stream ended"
+    assert kept.result() == 2
+
+
+async def test_a_second_answer_and_a_failure_after_the_answer_change_nothing(
+    peer: Peer, wire: Wire
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(peer.request("m", {}, NEVER))
+        request = await wire.next()
+        peer.receive(result(request["id"], "first"))
+        peer.receive(result(request["id"], "second"))
+        peer.fail(request["id"], Interrupted("late"))
+    assert asked.result() == "first"
+
+
+async def test_an_answer_without_result_and_error_breaks_the_protocol(
+    peer: Peer, wire: Wire
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(broken(peer))
+        request = await wire.next()
+        peer.receive({"jsonrpc": "2.0", "id": request["id"]})
+    assert "neither" in str(asked.result())
+
+
+async def broken(peer: Peer) -> Exception:
+    with pytest.raises(ProtocolError) as caught:
+        await peer.request("m", {}, NEVER)
+    return caught.value
+
+
+async def test_a_malformed_error_is_an_error_still(peer: Peer, wire: Wire) -> None:
+    for error in (None, "text", [], {}, {"code": None}, {"message": 5}):
+        async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
+            asked = tasks.create_task(failure(peer))
+            request = await wire.next()
+            peer.receive({"jsonrpc": "2.0", "id": request["id"], "error": error})
+        assert encode(asked.result().error)
+
+
+async def test_a_server_s_ping_is_answered_and_its_other_requests_are_refused(
+    peer: Peer, wire: Wire
+) -> None:
+    peer.receive({"jsonrpc": "2.0", "id": "p", "method": "ping"})
+    peer.receive({"jsonrpc": "2.0", "id": 7, "method": "sampling/createMessage", "params": {}})
+    assert await wire.next() == result("p", {})
+    refused = await wire.next()
+    assert (refused["id"], refused["error"]["code"]) == (7, METHOD_NOT_FOUND)
+
+
+async def test_notifications_are_handed_on_as_they_came(peer: Peer, heard: list[Message]) -> None:
+    message = notification("notifications/x", {"y": 1})
+    peer.receive(message)
+    assert heard == [message]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["id", "method", "params", "result", "error", "progressToken", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+METHODS = st.sampled_from(["ping", "notifications/progress", "notifications/x", "x"])
+MESSAGES = JSON | st.fixed_dictionaries({"method": METHODS, "params": JSON})
+
+
+@given(st.lists(MESSAGES | st.fixed_dictionaries({"id": JSON, "result": JSON}), max_size=5))
+def test_whatever_a_server_says_it_breaks_nothing(messages: list[Any]) -> None:
+    asyncio.run(_survive(messages))
+
+
+async def _survive(messages: list[Any]) -> None:
+    wire = Wire()
+    peer = Peer(wire, lambda _: None)
+    async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(peer.request("m", {"_meta": {"progressToken": 1}}, NEVER))
+        request = await wire.next()
+        for message in messages:
+            if isinstance(message, dict) and message.get("id") == request["id"]:
+                continue
+            peer.receive(message)
+        peer.receive(result(request["id"], "fine"))
+    assert asked.result() == "fine"
+
+
+def test_what_is_no_json_is_a_parse_error() -> None:
+    for text in (b"{", b"", b"nul", b"\xff", b'{"a": NaN}', b"[" * 100_000):
+        with pytest.raises(RpcError) as caught:
+            decode(text)
+        assert caught.value.error["code"] == PARSE_ERROR
