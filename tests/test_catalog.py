@@ -63,7 +63,11 @@ def test_a_renamed_tool_is_found_by_its_new_name_only_and_forwarded_by_its_own()
 
 
 def test_allow_and_deny_decide_by_the_server_s_own_names_and_deny_wins() -> None:
-    rules = {"allow": ("get_*", "say"), "deny": ("*_secret",), "rename": {"get_a": "say"}}
+    rules: dict[str, Any] = {
+        "allow": ("get_*", "say"),
+        "deny": ("*_secret",),
+        "rename": {"get_a": "say"},
+    }
     made = catalog([server("a", **rules)], a=offer("get_a", "get_secret", "put", "say_more"))
     assert exposed(made) == ["a_say"]
 
@@ -120,8 +124,8 @@ def test_grants_name_a_renamed_tool_as_its_server_does() -> None:
 
 def test_instructions_are_those_of_the_servers_that_an_agent_reaches() -> None:
     servers = [server("a"), server("b"), server("c")]
-    offers = {"a": offer("x", instructions="Use x."), "b": offer("y", instructions="Use y.")}
-    made = catalog(servers, **offers, c=offer("z"))
+    x, y = offer("x", instructions="Use x."), offer("y", instructions="Use y.")
+    made = catalog(servers, a=x, b=y, c=offer("z"))
     assert made.view(EVERYTHING).instructions == "## a\nUse x.\n\n## b\nUse y."
     assert made.view(Allowlist.of({"b": ["y"]})).instructions == "## b\nUse y."
     assert made.view(Allowlist.of({"c": ["*"], "a": []})).instructions is None

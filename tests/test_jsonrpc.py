@@ -286,7 +286,8 @@ async def broken(peer: Peer) -> Exception:
 
 
 async def test_a_malformed_error_is_an_error_still(peer: Peer, wire: Wire) -> None:
-    for error in (None, "text", [], {}, {"code": None}, {"message": 5}):
+    errors: list[Any] = [None, "text", [], {}, {"code": None}, {"message": 5}]
+    for error in errors:
         async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
             asked = tasks.create_task(failure(peer))
             request = await wire.next()

@@ -14,8 +14,8 @@ NAMES = st.text(alphabet="ab*?[]._\n-", max_size=6)
 GRANTS = st.dictionaries(NAMES, st.lists(NAMES, max_size=4), max_size=4)
 
 
-def agent(name: str, token_id: str = "1", issuer: str = "us", **allow: list[str]) -> Agent:
-    return Agent(name, Allowlist.of(allow), issuer, token_id, 0.0)
+def agent(name: str, serial: str = "1", issuer: str = "us", **allow: list[str]) -> Agent:
+    return Agent(name, Allowlist.of(allow), issuer, serial, 0.0)
 
 
 def test_a_star_stands_for_any_run_of_characters_and_nothing_else_is_special() -> None:
