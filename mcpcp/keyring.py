@@ -7,6 +7,7 @@ between two steps leaves a ring that works.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import logging
@@ -163,13 +164,21 @@ def _add(keys_dir: Path, old: list[dict[str, str]], bits: int) -> str:
 
 
 def _entry(key: RSAPublicKey) -> dict[str, str]:
-    from jwt.algorithms import RSAAlgorithm
-
-    jwk = RSAAlgorithm.to_jwk(key, as_dict=True)
-    core = {"e": jwk["e"], "kty": "RSA", "n": jwk["n"]}
+    numbers = key.public_numbers()
+    core = {"e": _encode(numbers.e), "kty": "RSA", "n": _encode(numbers.n)}
     # RFC 7638's thumbprint, in hex and shortened: it names files on systems that ignore case.
     thumbprint = hashlib.sha256(json.dumps(core, separators=(",", ":")).encode()).hexdigest()
     return {"kid": thumbprint[:16], "alg": "RS256", "use": "sig", **core}
+
+
+def _encode(number: int) -> str:
+    data = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> int:
+    padded = text + "=" * (-len(text) % 4)
+    return int.from_bytes(base64.b64decode(padded, altchars=b"-_", validate=True), "big")
 
 
 def _write_entries(keys_dir: Path, entries: list[dict[str, str]]) -> None:
@@ -208,15 +217,13 @@ def _is_entry(entry: object) -> bool:
 
 
 def _public_key(entry: Mapping[str, Any]) -> RSAPublicKey:
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-    from jwt.algorithms import RSAAlgorithm
-    from jwt.exceptions import InvalidKeyError
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
     try:
-        key = RSAAlgorithm.from_jwk({"kty": "RSA", "n": entry["n"], "e": entry["e"]})
-    except (InvalidKeyError, ValueError) as e:
+        key = RSAPublicNumbers(_decode(entry["e"]), _decode(entry["n"])).public_key()
+    except ValueError as e:
         raise KeyRingError(f"key {entry['kid']} is not a usable RSA public key") from e
-    if not isinstance(key, RSAPublicKey) or key.key_size < WEAKEST:
+    if key.key_size < WEAKEST:
         raise KeyRingError(
             f"key {entry['kid']} is too weak: RSA of {WEAKEST} bits or more is needed"
         )

@@ -119,6 +119,14 @@ def test_a_token_becomes_its_agent(verifier: TokenVerifier, key: SigningKey) -> 
     assert len(agent.token_id) == 32
 
 
+def test_our_tokens_and_keys_are_everybodys(key: SigningKey, keys: Path) -> None:
+    token = issue(key, "me", ALLOW, ttl=100)
+    (jwk,) = jwt.PyJWKSet.from_json((keys / "jwks.json").read_text()).keys
+    read = jwt.decode(token, jwk, ["RS256"], audience="mcpcp-server", issuer="https://mcpcp")
+    assert (read["sub"], read["allow"]) == ("me", ALLOW.to_claim())
+    assert jwt.get_unverified_header(token) == {"alg": "RS256", "kid": jwk.key_id, "typ": "JWT"}
+
+
 def test_two_tokens_differ_in_their_ids(key: SigningKey) -> None:
     ids = {read_claims(issue(key, "me", ALLOW, ttl=9))["jti"] for _ in range(2)}
     assert len(ids) == 2
