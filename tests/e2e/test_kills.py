@@ -24,7 +24,7 @@ def kill(pid: int) -> None:
 def zygote(fleet: Fleet) -> int:
     """The zygote's pid; 0 while there is none."""
     for process in fleet.processes():
-        with contextlib.suppress(psutil.Error, IndexError):
+        with contextlib.suppress(psutil.Error):
             if " ".join(process.cmdline()).startswith("mcpcp zygote"):
                 return int(process.pid)
     return 0

@@ -33,7 +33,7 @@ def test_the_gateway_stops_first_and_a_server_after_what_depends_on_it(fleet: Fl
     fleet.add("mcp2", depends_on=["mcp1"])
     fleet.stop(fleet.launch())
     log = fleet.log()
-    ends = [log.index(f"| {name} STOPPED") for name in ("gateway", "mcp2", "mcp1")]
+    ends = [log.rindex(f"| {name} STOPPED") for name in ("gateway", "mcp2", "mcp1")]
     assert ends == sorted(ends)
 
 
@@ -120,7 +120,8 @@ def test_ctrl_c_during_the_start_leaves_nothing(fleet: Fleet, moment: str) -> No
     began = time.monotonic()
     code = fleet.stop(launcher)
     assert time.monotonic() - began < 10
-    assert code in ({0, 130} if moment == "at once" else {0})
+    # Python itself may not have been up yet, and then the system's default ends it.
+    assert code in ({0, 130, -signal.SIGINT} if moment == "at once" else {0})
     assert "Traceback" not in fleet.log()
     fleet.assert_nothing_left(within=1)
 
