@@ -107,7 +107,7 @@ SERVER = Section(
         Key(
             "env",
             MapOf(Text(), r"[^=\0]+", "a variable's name"),
-            "Variables for its process, beside the launcher's own; {port} is replaced.",
+            "Variables for its process, beside the usual PATH, HOME, ...; {port} is replaced.",
             {},
         ),
         Key(
