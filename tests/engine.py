@@ -1,4 +1,4 @@
-"""A real Docker engine for tests: the one of DOCKER_HOST, or a dockerd of our own, which needs root.
+"""A real Docker engine for tests: the one of DOCKER_HOST, or a dockerd of our own, as root.
 
 All workers of a run share one. A keeper process starts dockerd and stops it when the last worker
 has gone, also when it was killed: each holds a lock of the file that the keeper waits for.
@@ -7,6 +7,7 @@ has gone, also when it was killed: each holds a lock of the file that the keeper
 from __future__ import annotations
 
 import fcntl
+import gc
 import io
 import os
 import shutil
@@ -16,6 +17,7 @@ import sysconfig
 import tarfile
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -54,6 +56,15 @@ def absent(what: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is missing, and this is CI")
     pytest.skip(f"{what} is missing")
+
+
+@contextmanager
+def no_engine() -> Iterator[None]:
+    """For tests without one: the SDK does not close a socket that found nobody to connect to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +117,7 @@ def _keeper_of(shared: Path) -> subprocess.Popen[bytes] | None:
         )
     assert keeper.stdout
     with keeper.stdout as answer:
-        if not answer.read():  # to its end: the keeper closes it when dockerd answers, or is dead
+        if not answer.read():  # closed when dockerd answers
             keeper.wait(_STOP_SECONDS)
             pytest.fail(f"dockerd did not start: {log.read_text()[-2000:]}")
     return keeper
@@ -121,7 +132,14 @@ def _keep(shared: Path) -> None:
         [
             "dockerd",
             *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
-            *("--pidfile", f"{folder}/pid", "--host", address, "--config-file", f"{folder}/daemon.json"),
+            *(
+                "--pidfile",
+                f"{folder}/pid",
+                "--host",
+                address,
+                "--config-file",
+                f"{folder}/daemon.json",
+            ),
             # no rules and no bridge: nothing of the machine's own network is touched
             *("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none"),
         ],

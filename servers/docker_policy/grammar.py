@@ -470,5 +470,6 @@ def _short_name(group: str, rest: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _refuse(name: str) -> NoReturn:
-    why = _REASONS.get(name.split()[-1]) or _REASONS.get(name.split()[0], "it is not known here")
+    reasons = [_REASONS[word] for word in reversed(name.split()) if word in _REASONS]
+    why = reasons[0] if reasons else "it is not known here"
     raise Refused(f"docker {name} is refused: {why}; possible are: {possible()}")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import anyio
 import pytest
 
-from servers.docker_policy.engine import Engine
 from servers.sandboxing.containers import Containers
-from servers.sandboxing.outcome import MIB, Limits
+from servers.sandboxing.outcome import Limits
 from servers.sandboxing.selftest import weaknesses
 from tests.engine import IMAGE, DockerEngine
 
