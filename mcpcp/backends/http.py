@@ -89,7 +89,7 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._complete = True
-        self._reusable = self._in_use = False
+        self._reusable = self._in_use = self._ends_with_connection = False
         self._error: Exception | None = None
         self.closed = False
         self.idle_since = 0.0
@@ -100,7 +100,7 @@ class _Connection(asyncio.Protocol):
         """Write one request; the future is done when the answer's head has come."""
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
-        self._complete = self._reusable = False
+        self._complete = self._reusable = self._ends_with_connection = False
         self._in_use = True
         self._head = asyncio.get_running_loop().create_future()
         self.transport.write(data)
@@ -156,16 +156,30 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        if exc is None and self._ends_with_connection:
+            self._complete = True
+            self._wake()
         self._fail(Interrupted("the server closed the connection before its answer was complete"))
 
     # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        if self._complete:  # a second answer to one request: whose it is nobody can say
+            self._reusable = False
+            raise ProtocolError("the server answered a request twice")
+        self._headers = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value.strip()
 
     def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:  # an interim answer: the real one follows
+            return
+        framed = b"content-length" in self._headers or b"transfer-encoding" in self._headers
+        self._ends_with_connection = not framed
         if self._head is not None and not self._head.done():
-            self._head.set_result(Head(self._parser.get_status_code(), self._headers))
+            self._head.set_result(Head(status, self._headers))
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
@@ -176,7 +190,7 @@ class _Connection(asyncio.Protocol):
         self._wake()
 
     def on_message_complete(self) -> None:
-        if self._parser.get_status_code() < 200:  # an interim answer: the real one follows
+        if self._parser.get_status_code() < 200:
             return
         self._complete = True
         self._wake()
