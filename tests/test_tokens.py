@@ -15,6 +15,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mcpcp import keyring
 from mcpcp.config import loads
@@ -349,6 +351,36 @@ def test_misspelled_tokens_are_refused(
     token = sign(key, claims())
     verifier.verify(token)  # the good one is remembered, and does not help the others
     assert refusal(verifier, change(token)) == "malformed"
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_a_token_with_anything_changed_is_refused(
+    verifier: TokenVerifier, key: SigningKey, data: st.DataObject
+) -> None:
+    token = sign(key, claims())
+    at = data.draw(st.integers(0, len(token)))
+    put = data.draw(st.text(max_size=4))
+    cut = data.draw(st.integers(0, 4))
+    changed = token[:at] + put + token[at + cut :]
+    if changed != token:
+        refusal(verifier, changed)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    payload=st.text()
+    | st.recursive(
+        st.none() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*claims()]), inner),
+    ).map(json.dumps)
+)
+def test_signed_nonsense_is_refused(verifier: TokenVerifier, key: SigningKey, payload: str) -> None:
+    refusal(verifier, sign(key, payload.encode("utf-8", "replace").decode()))
 
 
 def test_a_refusal_says_no_more_than_it_should(verifier: TokenVerifier, key: SigningKey) -> None:

@@ -12,7 +12,8 @@ from mcpcp.config.places import process_environment
 
 _PASSED = re.compile(
     r"""
-    PATH | HOME | USER | LOGNAME | SHELL | TERM | LANG | LANGUAGE | LC_\w+ | TZ | TMPDIR | TEMP | TMP
+    PATH | HOME | USER | LOGNAME | SHELL | TERM | LANG | LANGUAGE | LC_\w+ | TZ | TMPDIR
+    | TEMP | TMP
     | XDG_\w+                                                      # where programs keep their files
     | (http|https|all|no)_proxy | SSL_CERT_\w+ | REQUESTS_CA_BUNDLE | NODE_EXTRA_CA_CERTS  # network
     | npm_config_\w+ | NVM_DIR | VOLTA_HOME | UV_\w+ | PIP_\w+ | PYENV_ROOT | NODE_PATH    # runners

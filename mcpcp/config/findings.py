@@ -46,9 +46,18 @@ class Findings:
 
 
 def below(at: str, key: str) -> str:
-    """The path of `key` in the object at `at`; quoted where a dot in it would mislead."""
-    name = json.dumps(key) if "." in key else key
+    """The path of `key` in the object at `at`; quoted where it would mislead as it is."""
+    name = key if key.isprintable() and "." not in key and key else json.dumps(key)
     return f"{at}.{name}" if at else name
+
+
+def is_encodable(text: str) -> bool:
+    """Whether the text can be written anywhere: JSON can spell halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def describe(value: object) -> str:
@@ -61,7 +70,7 @@ def describe(value: object) -> str:
         case str():
             return json.dumps(value if len(value) <= SHOWN else value[:SHOWN] + "...")
         case int() | float():
-            return f"the number {value}"
+            return f"the number {str(value)[:SHOWN]}"
         case list():
             return "a list"
     return "an object"

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from mcpcp.config.findings import Expanded, Findings, below, describe, suggest
+from mcpcp.config.findings import (
+    Expanded,
+    Findings,
+    below,
+    describe,
+    is_encodable,
+    suggest,
+)
 
 BAD: Any = object()
 """What `read` returns for a value that it has reported as a problem."""
@@ -40,7 +47,7 @@ class Text:
             hint = f': write "{value}"' if type(value) in (int, float) else ""
             found.problem(at, f"must be a string, found {describe(value)}{hint}")
             return BAD
-        if not re.fullmatch(self.pattern, value, re.DOTALL):
+        if not (re.fullmatch(self.pattern, value, re.DOTALL) and is_encodable(value)):
             found.problem(at, f"must be {self.rule}, found {describe(value)}")
             return BAD
         return str(value)
@@ -143,7 +150,7 @@ class Quantity:
 
     def read(self, value: Any, at: str, found: Findings) -> Any:
         number = self._number(value)
-        if number is None or not self.low <= number <= self.high:
+        if number is None or not self._fits(number):
             found.problem(
                 at,
                 f'must be a number ({self.unit}) or a text such as "{self.example}",'
@@ -155,14 +162,17 @@ class Quantity:
     def parse(self, text: str) -> float | None:
         """The number that `text` means, a bare one too; None where it means none."""
         number = self._number(Expanded(text))
-        return number if number is not None and self.low <= number <= self.high else None
+        return number if number is not None and self._fits(number) else None
+
+    def _fits(self, number: float) -> bool:
+        return self.low <= number <= self.high and math.isfinite(number)
 
     def _range(self) -> str:
-        return f" from {self.low:g} to {self.high:g}," if self.high < math.inf else ""
+        return f" from {self.low:g} to {self.high:g}," if self.units is not BYTES else ""
 
     def _number(self, value: Any) -> float | None:
         if type(value) in (int, float):
-            return float(value)
+            return math.inf if value > self.high else float(value)
         if not isinstance(value, str):
             return None
         match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)", value)
@@ -199,7 +209,7 @@ def duration(unit: str = "seconds", low: float = 0.0, high: float = 1e7) -> Quan
 
 def memory() -> Quantity:
     """Bytes, at least one MiB: less is a forgotten unit."""
-    return Quantity(BYTES, "bytes", "512MiB", low=2**20)
+    return Quantity(BYTES, "bytes", "512MiB", low=2**20, high=2.0**60)
 
 
 @dataclass(frozen=True)
@@ -234,11 +244,17 @@ class MapOf:
         values = {}
         for name, entry in value.items():
             where = below(at, name)
-            if not re.fullmatch(self.name_pattern, name):
-                better = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:32]
-                found.problem(where, f'a name here must be {self.name_rule}; try "{better}"')
+            if not self._is_name(name):
+                found.problem(where, f"a name here must be {self.name_rule}{self._better(name)}")
             values[name] = self.item.read(entry, where, found)
         return {name: value for name, value in values.items() if value is not BAD}
+
+    def _is_name(self, name: str) -> bool:
+        return re.fullmatch(self.name_pattern, name) is not None and is_encodable(name)
+
+    def _better(self, name: str) -> str:
+        better = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:32]
+        return f'; try "{better}"' if self._is_name(better) else ""
 
     def schema(self) -> Schema:
         return {

@@ -88,13 +88,18 @@ def _build(path: Path, values: Mapping[str, Any], found: Findings) -> Config:
         servers=servers,
         gateway=_gateway(values.get("gateway", {})),
         agents={name: Allowlist.of(agent["allow"]) for name, agent in agents.items()},
-        keys_dir=_resolve(root, values.get("keys_dir", "keys")),
-        data_dir=_resolve(root, values.get("data_dir", "data")),
+        keys_dir=_resolve(root, values.get("keys_dir", "keys"), "keys_dir", found),
+        data_dir=_resolve(root, values.get("data_dir", "data"), "data_dir", found),
     )
 
 
-def _resolve(root: Path, text: str) -> Path:
-    return Path(os.path.normpath(root / Path(text).expanduser()))
+def _resolve(root: Path, text: str, at: str, found: Findings) -> Path:
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # there is no such user
+        found.problem(at, f"whose home is meant by {describe(text)}?")
+        path = Path()
+    return Path(os.path.normpath(root / path))
 
 
 def _gateway(values: Mapping[str, Any]) -> GatewayConfig:
@@ -111,7 +116,7 @@ def _server(name: str, v: Mapping[str, Any], root: Path, found: Findings) -> Ser
     at = below("mcpServers", name)
     transport = _transport(v, at, found)
     _check_shape(v, transport, at, found)
-    cwd = _resolve(root, v.get("cwd", "."))
+    cwd = _resolve(root, v.get("cwd", "."), below(at, "cwd"), found)
     return ServerConfig(
         name=name,
         transport=transport,
@@ -184,7 +189,7 @@ def _check_stdio(v: Mapping[str, Any], at: str, found: Findings) -> None:
 def _env_file(v: Mapping[str, Any], root: Path, at: str, found: Findings) -> dict[str, str]:
     if "envFile" not in v or v.get("disabled"):
         return {}
-    path = _resolve(root, v["envFile"])
+    path = _resolve(root, v["envFile"], below(at, "envFile"), found)
     if not path.is_file():
         found.problem(below(at, "envFile"), f"{path} does not exist")
         return {}

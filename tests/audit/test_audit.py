@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -234,12 +233,11 @@ def test_a_torn_last_line_is_cut_and_noted(written: Path, ring: Path, torn: byte
     assert [r["cut_bytes"] for r in records(written) if "cut_bytes" in r] == [len(torn)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_killed_writer_loses_no_record_whose_answer_left(path: Path, ring: Path) -> None:
     with _writer(path, ring) as process:
         assert process.stdout is not None
         answered = [process.stdout.readline() for _ in range(500)]
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         answered += process.stdout.read().splitlines(keepends=True)
     complete = [int(line) for line in answered if line.endswith("\n")]
     log = AuditLog(path, ring)

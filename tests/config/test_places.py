@@ -77,7 +77,8 @@ def test_a_link_in_the_runtime_folders_place_is_refused(run: Path, tmp_path: Pat
 )
 def test_another_users_folder_is_refused(run: Path, tmp_path: Path) -> None:
     (run / "mcpcp").mkdir()
-    os.chown(run / "mcpcp", 12345, 12345)
+    if sys.platform != "win32":
+        os.chown(run / "mcpcp", 12345, 12345)
     with pytest.raises(FleetError, match="somebody else made it"):
         runtime_dir(tmp_path / "mcpcp.json", {"XDG_RUNTIME_DIR": str(run)})
 
