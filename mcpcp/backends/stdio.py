@@ -20,7 +20,22 @@ logger = logging.getLogger(__name__)
 
 LONGEST_LINE: Final = 64 * 1024 * 1024
 STOP_TIMEOUT: Final = 2.0
+LAST_OUTPUT: Final = 0.2
+"""Seconds for what a dead server wrote last: a child of its own may hold its pipes open."""
 _KILL: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL
+
+
+class _ChildProtocol(asyncio.subprocess.SubprocessStreamProtocol):
+    """Tells of the child's exit at once: `Process.wait` may wait for its pipes as well, and those
+    a grandchild can hold open for ever."""
+
+    def __init__(self, exited: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit=LONGEST_LINE, loop=loop)
+        self._exited = exited
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self._exited.set()
 
 
 class StdioTransport:
@@ -34,6 +49,7 @@ class StdioTransport:
         self._env = dict(env)
         self._cwd = cwd
         self._process: asyncio.subprocess.Process | None = None
+        self._exited = asyncio.Event()
         self._last_words = ""
 
     @property
@@ -43,18 +59,22 @@ class StdioTransport:
 
     async def run(self, ready: Callable[[], None], receive: Receive, fail: Fail) -> None:
         """See BackendTransport."""
-        self._process = process = await self._start()
+        child, self._process = await self._start()
+        process = self._process
         try:
             async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read(process, receive))
                 errors = tasks.create_task(self._log_errors(process))
                 ready()
                 try:
-                    await self._read(process, receive)
+                    await _until_over(reading, errors, self._exited)
                 finally:
                     await self._stop(process)
+                    reading.cancel()
                     errors.cancel()
         finally:
             _signal_group(process, _KILL)
+            child.close()
         raise Unavailable(self._describe_end(process))
 
     async def send(self, message: Message) -> None:
@@ -84,21 +104,24 @@ class StdioTransport:
             return None
         return self._process.stdin
 
-    async def _start(self) -> asyncio.subprocess.Process:
+    async def _start(self) -> tuple[asyncio.SubprocessTransport, asyncio.subprocess.Process]:
+        self._exited = exited = asyncio.Event()
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.create_subprocess_exec(
+            child, protocol = await loop.subprocess_exec(
+                lambda: _ChildProtocol(exited, loop),
                 *self._argv,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=self._env,
                 cwd=self._cwd,
-                limit=LONGEST_LINE,
                 start_new_session=True,
             )
         except OSError as error:
             reason = f"cannot start {self._argv[0]}: {error.strerror or error}"
             raise Unavailable(reason) from None
+        return child, asyncio.subprocess.Process(child, protocol, loop)
 
     async def _read(self, process: asyncio.subprocess.Process, receive: Receive) -> None:
         assert process.stdout is not None  # noqa: S101  (it was opened as a pipe)
@@ -138,13 +161,13 @@ class StdioTransport:
         for deadline, number in ((STOP_TIMEOUT / 2, signal.SIGTERM), (STOP_TIMEOUT, None)):
             try:
                 async with asyncio.timeout(deadline):
-                    await process.wait()
+                    await self._exited.wait()
                     return
             except TimeoutError:
                 if number is not None:
                     _signal_group(process, number)
         _signal_group(process, _KILL)
-        await process.wait()
+        await self._exited.wait()
 
     def _describe_end(self, process: asyncio.subprocess.Process) -> str:
         code = process.returncode
@@ -153,6 +176,17 @@ class StdioTransport:
         else:
             how = f"exited with code {code}"
         return f"the server {how}" + (f": {self._last_words}" if self._last_words else "")
+
+
+async def _until_over(
+    reading: asyncio.Task[None], errors: asyncio.Task[None], exited: asyncio.Event
+) -> None:
+    """Until the server has ended, or says no more; what it wrote last is read still."""
+    async with asyncio.TaskGroup() as tasks:
+        exit_ = tasks.create_task(exited.wait())
+        await asyncio.wait((reading, exit_), return_when=asyncio.FIRST_COMPLETED)
+        exit_.cancel()
+    await asyncio.wait((reading, errors), timeout=LAST_OUTPUT)
 
 
 def _signal_group(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
