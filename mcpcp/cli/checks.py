@@ -1,4 +1,4 @@
-"""What `mcpcp doctor` looks at; each check ends within seconds and changes nothing."""
+"""What `mcpcp doctor` looks at; each check ends within seconds."""
 
 from __future__ import annotations
 

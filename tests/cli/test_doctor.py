@@ -6,7 +6,8 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ import pytest
 from tests.cli.project import Project
 
 Port = Callable[[], int]
+
+
+@pytest.fixture(autouse=True)
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A runtime folder that goes with the test; pytest's own are too long for sockets."""
+    with tempfile.TemporaryDirectory(prefix="mr") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield
 
 
 @pytest.fixture
