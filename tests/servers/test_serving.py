@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +173,8 @@ def test_a_strange_host_is_refused_even_on_a_wildcard_bind(path: str) -> None:
         assert status("evil.example") == 421
         assert status(f"tools.example:{script.port}") != 421
         assert status(f"127.0.0.1:{script.port}") != 421
+        script.stop()
+        assert [entry for entry in script.log if entry["level"] == "ERROR"] == []
 
 
 def test_a_strange_origin_is_refused(probe: Script) -> None:
@@ -197,11 +198,11 @@ def test_idle_sse_streams_do_not_hold_up_a_stop(number: int) -> None:
     with running(PROBE) as script, httpx2.Client(timeout=DEADLINE) as http:
         streams = [http.send(http.build_request("GET", f"{script.url}/sse"), stream=True)]
         streams += [http.send(http.build_request("GET", f"{script.url}/sse"), stream=True)]
-        began = time.monotonic()
         assert script.stop(number) == 0
-        assert time.monotonic() - began < 1.0
-        for stream in streams:
+        for stream in streams:  # ended as a stream should, not cut off when patience ran out
             assert "event: endpoint" in stream.read().decode()
+    steps = [entry["message"] for entry in script.log if entry["level"] != "DEBUG"]
+    assert steps == ["listening", "stopping"]
 
 
 @pytest.mark.parametrize(("transport", "mode"), CLIENTS)
