@@ -90,9 +90,6 @@ def spawn(launch: Launch) -> subprocess.Popen[bytes]:
     The caller reaps: on POSIX the returned Popen is only good for its `pid`.
     """
     env = {**launch.env, **{name: str(fd) for name, fd in launch.inherit.items()}}
-    more: dict[str, Any] = (
-        {} if sys.platform == "win32" else {"pass_fds": [*launch.inherit.values()]}
-    )
     try:
         process = subprocess.Popen(
             launch.argv,
@@ -101,7 +98,7 @@ def spawn(launch: Launch) -> subprocess.Popen[bytes]:
             stderr=launch.output,
             env=env,
             cwd=launch.cwd,
-            **more,
+            **_lending([*launch.inherit.values()]),
             **group_options(),
         )
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -109,6 +106,15 @@ def spawn(launch: Launch) -> subprocess.Popen[bytes]:
     if sys.platform != "win32":
         process.returncode = 0  # else Popen would wait for the child too, and steal it from us
     return process
+
+
+def _lending(descriptors: list[int]) -> dict[str, Any]:
+    """Arguments for Popen that let the child have these, under the same numbers."""
+    if sys.platform == "win32":  # there they are handles, of sockets
+        for handle in descriptors:
+            os.set_handle_inheritable(handle, True)
+        return {"startupinfo": subprocess.STARTUPINFO(lpAttributeList={"handle_list": descriptors})}
+    return {"pass_fds": descriptors}
 
 
 def _why_not_started(launch: Launch, error: Exception) -> str:

@@ -55,6 +55,9 @@ def main() -> int:
     except McpcpError as error:
         sys.stderr.write(f"mcpcp: {error}\n")
         return error.exit_code
+    except OSError as error:
+        sys.stderr.write(f"mcpcp: the supervisor can't work: {error}\n")
+        return 1
     finally:
         kill_rest(place.runtime_dir)
 

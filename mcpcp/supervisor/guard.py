@@ -25,7 +25,7 @@ from mcpcp.supervisor.remains import kill_rest
 
 FORWARDED: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 POLL: Final = 0.05
-KILL_PATIENCE: Final = 5.0
+KILL_PATIENCE: Final = 3.0
 """Seconds that a supervisor which was told twice may take before it is killed itself."""
 
 

@@ -36,6 +36,8 @@ class ProcessSpec:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     health: HealthCheck = field(default_factory=HealthCheck)
     limits: Limits = field(default_factory=Limits)
+    reads: tuple[object, ...] = ()
+    """What else of the config the process reads only when it starts."""
 
     def starts_like(self, other: ProcessSpec) -> bool:
         """Whether a running process need not be restarted for the other's sake."""
@@ -43,7 +45,7 @@ class ProcessSpec:
 
 
 def _started(spec: ProcessSpec) -> tuple[object, ...]:
-    return (spec.argv, dict(spec.env), spec.cwd, spec.host, spec.port)
+    return (spec.argv, dict(spec.env), spec.cwd, spec.host, spec.port, spec.reads)
 
 
 def plan(config: Config, only: Iterable[str] | None = None) -> dict[str, ProcessSpec]:
@@ -98,6 +100,7 @@ def _gateway(config: Config) -> ProcessSpec:
         port=gateway.port,
         host=gateway.host,
         restart=RestartPolicy(stop_timeout=gateway.drain + STOP_MARGIN),
+        reads=(gateway, config.keys_dir, config.data_dir),
     )
 
 

@@ -240,19 +240,16 @@ class Supervisor:
 
     async def _stop_in_order(self) -> None:
         """The gateway first, which lets calls in flight end; then what nothing depends on now."""
-        order = stop_order(process.spec for process in self._processes.values())
-        waiting = dict(self._processes)
+        processes = dict(self._processes)  # a reload that is still at work may remove some
+        order = stop_order(process.spec for process in processes.values())
+        waiting = dict(processes)
         while waiting:
-            for name in [n for n in waiting if self._may_stop(n, order[n])]:
-                waiting.pop(name).stop()
+            for name, process in list(waiting.items()):
+                before = [processes[n] for n in order[name]]
+                if self._at_once or _may_stop(process, before):
+                    waiting.pop(name).stop()
             if waiting:
                 await self.changes.after(self.changes.version)
-
-    def _may_stop(self, name: str, before: frozenset[str]) -> bool:
-        """Whether nobody needs the process any more, or it serves nobody anyhow."""
-        serves = self._processes[name].status.state is ProcessState.RUNNING
-        needed = any(not self._processes[n].finished for n in before)
-        return self._at_once or not (serves and needed)
 
     def _make_zygote(self) -> Zygote:
         return Zygote(
@@ -352,6 +349,7 @@ class Supervisor:
         await self.changes.until(lambda: all(self._processes[n].finished for n in gone))
         for name in gone:
             del self._processes[name]
+            self._logs.pop(name).close()
         for name, spec in planned.items():
             if name in self._processes:
                 self._processes[name].adapt(spec)
@@ -406,6 +404,12 @@ def _lend_secret(secret: str) -> Iterator[Mapping[str, int]]:
         yield {CREDENTIAL_VARIABLE: read_end} if sys.platform != "win32" else {}
     finally:
         os.close(read_end)
+
+
+def _may_stop(process: ManagedProcess, before: list[ManagedProcess]) -> bool:
+    """Whether nobody needs the process any more, or it serves nobody anyhow."""
+    serves = process.status.state is ProcessState.RUNNING
+    return not serves or all(other.finished for other in before)
 
 
 def _has_tried(process: ManagedProcess, before: int) -> bool:
