@@ -56,6 +56,7 @@ class Fleet:
         self.settings: dict[str, Any] = {"keys_dir": str(keys), "data_dir": str(folder / "data")}
         self.launched: list[subprocess.Popen[bytes]] = []
         self._ports = ports
+        self._tokens: dict[str, str] = {}
         # Short: a unix socket's path has 108 bytes at most.
         self._runtime = tempfile.mkdtemp(prefix="mcpcp-", dir="/tmp")
         self.gateway["port"] = self.port()
@@ -204,8 +205,11 @@ class Fleet:
         return (row.pid or 0) if row and row.state == "RUNNING" else 0
 
     def token(self, agent: str = "tester") -> str:
-        """What `agent` shows to the gateway."""
-        return tokens.TokenSource(load(self.config, self.environ), agent).token()
+        """What `agent` shows to the gateway: the same all the time, as an agent's own would be."""
+        if agent not in self._tokens:
+            source = tokens.TokenSource(load(self.config, self.environ), agent)
+            self._tokens[agent] = source.token()
+        return self._tokens[agent]
 
     def call(self, tool: str, /, _timeout: float = PATIENCE, **arguments: Any) -> Any:
         """The structured answer of a tool, or its text; raises CallFailed with the reason."""

@@ -16,9 +16,11 @@ from mcpcp.config import find_config, load, runtime_dir
 from mcpcp.control import ControlClient
 from mcpcp.errors import FleetError, Unavailable
 from mcpcp.fleet import FleetState, ProcessState, ProcessStatus, Snapshot
+from mcpcp.supervisor import lock
 from mcpcp.supervisor.options import Ui
 from mcpcp.supervisor.starting import unknown
 
+READY_PATIENCE = 30.0
 NOT_RUNNING = 3
 """The exit code of `status` without a fleet, as systemctl's."""
 
@@ -65,9 +67,19 @@ def _start_in_background(config: str | None, only: str | None) -> None:
         )
     path = find_config(config)
     with ControlClient.connect(ensure_fleet(path)) as client:
-        status = Snapshot.from_wire(client.ask("status"))
+        status = _await_ready(client)
     click.echo(f"the servers of {path} run in the background (pid {status.guard or status.pid})")
     click.echo("see them: mcpcp status   stop them: mcpcp down", err=True)
+
+
+def _await_ready(client: ControlClient) -> Snapshot:
+    """Until every server that can start has, so that a script's next line finds them."""
+    deadline = time.monotonic() + READY_PATIENCE
+    while True:
+        snapshot = Snapshot.from_wire(client.ask("status"))
+        if snapshot.ready or time.monotonic() > deadline:
+            return snapshot
+        time.sleep(0.05)
 
 
 @click.command()
@@ -79,12 +91,14 @@ def down(config: str | None) -> None:
     mcpcp down
     """
     path = find_config(config)
+    place = runtime_dir(path)
     try:
-        with ControlClient.connect(runtime_dir(path)) as client:
+        with ControlClient.connect(place) as client:
             client.ask("stop", timeout=STOP_PATIENCE)
     except Unavailable:
         click.echo(f"nothing runs for {path}")
         return
+    lock.wait_released(place, STOP_PATIENCE)
     click.echo(f"stopped the servers of {path}")
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import IO
 
 from mcpcp.config.places import runtime_dir
-from mcpcp.control import CONTROL_SOCKET, GATEWAY_SOCKET, connect_private
+from mcpcp.control import CONTROL_SOCKET, GATEWAY_SOCKET, ControlClient, connect_private
 from mcpcp.errors import DeadlineExceeded, FleetError, McpcpError, Unavailable
 from mcpcp.files import locked
+from mcpcp.fleet import ProcessState
+from mcpcp.supervisor import lock
 
 PATIENCE = 40.0
 """Seconds until a fleet must answer: a cold machine imports for some seconds."""
@@ -74,16 +76,28 @@ def _start_and_wait(config: Path, runtime: Path, deadline: float) -> None:
     while not answers(runtime):
         if started is None or not _alive(started.pid):
             # A fleet that is starting or stopping holds its lock: it will answer, or make room.
-            if not is_locked(runtime / "lock"):
+            if not lock.is_held(runtime):
                 if started:
                     raise FleetError(f"the servers of {config} did not start{_tail(started)}")
                 started = _start(config)
             elif started:
                 started = None
+        _raise_if_hopeless(runtime)
         if time.monotonic() > deadline:
             raise DeadlineExceeded(f"the servers of {config} are not up yet{_tail(started)}")
         time.sleep(pause)
         pause = min(pause * 1.5, 0.2)
+
+
+def _raise_if_hopeless(runtime: Path) -> None:
+    """A gateway that can't start, as where its port is taken, says more than a timeout would."""
+    try:
+        with ControlClient.connect(runtime) as client:
+            gateway = client.ask("status")["gateway"]
+    except McpcpError:
+        return
+    if gateway.get("state") == ProcessState.FATAL:
+        raise FleetError(f"the gateway can't start: {gateway.get('error')}")
 
 
 def _start(config: Path) -> Started:
@@ -119,15 +133,6 @@ def _hear(starter: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
     problem = b"" if output else starter.stderr.read()
     starter.returncode = 0  # there it is the fleet itself, and nobody's to wait for
     return output, problem
-
-
-def is_locked(path: Path) -> bool:
-    """Whether some process holds that lock file."""
-    try:
-        with locked(path, patience=0):
-            return False
-    except TimeoutError:
-        return True
 
 
 def _alive(pid: int) -> bool:
