@@ -369,7 +369,9 @@ class Supervisor:
                 return
 
     def _is_idle(self) -> bool:
-        return self._report.connections == 0 and self._commands.adopters == 0
+        """Nobody is connected, although one could be: a fleet that only starts is not idle."""
+        serves = self._state_of(GATEWAY) is ProcessState.RUNNING
+        return serves and self._report.connections == 0 and self._commands.adopters == 0
 
     # Orphans
 

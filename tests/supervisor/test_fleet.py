@@ -245,9 +245,12 @@ def ended(fleet: Fleet) -> bool:
 
 def test_a_background_fleet_ends_when_nobody_has_been_connected_for_a_while(fleet: Fleet) -> None:
     fleet.add("s", PLAIN)
-    fleet.gateway["idle_exit"] = "2s"
-    in_background(fleet)
+    fleet.gateway["idle_exit"] = "1s"
+    fleet.write()
+    fleet.mcpcp("up", "--background")  # which may find it gone already
     fleet.until(lambda: ended(fleet), "it has ended")
+    log = fleet.folder / "data" / "logs" / "supervisor.log"
+    assert "nobody has been connected for" in log.read_text()
 
 
 def test_a_fleet_ends_with_whoever_has_taken_it_over(fleet: Fleet) -> None:
