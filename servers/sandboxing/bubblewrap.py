@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,7 +156,8 @@ class Bubblewrap:
 
         async with self._group(limits) as group, started(command, seccomp.bpf()) as child:
             if group is not None:
-                group.add(child.init)
+                with suppress(ProcessLookupError):  # it gave up; what it says is read below
+                    group.add(child.init)
             began = time.monotonic()
             child.release()
             timed_out = await child.converse(exchange, limits.timeout)

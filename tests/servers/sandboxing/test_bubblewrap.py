@@ -1,0 +1,179 @@
+"""Honest programs in a bubblewrap sandbox, and the ends that a call can come to."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import psutil
+import pytest
+
+from servers.sandboxing.bubblewrap import Bubblewrap, Interpreter
+from servers.sandboxing.outcome import MIB, Limits, SandboxBroken
+from servers.sandboxing.selftest import weaknesses
+
+pytestmark = [pytest.mark.anyio, pytest.mark.bwrap]
+
+LIMITS = Limits(timeout=20.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "result"),
+    [
+        ("print('hi')", "hi\n", None),
+        ("x = 20\nx * 2 + 2", "", "42"),
+        ("", "", None),
+        ("None", "", None),
+        ("'Grüße 世界 🎉'", "", "'Grüße 世界 🎉'"),
+        ("open('a.txt', 'w').write('hello')\nprint(open('a.txt').read())", "hello\n", None),
+        (
+            "import threading\nt = threading.Thread(target=print, args=('t',))\nt.start()",
+            "t\n",
+            None,
+        ),
+        ("import subprocess\nsubprocess.run(['echo', 'sub'])\nNone", "sub\n", None),
+        ("len(bytearray(50 << 20)) >> 20", "", "50"),
+        ("import socket\na, b = socket.socketpair()\na.send(b'x')\nb.recv(1)", "", "b'x'"),
+        ("import asyncio\nasyncio.run(asyncio.sleep(0, 'slept'))", "", "'slept'"),
+        ("import multiprocessing\nmultiprocessing.Value('i', 7).value", "", "7"),
+        ("import zoneinfo, sqlite3\nstr(zoneinfo.ZoneInfo('Asia/Tokyo'))", "", "'Asia/Tokyo'"),
+        ("import dataclasses\n@dataclasses.dataclass\nclass P:\n x: int\nP(1)", "", "P(x=1)"),
+        ("__name__", "", "'__main__'"),
+        ("open('m.py', 'w').write('v = 5')\nimport m\nm.v", "", "5"),
+        ("import tempfile\ntempfile.mkdtemp()[:5]", "", "'/tmp/'"),
+        ("import atexit\natexit.register(print, 'bye')\nNone", "bye\n", None),
+    ],
+)
+async def test_an_honest_program_works(
+    code: str, stdout: str, result: str | None, bwrap: Bubblewrap
+) -> None:
+    outcome = await bwrap.run(code, LIMITS)
+    assert (outcome.status, outcome.exit_code, outcome.stderr) == ("ok", 0, "")
+    assert (outcome.stdout, outcome.result) == (stdout, result)
+
+
+async def test_an_error_shows_the_line_and_not_our_frames(bwrap: Bubblewrap) -> None:
+    outcome = await bwrap.run("def f():\n    return 1 / 0\nprint('before')\nf()", LIMITS)
+    assert (outcome.status, outcome.exit_code, outcome.stdout) == ("error", 1, "before\n")
+    assert "return 1 / 0" in outcome.stderr and 'File "<code>", line 4' in outcome.stderr
+    assert "inside" not in outcome.stderr and "_run" not in outcome.stderr
+
+
+async def test_code_that_does_not_compile_is_an_error(bwrap: Bubblewrap) -> None:
+    outcome = await bwrap.run("a = (\nb", LIMITS)
+    assert outcome.status == "error" and "SyntaxError" in outcome.stderr
+
+
+@pytest.mark.parametrize(("code", "status"), [(0, "ok"), (3, "error"), ("'words'", "error")])
+async def test_an_exit_code_is_told(code: object, status: str, bwrap: Bubblewrap) -> None:
+    outcome = await bwrap.run(f"import sys\nsys.exit({code})", LIMITS)
+    assert outcome.status == status
+    assert outcome.exit_code == (code if isinstance(code, int) else 1)
+
+
+async def test_long_output_is_cut_and_says_so(bwrap: Bubblewrap) -> None:
+    limits = replace(LIMITS, output=1000, result=100)
+    outcome = await bwrap.run("print('x' * 5000)\n'y' * 5000", limits)
+    assert (outcome.status, outcome.truncated) == ("ok", True)
+    assert (len(outcome.stdout), len(outcome.result or "")) == (1000, 100)
+
+
+async def test_code_longer_than_a_pipe_and_a_command_line_runs(bwrap: Bubblewrap) -> None:
+    outcome = await bwrap.run(f"x = '{'a' * 900_000}'\nlen(x)", LIMITS)
+    assert outcome.result == "900000"
+
+
+async def test_the_code_is_on_no_command_line(bwrap: Bubblewrap) -> None:
+    secret = f"secret{os.getpid()}"
+    outcome = await bwrap.run(
+        f"'{secret}'\nimport glob\n"
+        "[p for p in glob.glob('/proc/[0-9]*/cmdline') if b'sec' b'ret' in open(p, 'rb').read()]",
+        LIMITS,
+    )
+    assert outcome.result == "[]"
+
+
+async def test_cancelling_ends_the_sandbox_at_once(bwrap: Bubblewrap) -> None:
+    before = set(psutil.Process().children(recursive=True))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bwrap.run, "import time\ntime.sleep(600)", LIMITS)
+        with anyio.fail_after(10):
+            while not _sandboxed(before):  # noqa: ASYNC110 - a process does not tell us
+                await anyio.sleep(0.01)
+        began = time.monotonic()
+        tasks.cancel_scope.cancel()
+    assert time.monotonic() - began < 5
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def _sandboxed(before: set[psutil.Process]) -> bool:
+    return len(set(psutil.Process().children(recursive=True)) - before) >= 3
+
+
+async def test_many_sandboxes_at_once_stay_apart(bwrap: Bubblewrap) -> None:
+    results: list[str | None] = []
+
+    async def one(n: int) -> None:
+        code = f"open('/tmp/n', 'x').write('{n}')\nopen('/tmp/n').read()"
+        results.append((await bwrap.run(code, LIMITS)).result)
+
+    async with anyio.create_task_group() as tasks:
+        for n in range(6):
+            tasks.start_soon(one, n)
+    assert sorted(map(str, results)) == [f"'{n}'" for n in range(6)]
+
+
+async def test_no_control_group_stays_behind(bwrap: Bubblewrap) -> None:
+    if bwrap.groups is None:
+        pytest.skip("no control groups here")
+    await bwrap.run("1", LIMITS)
+    for parent in bwrap.groups.parents.values():
+        assert not list(parent.glob(f"mcpcp-sandbox-{os.getpid()}-*"))
+
+
+async def test_a_sandbox_that_can_not_start_says_why(bwrap: Bubblewrap, tmp_path: Path) -> None:
+    mounts = ((f"{tmp_path}/nothing", "/opt/python"),)
+    broken = replace(bwrap, interpreter=Interpreter("/opt/python/bin/python3", mounts))
+    with pytest.raises(SandboxBroken, match="nothing"):
+        await broken.run("1", LIMITS)
+
+
+async def test_bubblewrap_passes_the_self_test(
+    bwrap: Bubblewrap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/agent")
+    found = await weaknesses(bwrap)
+    assert [f for f in found if bwrap.groups or f != "memory is not limited"] == []
+
+
+async def test_without_a_control_group_each_process_is_bounded(bwrap: Bubblewrap) -> None:
+    unbounded = replace(bwrap, groups=None)
+    limits = replace(LIMITS, memory=64 * MIB)
+    outcome = await unbounded.run("bytearray(b'x') * (100 << 20)", limits)
+    assert outcome.status == "memory_limit"
+    assert outcome.isolation["memory"] == "per process only"
+
+
+async def test_the_self_test_sees_a_layer_that_is_missing(
+    bwrap: Bubblewrap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from servers.sandboxing import bubblewrap
+
+    real = bubblewrap.arguments
+
+    def without_filter(*given: object) -> list[str]:
+        words = real(*given)  # type: ignore[arg-type]
+        at = words.index("--seccomp")
+        return [*words[:at], *words[at + 2 :]]
+
+    monkeypatch.setattr(bubblewrap, "arguments", without_filter)
+    assert "system calls are not filtered" in await weaknesses(bwrap)
+
+    def with_the_hosts_network(*given: object) -> list[str]:
+        return ["--share-net" if w == "--new-session" else w for w in real(*given)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bubblewrap, "arguments", with_the_hosts_network)
+    assert "the host's loopback is reachable" in await weaknesses(bwrap)

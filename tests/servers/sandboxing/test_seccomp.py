@@ -1,0 +1,95 @@
+"""The filter's numbers and rules."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from pathlib import Path
+
+import pytest
+
+from servers.sandboxing import seccomp
+
+HEADERS = {
+    "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+    "aarch64": Path("/usr/include/asm-generic/unistd.h"),
+}
+ALLOW, KILL = 0x7FFF0000, 0x80000000
+EPERM, ENOSYS, EAFNOSUPPORT = 0x50001, 0x50026, 0x50061
+
+
+def judge(machine: str, number: int, *arguments: int, arch: int | None = None) -> int:
+    """What the filter answers: a small interpreter of the few operations that it uses."""
+    data = struct.pack(
+        "=IIQ6Q",
+        number,
+        arch or seccomp.MACHINES[machine].audit_arch,
+        0,
+        *arguments,
+        *[0] * (6 - len(arguments)),
+    )
+    program = list(struct.iter_unpack("=HBBI", seccomp.bpf(machine)))
+    at = word = 0
+    while True:
+        code, if_true, if_false, value = program[at]
+        at += 1
+        if code == 0x06:
+            return int(value)
+        if code == 0x20:
+            word = struct.unpack_from("=I", data, value)[0]
+            continue
+        holds = {0x15: word == value, 0x25: word > value, 0x45: bool(word & value)}[code]
+        at += if_true if holds else if_false
+
+
+@pytest.mark.parametrize("machine", HEADERS)
+def test_the_numbers_are_the_kernels(machine: str) -> None:
+    if not HEADERS[machine].exists():
+        pytest.skip("no kernel headers here")
+    text = HEADERS[machine].read_text()
+    names = dict(re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)", text, re.MULTILINE))
+    for name, number in seccomp.denied_numbers(seccomp.MACHINES[machine]).items():
+        assert names[name] == str(number), name
+
+
+@pytest.mark.parametrize("machine", seccomp.MACHINES)
+def test_denied_calls_are_denied_and_others_allowed(machine: str) -> None:
+    column = seccomp.MACHINES[machine].column
+    denied = seccomp.denied_numbers(seccomp.MACHINES[machine])
+    for number in denied.values():
+        assert judge(machine, number) == EPERM
+    special = {seccomp.CLONE3[column], seccomp.SOCKET[column], *denied.values()}
+    for number in set(range(seccomp.NEWEST_KNOWN + 1)) - special:
+        assert judge(machine, number) == ALLOW
+    assert judge(machine, seccomp.NEWEST_KNOWN + 1) == ENOSYS
+    assert judge(machine, seccomp.CLONE3[column] or 0) == ENOSYS
+
+
+@pytest.mark.parametrize("machine", seccomp.MACHINES)
+def test_arguments_are_judged_where_they_matter(machine: str) -> None:
+    column = seccomp.MACHINES[machine].column
+    clone, socket, ioctl = (n[column] or 0 for n in (seccomp.CLONE, seccomp.SOCKET, seccomp.IOCTL))
+    assert judge(machine, clone, 0x003D0F00) == ALLOW, "a thread"
+    for flag in seccomp.NAMESPACE_FLAGS:
+        assert judge(machine, clone, flag | 17) == EPERM
+    families = {f: judge(machine, socket, f) for f in range(64)}
+    assert {f for f, action in families.items() if action == ALLOW} == {1, 2, 10}
+    assert set(families.values()) == {ALLOW, EAFNOSUPPORT}
+    assert judge(machine, socket, 40 + (1 << 32)) == EAFNOSUPPORT
+    assert judge(machine, ioctl, 0, 0x5412) == EPERM
+    assert judge(machine, ioctl, 0, 0x5401) == ALLOW
+
+
+def test_other_architectures_are_killed() -> None:
+    assert judge("x86_64", 1, arch=0x40000003) == KILL, "i386"
+    assert judge("x86_64", seccomp.X32_BIT | 1) == KILL
+    assert judge("aarch64", 1, arch=0x40000028) == KILL, "arm"
+
+
+def test_the_docker_profile_denies_the_same() -> None:
+    profile = json.loads(seccomp.docker_profile())
+    named = {name for rule in profile["syscalls"] for name in rule["names"]}
+    assert {name for group in seccomp.DENIED.values() for name in group} <= named
+    families = [r["args"][0]["value"] for r in profile["syscalls"] if r["names"] == ["socket"]]
+    assert 40 in families and not {1, 2, 10} & set(families)

@@ -1,0 +1,61 @@
+"""The script python_code.py, started as it is and called by the SDK's client."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.harness import ROOT, connected, running
+
+pytestmark = pytest.mark.anyio
+
+SCRIPT = ROOT / "servers" / "python_code.py"
+
+
+async def call(url: str, code: str) -> dict[str, Any]:
+    async with connected(url, "http", "auto") as client:
+        result = await client.call_tool("run_python_code", {"code": code})
+        assert isinstance(result.structured_content, dict), result
+        return result.structured_content
+
+
+async def test_it_offers_echo_and_run_python_code() -> None:
+    with running(SCRIPT) as script:
+        async with connected(script.url, "sse", "legacy") as client:
+            tools = (await client.list_tools()).tools
+    assert sorted(tool.name for tool in tools) == ["echo", "run_python_code"]
+
+
+@pytest.mark.bwrap
+async def test_it_runs_code_in_a_sandbox_of_its_own(bwrap: object) -> None:
+    with running(SCRIPT, env={"HOST_SECRET": "canary", "SANDBOX_BACKEND": "bubblewrap"}) as script:
+        ran = await call(
+            script.url, "import os\nprint('hi')\n'canary' in str(os.environ), os.getuid() > 0"
+        )
+        assert (ran["status"], ran["stdout"], ran["result"]) == ("ok", "hi\n", "(False, True)")
+        assert ran["backend"] == "bubblewrap" and ran["isolation"]["network"] == "none"
+        failed = await call(script.url, "import sys\nsys.exit(3)")
+        assert (failed["status"], failed["exit_code"]) == ("error", 3)
+        assert script.get("/health").json()["status"] == "ok"
+
+
+async def test_without_a_sandbox_it_refuses_and_is_degraded(tmp_path: Path) -> None:
+    env = {"SANDBOX_BACKEND": "docker", "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    with running(SCRIPT, env=env) as script:
+        ran = await call(script.url, "open('/tmp/was-here', 'w')")
+        assert (ran["status"], ran["exit_code"]) == ("refused", None)
+        assert "apt install bubblewrap" in ran["stderr"]
+        health = script.get("/health").json()
+        assert health["status"] == "degraded" and "no sandbox" in health["detail"]
+        assert script.get("/ready").status_code == 200
+
+
+@pytest.mark.bwrap
+async def test_the_self_test_does_not_hold_up_health(bwrap: object) -> None:
+    with running(SCRIPT) as script:
+        began = time.monotonic()
+        assert script.get("/health").status_code == 200
+        assert time.monotonic() - began < 2
