@@ -1,0 +1,206 @@
+"""An MCP server over stdio without the SDK: quick to start, and it says what no SDK would say.
+
+Flags: `--modern` knows no initialize; `--hold FILE` shakes hands only once FILE exists; `--name N`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Message = dict[str, Any]
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--modern", action="store_true")
+parser.add_argument("--hold", type=Path)
+parser.add_argument("--name", default="raw")
+parser.add_argument("--tool", action="append", default=[], help="one more tool, an echo")
+options = parser.parse_args()
+
+waiting: dict[Any, Path] = {}
+lock = threading.Lock()
+
+
+def say(message: Message) -> None:
+    data = json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n"
+    with lock:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def text(value: str, **more: Any) -> Message:
+    return {"content": [{"type": "text", "text": value}], **more}
+
+
+def note(path: str, line: str) -> int:
+    """Append a line; how many there are now."""
+    with Path(path).open("a+") as file:
+        file.write(line + "\n")
+        file.flush()
+        file.seek(0)
+        return len(file.readlines())
+
+
+def echo(params: Message) -> Message:
+    return text(str(params["arguments"].get("message")))
+
+
+def seen(params: Message) -> Message:
+    """The params as they came, and members that nobody knows."""
+    return text("seen", structuredContent=params, xUnknown={"kept": [1, None]})
+
+
+def env(params: Message) -> Message:
+    return text("env", structuredContent=dict(os.environ))
+
+
+def pid(params: Message) -> Message:
+    return text(str(os.getpid()))
+
+
+def fail(params: Message) -> Message:
+    return text("it went wrong", isError=True, xUnknown=1)
+
+
+def refuse(params: Message) -> Message:
+    raise LookupError
+
+
+def mark(params: Message) -> Message:
+    """Leave a line in a file and die; where the file had lines, answer instead."""
+    if note(params["arguments"]["file"], "called") == 1:
+        os._exit(9)
+    return text("done")
+
+
+def progress(params: Message) -> Message:
+    token = params["_meta"]["progressToken"]
+    arguments = params["arguments"]
+    filler = "x" * arguments.get("size", 0)
+    for step in range(arguments["steps"]):
+        told = {"progressToken": token, "progress": step, "message": f"step {step}{filler}"}
+        say({"method": "notifications/progress", "params": told})
+    return text("all steps")
+
+
+def grow(params: Message) -> Message:
+    """One more tool, named as told, and the notification of it."""
+    name = params["arguments"]["name"]
+    if name in tools:
+        del tools[name]
+    else:
+        tools[name] = (echo, {})
+    say({"method": "notifications/tools/list_changed"})
+    return text(f"{len(tools)} tools")
+
+
+def big(params: Message) -> Message:
+    return text("x" * params["arguments"]["size"])
+
+
+def release(params: Message) -> Message:
+    for request_id in list(waiting):
+        del waiting[request_id]
+        say({"id": request_id, "result": text("released")})
+    return text("done")
+
+
+Tool = tuple[Callable[[Message], Message], Message]
+tools: dict[str, Tool] = {
+    "echo": (echo, {"readOnlyHint": True}),
+    "seen": (seen, {}),
+    "env": (env, {}),
+    "pid": (pid, {}),
+    "fail": (fail, {}),
+    "refuse": (refuse, {}),
+    "mark": (mark, {"destructiveHint": True}),
+    "mark_idempotent": (mark, {"idempotentHint": True}),
+    "mark_reading": (mark, {"readOnlyHint": True}),
+    "progress": (progress, {}),
+    "grow": (grow, {}),
+    "big": (big, {}),
+    "wait": (echo, {}),
+    "release": (release, {}),
+    **{name: (echo, {}) for name in options.tool},
+}
+
+
+def list_tools() -> Message:
+    """On two pages, as large servers do."""
+    found = [
+        {
+            "name": name,
+            "description": f"{name} of {options.name}",
+            "inputSchema": {"type": "object"},
+            "annotations": hints,
+            "xUnknown": {"a": 1},
+        }
+        for name, (_, hints) in tools.items()
+    ]
+    return {"tools": found}
+
+
+def handle(message: Message) -> Message | None:
+    """The result of a request; LookupError where there is none; None to answer later."""
+    method, params = message["method"], message.get("params") or {}
+    if method == "initialize" and not options.modern:
+        while options.hold and not options.hold.exists():
+            time.sleep(0.01)
+        return {
+            "protocolVersion": params["protocolVersion"],
+            "capabilities": {"tools": {"listChanged": True}},
+            "serverInfo": {"name": options.name, "version": "1"},
+            "instructions": f"How to use {options.name}.",
+        }
+    if method == "server/discover" and options.modern:
+        return {"supportedVersions": ["2026-07-28"], "capabilities": {}, "resultType": "complete"}
+    if method == "tools/list":
+        whole = list_tools()["tools"]
+        half = len(whole) // 2
+        if params.get("cursor") == "second":
+            return {"tools": whole[half:]}
+        return {"tools": whole[:half], "nextCursor": "second"}
+    if method == "tools/call":
+        return call(message["id"], params)
+    raise LookupError
+
+
+def call(request_id: Any, params: Message) -> Message | None:
+    if params["name"] == "wait":
+        path = Path(params["arguments"]["file"])
+        waiting[request_id] = path
+        note(str(path), "begun")
+        return None
+    return tools[params["name"]][0](params)
+
+
+def cancelled(params: Message) -> None:
+    path = waiting.pop(params["requestId"], None)
+    if path is not None:
+        note(str(path), "cancelled")
+
+
+def receive(message: Message) -> None:
+    if message.get("method") == "notifications/cancelled":
+        cancelled(message["params"])
+    if "id" not in message or "method" not in message:
+        return
+    try:
+        result = handle(message)
+    except LookupError:
+        error = {"code": -32601, "message": "Method not found", "data": ["d"], "xUnknown": True}
+        say({"id": message["id"], "error": error})
+        return
+    if result is not None:
+        say({"id": message["id"], "result": result})
+
+
+for raw in sys.stdin.buffer:
+    receive(json.loads(raw))
