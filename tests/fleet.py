@@ -271,7 +271,17 @@ class CallFailed(Exception):
 
 
 def post(url: str, token: str, tool: str, arguments: dict[str, Any], timeout: float) -> Any:
-    """Call a tool by one modern request: no session, no SDK, so that it is quick."""
+    """Call a tool; its structured answer, or its text."""
+    result = rpc(url, token, "tools/call", {"name": tool, "arguments": arguments}, timeout)
+    said = "".join(part.get("text", "") for part in result.get("content", ()))
+    if result.get("isError"):
+        raise CallFailed(said)
+    structured = result.get("structuredContent")
+    return structured.get("result", structured) if structured else said
+
+
+def rpc(url: str, token: str, method: str, params: dict[str, Any], timeout: float) -> Any:
+    """The result of one modern request: no session, no SDK, so that it is quick."""
     version = "2026-07-28"
     prefix = "io.modelcontextprotocol/"
     meta = {
@@ -279,19 +289,14 @@ def post(url: str, token: str, tool: str, arguments: dict[str, Any], timeout: fl
         f"{prefix}clientInfo": {"name": "tests", "version": "1"},
         f"{prefix}clientCapabilities": {},
     }
-    body = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "tools/call",
-        "params": {"name": tool, "arguments": arguments, "_meta": meta},
-    }
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
     headers = {
         "Authorization": f"Bearer {token}",
         "Content-Type": "application/json",
         "Accept": "application/json, text/event-stream",
         "MCP-Protocol-Version": version,
-        "Mcp-Method": "tools/call",
-        "Mcp-Name": tool,
+        "Mcp-Method": method,
+        **({"Mcp-Name": params["name"]} if "name" in params else {}),
     }
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310
     try:
@@ -302,20 +307,11 @@ def post(url: str, token: str, tool: str, arguments: dict[str, Any], timeout: fl
             raise CallFailed(f"{error.code}: {error.read().decode()}") from None
     except OSError as error:
         raise CallFailed(str(error)) from None
-    return _result(text)
-
-
-def _result(text: str) -> Any:
     lines = [line[5:] for line in text.splitlines() if line.startswith("data:")]
     answer = json.loads(lines[-1] if lines else text)
     if "error" in answer:
         raise CallFailed(answer["error"]["message"])
-    result = answer["result"]
-    said = "".join(part.get("text", "") for part in result.get("content", ()))
-    if result.get("isError"):
-        raise CallFailed(said)
-    structured = result.get("structuredContent")
-    return structured.get("result", structured) if structured else said
+    return answer["result"]
 
 
 def describe(process: psutil.Process) -> str:
