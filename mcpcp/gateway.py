@@ -94,6 +94,11 @@ class Gateway:
         """What `agent` may see of the catalog as it is now."""
         return self.registry.catalog.view(agent.allow)
 
+    def render_metrics(self) -> bytes:
+        """The text that Prometheus scrapes, with the servers as they are now."""
+        self.metrics.show_servers(self.registry.connected())
+        return self.metrics.render()
+
     async def handle(self, caller: Caller, message: Message, notify: Notify) -> Any:
         """The result of one request; notifications on the way to it go to `notify`.
 
@@ -107,6 +112,8 @@ class Gateway:
             params = {}
         elif not isinstance(params, dict):
             raise RpcError(INVALID_PARAMS, "params must be an object")
+        if not isinstance(params.get("_meta", {}), dict):
+            raise RpcError(INVALID_PARAMS, "params._meta must be an object")
         return await method(caller, params, notify)
 
     # The way of a call.
@@ -164,7 +171,7 @@ class Gateway:
         self, caller: Caller, entry: Entry, params: Message, *, trusted: bool
     ) -> Message:
         """The params as the server gets them: its own name for the tool, and who calls."""
-        meta = {k: v for k, v in (params.get("_meta") or {}).items() if k not in _ENVELOPE}
+        meta = {k: v for k, v in params.get("_meta", {}).items() if k not in _ENVELOPE}
         meta.pop(META_AGENT, None)
         if trusted:  # a server that we started; nobody else learns our agents' names
             meta[META_AGENT] = caller.agent.name

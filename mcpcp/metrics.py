@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -41,7 +42,7 @@ class Metrics:
         self.sessions = Gauge(
             "mcpcp_sessions", "Client sessions that are open.", registry=self.registry
         )
-        self.backend_up = Gauge(
+        self._backend_up = Gauge(
             "mcpcp_backend_up",
             "Whether a tool server is connected.",
             ("server",),
@@ -65,6 +66,12 @@ class Metrics:
         """Count one refusal; `reason` is a word of ours."""
         self._denied.labels(reason).inc()
         self.denied += 1
+
+    def show_servers(self, connected: Mapping[str, bool]) -> None:
+        """Take over which servers are connected; one that the config has lost is forgotten."""
+        self._backend_up.clear()
+        for server, is_connected in connected.items():
+            self._backend_up.labels(server).set(is_connected)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""

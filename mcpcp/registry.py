@@ -61,6 +61,10 @@ class Registry:
         """The servers that `ready` waits for."""
         return [name for name, backend in self._backends.items() if not backend.tried]
 
+    def connected(self) -> dict[str, bool]:
+        """Each server, and whether it is connected."""
+        return {name: backend.connected for name, backend in self._backends.items()}
+
     def statuses(self) -> tuple[ProcessStatus, ...]:
         """Where the servers stand that the supervisor does not know: stdio and remote ones."""
         own = (b for b in self._backends.values() if b.server.managed_by != "supervisor")

@@ -105,7 +105,7 @@ class HttpFrontend:
             await reply.json(503, encode({"status": "starting", "waiting_for": waiting}))
 
     async def _metrics(self, reply: Reply) -> None:
-        await reply.send(200, self.gateway.metrics.render(), _METRICS_TYPE)
+        await reply.send(200, self.gateway.render_metrics(), _METRICS_TYPE)
 
 
 def _refusal(message: str) -> bytes:

@@ -11,6 +11,9 @@ from mcpcp.errors import McpcpError
 from mcpcp.jsonrpc import INVALID_REQUEST, Message, RpcError, encode
 
 LARGEST_BODY: Final = 4 * 1024 * 1024
+MOST_DISCARDED: Final = 32 * 1024 * 1024
+"""A body up to this size is read, though not kept, before it is refused: a client that is cut off
+while it still sends often never sees the answer."""
 BODY_TIMEOUT: Final = 30.0
 PING_EVERY: Final = 15.0
 _SLOW_READER: Final = 1024
@@ -81,7 +84,7 @@ class Request:
     async def body(self) -> bytes:
         """The whole body; TooLarge past LARGEST_BODY, RpcError when it stalls or breaks off."""
         length = self.header(b"content-length")
-        if length is not None and length.isdigit() and int(length) > LARGEST_BODY:
+        if length is not None and length.isdigit() and int(length) > MOST_DISCARDED:
             raise TooLarge(f"the body is larger than {LARGEST_BODY} bytes")
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
@@ -100,12 +103,14 @@ class Request:
         if not part.get("more_body"):
             return body
         parts, size = [body], len(body)
-        while part.get("more_body"):
+        while part.get("more_body") and size <= MOST_DISCARDED:
             part = await self._receive()
             parts.append(self._complete(part))
             size += len(parts[-1])
             if size > LARGEST_BODY:
-                raise TooLarge(f"the body is larger than {LARGEST_BODY} bytes")
+                parts.clear()
+        if size > LARGEST_BODY:
+            raise TooLarge(f"the body is larger than {LARGEST_BODY} bytes")
         return b"".join(parts)
 
     def _complete(self, part: MutableMapping[str, Any]) -> bytes:
