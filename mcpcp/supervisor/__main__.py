@@ -14,6 +14,7 @@ from mcpcp.config import load
 from mcpcp.errors import McpcpError
 from mcpcp.processes import become_subreaper, open_pidfd
 from mcpcp.supervisor import lock
+from mcpcp.supervisor.guard import is_heard
 from mcpcp.supervisor.logs import LogFile
 from mcpcp.supervisor.options import FleetOptions, View
 from mcpcp.supervisor.remains import kill_rest
@@ -87,8 +88,7 @@ class _Signals:
         self._tell = self._early.append
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
-            # One that was ignored before us stays so: nohup wants that.
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            if number is not None and is_heard(number):
                 self._listen(number)
 
     def deliver_to(self, supervisor: Supervisor) -> None:

@@ -123,9 +123,19 @@ class _Guard:
 
 
 def _heard() -> list[int]:
-    """The signals to forward; one that was ignored before us stays so: nohup wants that."""
+    """The signals to forward; see `is_heard`."""
     numbers = (getattr(signal, name, None) for name in FORWARDED)
-    return [n for n in numbers if n is not None and signal.getsignal(n) is not signal.SIG_IGN]
+    return [n for n in numbers if n is not None and is_heard(n)]
+
+
+def is_heard(number: int) -> bool:
+    """Whether a fleet acts on that signal: not on a hangup that nohup had ignored before us.
+
+    SIGINT is heard even so: shells start every background job with it ignored, and who sends it to
+    one all the same means it.
+    """
+    hangup = getattr(signal, "SIGHUP", None)
+    return number != hangup or signal.getsignal(number) is not signal.SIG_IGN
 
 
 def _say(text: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import time
@@ -46,6 +47,8 @@ KILL_TIMEOUT: Final = 5.0
 GROUP_POLL: Final = 0.01
 PORT_GRACE: Final = 0.3
 PORT_POLL: Final = 0.02
+PORT_CHECK: Final = 1.0
+LONGEST_REST: Final = 3600.0
 
 UP: Final = frozenset({ProcessState.RUNNING})
 HOPELESS: Final = frozenset({ProcessState.FATAL, ProcessState.EXITED, ProcessState.STOPPED})
@@ -97,6 +100,7 @@ class ManagedProcess:
         self.starts = 0
         self._finished = False
         self._waits = False
+        self._blocked = False
         self._last_error: str | None = None
         # From the first moment: a gateway that hears of STOPPED would not wait for its tools.
         self.status = ProcessStatus(spec.name, ProcessState.STARTING, port=spec.port)
@@ -220,9 +224,11 @@ class ManagedProcess:
     async def _check_port(self) -> None:
         """Name a stranger on our port; what has just died may hold it for a moment."""
         port = self.spec.port
+        self._blocked = False
         until = time.monotonic() + PORT_GRACE
         while port is not None and not port_is_free(port, self.spec.host):
             if time.monotonic() > until:
+                self._blocked = True
                 owner = await asyncio.to_thread(port_owner, port)
                 raise FleetError(
                     f"port {port} is used by {await asyncio.to_thread(describe, owner)}"
@@ -341,10 +347,16 @@ class ManagedProcess:
         return verdict
 
     async def _rest(self, verdict: Verdict) -> None:
-        """Wait for the next try, or an order."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(verdict.delay):
-                await self._around.changes.until(lambda: self._order is not None)
+        """Wait for the next try, an order, or the moment at which a stranger leaves our port."""
+        until = math.inf if verdict.delay is None else time.monotonic() + verdict.delay
+        while self._order is None and (left := until - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(
+                    min(left, PORT_CHECK if self._blocked else LONGEST_REST)
+                ):
+                    await self._around.changes.until(lambda: self._order is not None)
+            if self._blocked and port_is_free(self.spec.port or 0, self.spec.host):
+                return
 
     def _enter(
         self,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mcpcp.config import Config, load
+from mcpcp.config.environment import child_environment
 from mcpcp.control import CONTROL_SOCKET, listen_private
 from mcpcp.errors import FleetError, McpcpError
 from mcpcp.fleet import (
@@ -70,7 +71,9 @@ class Supervisor:
         self._config = config
         self._place = place
         self._view = view
-        self._environ = _base_environment(place)
+        # The gateway expands the config's ${VARIABLES} itself, so it needs what we were given.
+        self._gateway_environ = _marked(place, place.environ)
+        self._environ = _marked(place, child_environment({}, place.environ))
         self._credential = secrets.token_hex(32)
         self._plan = plan(config, options.only)
         self._processes: dict[str, ManagedProcess] = {}
@@ -277,7 +280,8 @@ class Supervisor:
         return self._logs[name]
 
     def _environment(self, spec: ProcessSpec) -> Mapping[str, str]:
-        return {**self._environ, **spec.env, NAME_MARK: spec.name}
+        base = self._gateway_environ if spec.name == GATEWAY else self._environ
+        return {**base, **spec.env, NAME_MARK: spec.name}
 
     def _attach(self, spec: ProcessSpec) -> contextlib.AbstractContextManager[Mapping[str, int]]:
         if spec.name == GATEWAY:
@@ -390,8 +394,8 @@ class Supervisor:
         return f"{how} {servers} servers and the gateway after {lasted}; {self._report.calls} calls"
 
 
-def _base_environment(place: Place) -> dict[str, str]:
-    kept = {n: v for n, v in place.environ.items() if n not in NOT_INHERITED}
+def _marked(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
+    kept = {n: v for n, v in environ.items() if n not in NOT_INHERITED}
     # What a server prints must reach its log at once, also where it prints to a pipe.
     return {"PYTHONUNBUFFERED": "1", **kept, FLEET_MARK: str(place.runtime_dir)}
 
