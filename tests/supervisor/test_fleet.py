@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,18 @@ def test_a_stranger_that_answers_for_a_server_is_not_believed(fleet: Fleet, free
         assert fleet.state("s") in {"BACKOFF", "FATAL", "STARTING"}
         assert alive(stranger.pid)
         stranger.kill()
+
+
+def test_a_server_takes_its_port_as_soon_as_a_stranger_leaves_it(
+    fleet: Fleet, stranger: Callable[[int], socket.socket]
+) -> None:
+    port = fleet.add("s", PLAIN, restart={"burst": 1, "slow_retry": "1h"})
+    taken = stranger(port)
+    fleet.start()
+    fleet.until(lambda: fleet.state("s") == "FATAL", "it gives up")
+    assert f"port {port} is used by pid {os.getpid()} (" in row_error(fleet, "s")
+    taken.close()
+    running(fleet, "s")
 
 
 def row_error(fleet: Fleet, name: str) -> str:
