@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
-import pytest
-
+from mcpcp.control import ControlClient
 from mcpcp.supervisor import lock
 from tests.fleet import Fleet
 
@@ -50,18 +50,26 @@ def test_no_server_holds_the_lock(fleet: Fleet) -> None:
     assert held not in links
 
 
-@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
-def test_a_signal_that_was_ignored_before_stays_ignored(fleet: Fleet, name: str) -> None:
-    number = getattr(signal, name)
-    before = signal.signal(number, signal.SIG_IGN)  # as nohup, or a shell's `&`, starts programs
+def start_ignoring(fleet: Fleet, number: int) -> subprocess.Popen[bytes]:
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         fleet.add("s", PLAIN)
-        launcher = fleet.start()
+        return fleet.start()
     finally:
         signal.signal(number, before)
+
+
+def test_a_fleet_under_nohup_survives_its_terminal(fleet: Fleet) -> None:
+    launcher = start_ignoring(fleet, signal.SIGHUP)
     running = fleet.until(lambda: fleet.pid("s"), "it runs")
-    launcher.send_signal(number)
-    launcher.send_signal(signal.SIGCONT)
-    assert fleet.status()
-    assert fleet.pid("s") == running
+    launcher.send_signal(signal.SIGHUP)
+    with ControlClient.connect(fleet.runtime_dir) as client:
+        client.ask("restart", name="s", timeout=30)  # takes longer than a stop would
+    assert fleet.pid("s") not in (0, running)
     assert fleet.stop(launcher, signal.SIGTERM) == 0
+
+
+def test_a_background_job_of_a_shell_hears_sigint(fleet: Fleet) -> None:
+    launcher = start_ignoring(fleet, signal.SIGINT)
+    fleet.until(lambda: fleet.pid("s"), "it runs")
+    assert fleet.stop(launcher, signal.SIGINT) == 0
