@@ -15,7 +15,7 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from servers.sandboxing.outcome import MIB, Limits, Outcome, Status
-from servers.sandboxing.sandbox import Sandbox, Settings
+from servers.sandboxing.sandbox import BACKENDS, Sandbox, Settings
 from servers.serving import Health, add_echo, serve, setting
 
 server = MCPServer(
@@ -65,8 +65,11 @@ class RunResult(BaseModel):
 def settings() -> Settings:
     """What the environment says, in variables that begin with SANDBOX_."""
     defaults = Settings()
+    backend = setting("SANDBOX_BACKEND", defaults.backend)
+    if backend not in BACKENDS:
+        raise SystemExit(f"SANDBOX_BACKEND is {' or '.join(BACKENDS)}, not {backend!r}")
     return Settings(
-        backend=setting("SANDBOX_BACKEND", defaults.backend),
+        backend=backend,
         python=setting("SANDBOX_PYTHON", "") or None,
         image=setting("SANDBOX_IMAGE", defaults.image),
         limits=Limits(

@@ -68,8 +68,20 @@ class DockerCommands:
             here = await anyio.to_thread.run_sync(self._engine.ping, abandon_on_cancel=True)
             if here and not self._here:
                 await self._sweep()
+            if here and self._lifelines:
+                await self._tidy()
             self._here = here
             await anyio.sleep(_WATCH_SECONDS)
+
+    async def _tidy(self) -> None:
+        """Let go of lifelines whose containers have ended by themselves."""
+        held = set(self._lifelines)  # before the question: one that starts meanwhile is not in both
+        try:
+            running = await self._engine.call(ownership.running, _ENGINE_SECONDS)
+        except (EngineAway, DockerException, requests.RequestException, TimeoutError):
+            return
+        for container in held - running:
+            self._let_go(container)
 
     async def _sweep(self) -> None:
         try:

@@ -45,6 +45,12 @@ def remove_own(client: DockerClient) -> int:
     return _remove_if(client, lambda made_by: made_by == mine)
 
 
+def running(client: DockerClient) -> set[str]:
+    """The ids of the containers that this process made and that run now."""
+    found = client.api.containers(filters={"label": f"{MAKER}={maker()}"})
+    return {str(container["Id"]) for container in found}
+
+
 def _remove_if(client: DockerClient, condition: Any) -> int:
     found = client.api.containers(all=True, filters={"label": MAKER})
     wanted = [c["Id"] for c in found if condition(c["Labels"].get(MAKER, ""))]

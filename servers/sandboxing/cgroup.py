@@ -6,13 +6,14 @@ kernel hold for them. Not every machine lets us make one: `find` says whether th
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
+import secrets
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,6 @@ if sys.platform != "linux":
 _PREFIX = "mcpcp-sandbox-"
 _CPU_PERIOD_US = 100_000
 _WANTED = ("memory", "pids", "cpu")
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +72,19 @@ class Groups:
 
     def make(self, limits: Limits) -> Group:
         """A new group under these limits; raises OSError where the kernel does not let us."""
-        name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
+        name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
         folders = {controller: parent / name for controller, parent in self.parents.items()}
-        for folder in set(folders.values()):
-            folder.mkdir()
-        group = Group(folders, self.version)
-        for controller, file, value, required in _settings(self.version, limits):
-            if controller in folders:
-                _set(folders[controller] / file, value, required=required)
-        return group
+        try:
+            for folder in set(folders.values()):
+                folder.mkdir()
+            for controller, file, value, required in _settings(self.version, limits):
+                if controller in folders:
+                    _set(folders[controller] / file, value, required=required)
+        except OSError:
+            for folder in set(folders.values()):
+                _remove(folder)
+            raise
+        return Group(folders, self.version)
 
     def sweep(self) -> None:
         """Remove the groups of servers that are no more."""
@@ -145,11 +149,15 @@ def _leftovers(parents: set[Path]) -> Iterator[Path]:
                 yield folder
 
 
-@contextmanager
-def _trial(groups: Groups) -> Iterator[None]:
+def _try(groups: Groups) -> None:
+    """Make a group and move a process in; raises OSError where the kernel does not let us."""
     group = groups.make(Limits(memory=16 * MIB))
     try:
-        yield
+        with subprocess.Popen(["sleep", "10"], stdin=subprocess.DEVNULL) as process:
+            try:
+                group.add(process.pid)
+            finally:
+                process.kill()
     finally:
         for folder in set(group.folders.values()):
             _remove(folder)
@@ -158,7 +166,8 @@ def _trial(groups: Groups) -> Iterator[None]:
 def find() -> Groups | None:
     """The control groups that this process may divide, tried out; None where there are none."""
     for groups in (*_version_1(), *_version_2()):
-        with suppress(OSError, KeyError), _trial(groups):
+        with suppress(OSError):
+            _try(groups)
             return groups
     return None
 

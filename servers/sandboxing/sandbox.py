@@ -30,11 +30,14 @@ HOW_TO_GET_ONE = (
 )
 
 
+BACKENDS = ("auto", "bubblewrap", "docker")
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the operator decides.
 
-    `backend` is auto, bubblewrap or docker; `python` the interpreter for bubblewrap, None for the
+    `backend` is one of BACKENDS; `python` the interpreter for bubblewrap, None for the
     best that is there; `image` the one for Docker; `at_once` how many sandboxes run side by side.
     """
 
@@ -132,7 +135,8 @@ class Sandbox:
                 return backend, []
             logger.warning("not usable", extra={"backend": backend.name, "found": found})
             why_not.append(f"{backend.name}: {', '.join(found)}")
-        return None, why_not or ["bubblewrap is not installed and no Docker engine answers"]
+        nothing = f"neither bubblewrap nor a Docker engine with {self._settings.image} was found"
+        return None, why_not or [nothing]
 
 
 def _candidates(settings: Settings) -> Iterator[Backend]:

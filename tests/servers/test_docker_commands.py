@@ -88,6 +88,7 @@ async def test_a_sigkill_of_the_script_ends_its_containers(docker_engine: Docker
     env = {"DOCKER_HOST": docker_engine.host, "DOCKER_IMAGE_ALLOWLIST": IMAGE}
     with running(SCRIPT, env=env) as script, docker_engine.client() as client:
         made = await call(script, f"run -d {IMAGE} sleep 600")
+        assert made["status"] == "ok", made
         assert client.api.inspect_container(made["container"])["State"]["Running"]
         os.kill(script.process.pid, signal.SIGKILL)
         client.api.wait(made["container"], timeout=int(DEADLINE))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
+import psutil
 import pytest
 
-from tests.servers.harness import ROOT, connected, running
+from tests.servers.harness import DEADLINE, ROOT, connected, running
 
 pytestmark = pytest.mark.anyio
 
@@ -59,3 +64,30 @@ async def test_the_self_test_does_not_hold_up_health(bwrap: object) -> None:
         began = time.monotonic()
         assert script.get("/health").status_code == 200
         assert time.monotonic() - began < 2
+
+
+@pytest.mark.bwrap
+async def test_a_sigkill_in_mid_call_leaves_no_process(bwrap: object) -> None:
+    with running(SCRIPT) as script:
+        server = psutil.Process(script.process.pid)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_call_in_vain, script.url)
+            with anyio.fail_after(DEADLINE):
+                while len(server.children(recursive=True)) < 3:  # noqa: ASYNC110
+                    await anyio.sleep(0.02)
+            left = server.children(recursive=True)
+            script.kill()
+        assert psutil.wait_procs(left, DEADLINE)[1] == []
+
+
+async def _call_in_vain(url: str) -> None:
+    with suppress(Exception):
+        await call(url, "import os, time\nos.fork()\ntime.sleep(600)")
+
+
+async def test_a_backend_that_is_not_known_is_an_error() -> None:
+    process = await anyio.run_process(
+        [sys.executable, str(SCRIPT)], env={**os.environ, "SANDBOX_BACKEND": "jail"}, check=False
+    )
+    assert process.returncode == 1
+    assert b"SANDBOX_BACKEND is auto or bubblewrap or docker, not 'jail'" in process.stderr

@@ -106,4 +106,4 @@ async def test_an_engine_without_the_image_is_no_backend(
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with no_engine():
         outcome = await Sandbox(Settings(backend="docker")).run("1")
-    assert outcome.status == "refused" and "no Docker engine answers" in outcome.stderr
+    assert outcome.status == "refused" and "nor a Docker engine" in outcome.stderr
