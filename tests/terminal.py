@@ -44,6 +44,14 @@ class Terminal:
         with self._news:
             return [line.rstrip() for line in self._screen.display]
 
+    def cells(self) -> list[list[tuple[str, str]]]:
+        """The screen's lines as (character, style in rich's words)."""
+        with self._news:
+            return [
+                [styled(self._screen.buffer[row][column]) for column in range(self._screen.columns)]
+                for row in range(self._screen.lines)
+            ]
+
     def wait_for(self, seen: str | Callable[[list[str]], bool], timeout: float = 20) -> list[str]:
         """The screen as soon as it shows that text, or fits."""
         fits = (
@@ -77,6 +85,12 @@ class Terminal:
                 self.raw += data
                 self._stream.feed(data)
                 self._news.notify_all()
+
+
+def styled(char: pyte.screens.Char) -> tuple[str, str]:
+    """A character and its style in rich's words; pyte does not know of faint ones."""
+    colour = {"default": "", "brown": "yellow"}.get(char.fg, char.fg)
+    return char.data, " ".join(filter(None, ("bold" if char.bold else "", colour)))
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ REMEMBERED: Final = 20
 _CONTROLS = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f]"
 )
+_ROUTINE = re.compile(r"\b(?:INFO|DEBUG)\b")
 _TELLING = re.compile(r"(error|exception|fatal|failed|cannot|can't|denied|refused)", re.IGNORECASE)
 
 
@@ -40,8 +41,12 @@ def plain_text(line: str) -> str:
 
 
 def telling_line(lines: Iterable[str]) -> str | None:
-    """The line that says best why a process ended: the last about an error, else the last."""
-    said = [text for line in lines if (text := plain_text(line).strip())]
+    """The line that says best why a process ended: the last about an error, else the last.
+
+    What a logger marks as routine says nothing about that.
+    """
+    texts = (plain_text(line).strip() for line in lines)
+    said = [text for text in texts if text and not _ROUTINE.search(text)]
     errors = [line for line in said if _TELLING.search(line)]
     chosen = errors[-1] if errors else said[-1] if said else None
     return None if chosen is None else chosen[:300]

@@ -69,9 +69,16 @@ def _state(status: ProcessStatus, now: float) -> Text:
     text = Text(str(status.state), STATE_STYLE[status.state])
     if status.state is ProcessState.BACKOFF and status.next_try is not None:
         text.append(f" {duration(status.next_try - now)}", "dim")
-    if status.state is ProcessState.RUNNING and status.health not in (None, "ok"):
-        text.append(" " + clean(str(status.health)), "yellow")
+    if _ailment(status):
+        text.append(" degraded", "yellow")
     return text
+
+
+def _ailment(status: ProcessStatus) -> str:
+    """What a serving server says it lacks; health is "ok", or "degraded: why"."""
+    if status.state is not ProcessState.RUNNING or status.health in (None, "ok"):
+        return ""
+    return clean(str(status.health)).removeprefix("degraded: ")
 
 
 def _uptime(status: ProcessStatus, now: float) -> str:
@@ -87,6 +94,9 @@ def _memory(status: ProcessStatus, _now: float) -> str:
 
 
 def _error(status: ProcessStatus, _now: float) -> Text:
+    ailment = _ailment(status)
+    if ailment:
+        return Text(ailment, "yellow")
     return Text(clean(status.error or ""), "red" if status.state in TROUBLE else "dim")
 
 
