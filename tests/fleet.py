@@ -33,6 +33,7 @@ from mcpcp.config import load, runtime_dir
 from mcpcp.control import ControlClient
 from mcpcp.errors import Unavailable
 from mcpcp.fleet import Snapshot
+from mcpcp.processes import FLEET_MARK
 from tests.ports import is_free, reserve
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -228,7 +229,9 @@ class Fleet:
                 return False
             if any(folder in argument for argument in process.cmdline()):
                 return True
-            if process.environ().get(MARK) == self.mark:
+            environ = process.environ()
+            # The launcher has our mark; servers start with a clean environment and the fleet's.
+            if environ.get(MARK) == self.mark or self._runtime in environ.get(FLEET_MARK, ""):
                 return True
             return process.cwd().startswith(folder)
         return False
