@@ -22,7 +22,11 @@ LONGEST_LINE: Final = 64 * 1024 * 1024
 STOP_TIMEOUT: Final = 2.0
 LAST_OUTPUT: Final = 0.2
 """Seconds for what a dead server wrote last: a child of its own may hold its pipes open."""
-_KILL: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL
+
+if sys.platform == "win32":
+    _KILL: Final = signal.SIGTERM
+else:
+    _KILL: Final = signal.SIGKILL
 
 
 class _ChildProtocol(asyncio.subprocess.SubprocessStreamProtocol):
