@@ -18,6 +18,7 @@ _PASSED = re.compile(
     | (http|https|all|no)_proxy | SSL_CERT_\w+ | REQUESTS_CA_BUNDLE | NODE_EXTRA_CA_CERTS  # network
     | npm_config_\w+ | NVM_DIR | VOLTA_HOME | UV_\w+ | PIP_\w+ | PYENV_ROOT | NODE_PATH    # runners
     | DOCKER_HOST | DOCKER_CONFIG | DOCKER_CERT_PATH | DOCKER_TLS_VERIFY | DOCKER_CONTEXT
+    | MCPCP_FLEET | MCPCP_PROCESS           # whose process it is, for who looks for leftovers
     | SYSTEMROOT | SYSTEMDRIVE | WINDIR | COMSPEC | PATHEXT | APPDATA | LOCALAPPDATA | PROGRAMDATA
     | PROGRAMFILES(\(X86\))? | USERPROFILE | USERNAME | HOMEDRIVE | HOMEPATH | NUMBER_OF_PROCESSORS
     """,
