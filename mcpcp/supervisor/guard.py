@@ -104,8 +104,7 @@ class _Guard:
             if number == getattr(signal, "SIGHUP", None):
                 process.send_signal(number)
                 continue
-            # As TERM: a supervisor that only begins to start dies of it without a word.
-            process.terminate()
+            _ask_to_end(process)
             self._told += 1
             if self._told > 1:
                 self._kill_at = self._kill_at or time.monotonic() + KILL_PATIENCE
@@ -120,6 +119,14 @@ class _Guard:
             return 0
         _say(f"the supervisor {describe_exit(code)}: everything that it ran is stopped")
         return 1
+
+
+def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    """As TERM, whatever came: a supervisor that only begins to start dies of it without a word."""
+    if sys.platform == "win32":
+        process.send_signal(signal.CTRL_BREAK_EVENT)  # there a TERM would be a kill
+    else:
+        process.terminate()
 
 
 def _heard() -> list[int]:

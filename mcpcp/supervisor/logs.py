@@ -32,6 +32,7 @@ _CONTROLS = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f]"
 )
 _ROUTINE = re.compile(r"\b(?:INFO|DEBUG)\b")
+_QUIET = re.compile(r"\b(DEBUG|INFO)\b")  # at these levels, "error" is part of some name
 _TELLING = re.compile(r"(error|exception|fatal|failed|cannot|can't|denied|refused)", re.IGNORECASE)
 
 
@@ -47,7 +48,7 @@ def telling_line(lines: Iterable[str]) -> str | None:
     """
     texts = (plain_text(line).strip() for line in lines)
     said = [text for text in texts if text and not _ROUTINE.search(text)]
-    errors = [line for line in said if _TELLING.search(line)]
+    errors = [line for line in said if _TELLING.search(line) and not _QUIET.search(line)]
     chosen = errors[-1] if errors else said[-1] if said else None
     return None if chosen is None else chosen[:300]
 

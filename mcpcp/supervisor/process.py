@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -49,6 +50,9 @@ PORT_GRACE: Final = 0.3
 PORT_POLL: Final = 0.02
 PORT_CHECK: Final = 1.0
 LONGEST_REST: Final = 3600.0
+
+SPEECHLESS: Final = frozenset({0, -signal.SIGTERM, -signal.SIGINT, -KILL})
+"""Exit codes of processes whose last words say nothing about their end."""
 
 UP: Final = frozenset({ProcessState.RUNNING})
 HOPELESS: Final = frozenset({ProcessState.FATAL, ProcessState.EXITED, ProcessState.STOPPED})
@@ -333,7 +337,7 @@ class ManagedProcess:
         if self._fault is not None:
             return self._fault.text
         how = "never ended" if code is None else describe_exit(code)
-        said = self.log.last_error()
+        said = None if code in SPEECHLESS else self.log.last_error()
         return f"{how}: {said}" if said else how
 
     def _judge(self, end: End, error: str | None) -> Verdict:

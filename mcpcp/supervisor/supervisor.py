@@ -125,8 +125,8 @@ class Supervisor:
 
     def on_signal(self, number: int) -> None:
         """The first one stops, the second one kills; a terminal that hangs up does so but once."""
-        insists = self._stop_reason is not None and number in (signal.SIGINT, signal.SIGTERM)
         hangup = number == getattr(signal, "SIGHUP", None)
+        insists = self._stop_reason is not None and not hangup
         act = self.kill_now if insists else self.ask_stop
         act("the terminal is gone" if hangup else "as asked")
 

@@ -81,6 +81,7 @@ def test_the_telling_line_is_the_last_about_an_error_without_its_colours() -> No
     lines = ["starting", "\x1b[31mValueError: no\x1b[0m port", "shutdown complete", ""]
     assert telling_line(lines) == "ValueError: no port"
     assert telling_line(["one", "two", " "]) == "two"
+    assert telling_line(["cannot bind", "INFO uvicorn.error: Finished"]) == "cannot bind"
     assert telling_line([]) is None
 
 
