@@ -112,7 +112,7 @@ class Gateway:
             params = {}
         elif not isinstance(params, dict):
             raise RpcError(INVALID_PARAMS, "params must be an object")
-        if not isinstance(params.get("_meta", {}), dict):
+        if not isinstance(params.get("_meta"), dict | None):
             raise RpcError(INVALID_PARAMS, "params._meta must be an object")
         return await method(caller, params, notify)
 
@@ -171,7 +171,7 @@ class Gateway:
         self, caller: Caller, entry: Entry, params: Message, *, trusted: bool
     ) -> Message:
         """The params as the server gets them: its own name for the tool, and who calls."""
-        meta = {k: v for k, v in params.get("_meta", {}).items() if k not in _ENVELOPE}
+        meta = {k: v for k, v in (params.get("_meta") or {}).items() if k not in _ENVELOPE}
         meta.pop(META_AGENT, None)
         if trusted:  # a server that we started; nobody else learns our agents' names
             meta[META_AGENT] = caller.agent.name
