@@ -381,6 +381,14 @@ async def test_a_request_id_that_is_in_use_is_refused(gateway: Gateway, tmp_path
     assert first.result().json()["result"]["content"][0]["text"] == "released"
 
 
+async def test_a_meta_of_null_is_no_meta(gateway: Gateway) -> None:
+    async with gateway.http() as http:
+        session = await initialize(http)
+        body = request("tools/call", call("raw_echo", message="hi") | {"_meta": None})
+        answer = await http.post("/mcp", json=body, headers=session)
+    assert answer.json()["result"]["content"][0]["text"] == "hi"
+
+
 # Around it
 
 

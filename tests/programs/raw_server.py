@@ -177,6 +177,10 @@ def call(request_id: Any, params: Message) -> Message | None:
         path = Path(params["arguments"]["file"])
         waiting[request_id] = path
         note(str(path), "begun")
+        token = (params.get("_meta") or {}).get("progressToken")
+        if token is not None:
+            told = {"progressToken": token, "progress": 0}
+            say({"method": "notifications/progress", "params": told})
         return None
     return tools[params["name"]][0](params)
 
