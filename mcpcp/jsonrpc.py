@@ -19,6 +19,27 @@ from mcpcp.errors import DeadlineExceeded, McpcpError, ProtocolError, Unavailabl
 Message = dict[str, Any]
 Notify = Callable[[Message], None]
 
+
+class Back(Protocol):
+    """The way back to the client while one of its requests is under way."""
+
+    def notify(self, message: Message) -> None:
+        """Pass on a notification; never waits."""
+
+    async def ask(self, method: str, params: Message) -> Any:
+        """Ask the client; its result. Raises RpcError with the client's own error."""
+
+
+class Inbound(Protocol):
+    """What a server says and asks beside its answers; `back` is the request's that it belongs to."""
+
+    def on_notification(self, message: Message) -> None:
+        """A notification that belongs to no request of ours."""
+
+    async def on_request(self, message: Message, back: Back | None) -> Any:
+        """A request of the server's own; its result, or RpcError."""
+
+
 logger = logging.getLogger(__name__)
 
 LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -31,6 +52,7 @@ INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
+RESOURCE_NOT_FOUND: Final = -32002
 CONNECTION_CLOSED: Final = -32000
 REQUEST_TIMEOUT: Final = -32001
 HEADER_MISMATCH: Final = -32020
@@ -40,7 +62,11 @@ META_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 META_CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
 META_CLIENT_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 META_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+META_LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 META_SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
+
+MOST_SERVED: Final = 100
+"""Requests of one server that may wait for its client at once."""
 
 
 class RpcError(McpcpError):
@@ -109,16 +135,24 @@ class _Pending:
     future: asyncio.Future[Any]
     timeout: float
     deadline: float
-    notify: Notify | None
+    back: Back | None
     progress_token: Any
+    asked: int = 0
 
 
 class Peer:
-    """Our end of a conversation with one server: many requests in flight, answers by id."""
+    """Our end of a conversation with one server: many requests in flight, answers by id.
 
-    def __init__(self, transport: Transport, on_notification: Notify) -> None:
+    `tasks` is where the server's own requests are served.
+    """
+
+    def __init__(
+        self, transport: Transport, inbound: Inbound, tasks: asyncio.TaskGroup | None = None
+    ) -> None:
         self._transport = transport
-        self._on_notification = on_notification
+        self._inbound = inbound
+        self._tasks = tasks
+        self._served: dict[Any, asyncio.Task[None]] = {}
         self._pending: dict[int, _Pending] = {}
         self._last_id = 0
         self._closed: str | None = None
@@ -129,11 +163,11 @@ class Peer:
         return len(self._pending)
 
     async def request(
-        self, method: str, params: Message, timeout: float, notify: Notify | None = None
+        self, method: str, params: Message, timeout: float, back: Back | None = None
     ) -> Any:
         """Send a request and wait for its result, `timeout` seconds from the last sign of progress.
 
-        A `progressToken` in `params["_meta"]` is replaced on the way and restored in what `notify`
+        A `progressToken` in `params["_meta"]` is replaced on the way and restored in what `back`
         gets. Raises RpcError (the server's own error), Unavailable, Interrupted, DeadlineExceeded.
         When the caller is cancelled, or the deadline passes, the server is told.
         """
@@ -141,7 +175,7 @@ class Peer:
             raise Unavailable(self._closed)
         loop = asyncio.get_running_loop()
         self._last_id = request_id = self._last_id + 1
-        pending = _Pending(loop.create_future(), timeout, loop.time() + timeout, notify, None)
+        pending = _Pending(loop.create_future(), timeout, loop.time() + timeout, back, None)
         meta = params.get("_meta")
         if meta is not None and "progressToken" in meta:
             pending.progress_token = meta["progressToken"]
@@ -170,12 +204,15 @@ class Peer:
         """Send a notification when possible."""
         self._transport.send_soon(notification(method, params))
 
-    def receive(self, message: Any) -> None:
-        """Take one message from the server: an answer, a notification or a request of its own."""
+    def receive(self, message: Any, related: int | None = None) -> None:
+        """Take one message from the server: an answer, a notification or a request of its own.
+
+        `related` is the request on whose stream it came, where the transport knows.
+        """
         if not isinstance(message, dict):
             logger.warning("ignored a message that is no object: %.200r", message)
         elif "method" in message:
-            self._receive_call(message)
+            self._receive_call(message, related)
         elif (pending := self._lookup(message.get("id"))) is None:
             logger.info("ignored an answer to id %.100r, which nobody waits for", message.get("id"))
         elif pending.future.done():
@@ -212,25 +249,72 @@ class Peer:
         if pending is None or pending.future.done():
             return
         loop = asyncio.get_running_loop()
+        if pending.asked:  # the server waits for the client, who may be thinking
+            pending.deadline = loop.time() + pending.timeout
         if pending.deadline > loop.time() + 0.001:  # progress moved it
             loop.call_at(pending.deadline, self._expire, request_id)
             return
         _end(pending, _too_late(pending.timeout))
 
-    def _receive_call(self, message: Message) -> None:
+    def _receive_call(self, message: Message, related: int | None) -> None:
+        method = message["method"]
         if message.get("id") is not None:
-            self._answer(message)
-        elif message["method"] == "notifications/progress":
+            self._serve(message, self._related(related))
+        elif method == "notifications/progress":
             self._receive_progress(message)
+        elif method == "notifications/cancelled":
+            self._receive_cancelled(message)
         else:
-            self._on_notification(message)
+            self._receive_notification(message, related)
 
-    def _answer(self, message: Message) -> None:
+    def _related(self, request_id: int | None) -> _Pending | None:
+        """The request that a message belongs to: the one named, or the only one there is."""
+        if request_id is not None:
+            return self._pending.get(request_id)
+        return next(iter(self._pending.values())) if len(self._pending) == 1 else None
+
+    def _receive_notification(self, message: Message, related: int | None) -> None:
+        pending = self._related(related) if message["method"] == "notifications/message" else None
+        if pending is not None and pending.back is not None:
+            pending.back.notify(message)
+        else:
+            self._inbound.on_notification(message)
+
+    def _serve(self, message: Message, pending: _Pending | None) -> None:
         if message["method"] == "ping":
             self._transport.send_soon(response(message["id"], {}))
-            return
-        error = {"code": METHOD_NOT_FOUND, "message": f"Method not found: {message['method']}"}
-        self._transport.send_soon(error_response(message["id"], error))
+        elif self._tasks is None or len(self._served) >= MOST_SERVED:
+            error = {"code": INTERNAL_ERROR, "message": "too many requests at once"}
+            self._transport.send_soon(error_response(message["id"], error))
+        else:
+            key = message["id"]
+            task = self._tasks.create_task(self._answer(message, pending))
+            self._served[key] = task
+            task.add_done_callback(lambda _: self._served.pop(key, None))
+
+    async def _answer(self, message: Message, pending: _Pending | None) -> None:
+        back = pending.back if pending is not None else None
+        if pending is not None:
+            pending.asked += 1
+        try:
+            result = await self._inbound.on_request(message, back)
+            answer = response(message["id"], result)
+        except RpcError as error:
+            answer = error_response(message["id"], error.error)
+        except McpcpError as error:
+            answer = error_response(
+                message["id"], {"code": INTERNAL_ERROR, "message": str(error)}
+            )
+        finally:
+            if pending is not None:
+                pending.asked -= 1
+        self._transport.send_soon(answer)
+
+    def _receive_cancelled(self, message: Message) -> None:
+        params = message.get("params")
+        request_id = params.get("requestId") if isinstance(params, dict) else None
+        if isinstance(request_id, str | int) and (task := self._served.get(request_id)):
+            task.cancel()
 
     def _receive_progress(self, message: Message) -> None:
         params = message.get("params")
@@ -238,9 +322,9 @@ class Peer:
         if params is None or pending is None:
             return
         pending.deadline = asyncio.get_running_loop().time() + pending.timeout
-        if pending.notify is not None and pending.progress_token is not None:
+        if pending.back is not None and pending.progress_token is not None:
             restored = {**params, "progressToken": pending.progress_token}
-            pending.notify({**message, "params": restored})
+            pending.back.notify({**message, "params": restored})
 
 
 def _end(pending: _Pending, error: Exception) -> None:

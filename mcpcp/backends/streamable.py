@@ -113,7 +113,7 @@ class StreamableTransport:
             self._fail(message.get("id"), RpcError.of(answer["error"]))
             return
         for item in answer if isinstance(answer, list) else [answer]:
-            self._receive(item)
+            self._receive(item, message.get("id"))
 
     async def _read_stream(self, answer: Response, message: Message) -> None:
         error: Exception = Interrupted("the server ended the stream before its answer")
@@ -122,7 +122,7 @@ class StreamableTransport:
         try:
             async for event, data in events(answer):
                 if event == "message" and data:
-                    self._receive(decode(data))
+                    self._receive(decode(data), request_id)
         except McpcpError as broken:
             error = broken
         finally:

@@ -7,7 +7,12 @@ from typing import Any, Protocol
 
 from mcpcp.jsonrpc import Message
 
-Receive = Callable[[Any], None]
+class Receive(Protocol):
+    """Takes a decoded message, and the request on whose stream it came where that is known."""
+
+    def __call__(self, message: Any, related: int | None = None) -> None: ...
+
+
 Fail = Callable[[Any, Exception], None]
 
 

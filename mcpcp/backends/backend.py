@@ -1,0 +1,291 @@
+"""Backend: one configured server; its owner task connects, lists what it offers, reconnects.
+
+Above: `registry` merges the offers of all. Its connection is shared: lists come from it, and so do
+the calls of modern clients and of stdio servers. A server's death ends what is in flight on it with
+a clear error, nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello
+from mcpcp.backends.line import Line
+from mcpcp.catalog import Kind, Offer
+from mcpcp.config import ServerConfig
+from mcpcp.errors import McpcpError, ProtocolError
+from mcpcp.fleet import ProcessState, ProcessStatus
+from mcpcp.jsonrpc import METHOD_NOT_FOUND, Back, Message, RpcError
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY: Final = 0.02
+LAST_RETRY: Final = 10.0
+STABLE_AFTER: Final = 5.0
+MOST_PAGES: Final = 100
+_DEBOUNCE: Final = 0.05
+_LISTENING: Final = 10 * 365 * 86400.0
+"""Seconds for a subscription, whose answer is its end."""
+
+LISTS: Final[dict[Kind, tuple[str, str, str]]] = {
+    "tool": ("tools", "tools/list", "tools"),
+    "prompt": ("prompts", "prompts/list", "prompts"),
+    "resource": ("resources", "resources/list", "resources"),
+    "template": ("resources", "resources/templates/list", "resourceTemplates"),
+}
+"""Each kind's capability, the method that lists it, and the member that holds the list."""
+
+CHANGES: Final = {
+    "notifications/tools/list_changed",
+    "notifications/prompts/list_changed",
+    "notifications/resources/list_changed",
+}
+_IDENTITY: Final[dict[Kind, str]] = {
+    "tool": "name",
+    "prompt": "name",
+    "resource": "uri",
+    "template": "uriTemplate",
+}
+
+
+class Backend:
+    """`run` is the owner task; `on_change` is called when its offer or its state has changed."""
+
+    def __init__(
+        self, server: ServerConfig, credential: str | None, on_change: Callable[[], None]
+    ) -> None:
+        self.server = server
+        self.offer: Offer | None = None
+        self.credential = credential
+        self.restarts = -1
+        self.down_since = asyncio.get_running_loop().time()
+        self.line = Line(server, self._why_hopeless)
+        self.moved = asyncio.Event()
+        self._on_change = on_change
+        self._attempt: asyncio.Task[None] | None = None
+        self._stale = asyncio.Event()
+        self._process: ProcessStatus | None = None
+        self._supervised = False
+
+    # What the gateway asks.
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self.line.connection is not None
+
+    @property
+    def error(self) -> str | None:
+        """Why there is none."""
+        return self.line.error
+
+    @property
+    def modern(self) -> bool:
+        """Whether the server speaks the modern era; False while that is not known."""
+        return self.offer is not None and self.offer.modern
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether nobody expects the server soon: its process is FATAL or stopped on purpose."""
+        if not self._supervised:
+            return False
+        final = (ProcessState.FATAL, ProcessState.STOPPED, ProcessState.EXITED)
+        return self._process is None or self._process.state in final
+
+    @property
+    def tried(self) -> bool:
+        """Whether it is connected, or has shown that it can't be for now."""
+        failed = self.error is not None and not self._supervised
+        return self.connected or failed or self.gave_up
+
+    @property
+    def may_connect(self) -> bool:
+        """Where a supervisor starts the server, its port may be a stranger's until it says so."""
+        if not self._supervised:
+            return True
+        return self._process is not None and self._process.state is ProcessState.RUNNING
+
+    def status(self) -> ProcessStatus:
+        """Where it stands, in the supervisor's words; for servers that the supervisor has not."""
+        state = ProcessState.RUNNING if self.connected else ProcessState.STARTING
+        if not self.connected and self.error is not None:
+            state = ProcessState.BACKOFF
+        return ProcessStatus(
+            name=self.server.name,
+            state=state,
+            pid=self.line.connection.pid if self.line.connection else None,
+            since=self.down_since,
+            restarts=max(self.restarts, 0),
+            error=None if self.connected else self.error,
+        )
+
+    # What the fleet says.
+
+    def follow(self, process: ProcessStatus | None) -> None:
+        """Take the supervisor's word on the server's process: connect only while it is RUNNING."""
+        was = self._process
+        self._supervised, self._process = True, process
+        if process is not None and not self.may_connect and not self.connected:
+            self.line.error = process.error or f"its process is {process.state}"
+        if was is None or process is None or (was.state, was.pid) != (process.state, process.pid):
+            self.moved.set()
+            self.line.wake()
+            self._on_change()
+
+    def reconnect(self) -> None:
+        """Drop the connection, which restarts a stdio server, and connect again at once."""
+        self.moved.set()
+        if self._attempt is not None:
+            self._attempt.cancel()
+
+    def refresh(self) -> None:
+        """List again, soon: something may have changed."""
+        self._stale.set()
+
+    # The owner task.
+
+    async def run(self) -> None:
+        """Keep connected until cancelled."""
+        loop = asyncio.get_running_loop()
+        delay = FIRST_RETRY
+        while True:
+            await self.until_allowed()
+            began = loop.time()
+            self._went_down(await self._attempt_once())
+            if loop.time() - began > STABLE_AFTER:
+                delay = FIRST_RETRY
+            self.moved.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay * random.uniform(0.75, 1.25)):  # noqa: S311
+                    await self.moved.wait()
+            delay = min(delay * 2, LAST_RETRY if not self._supervised else 0.5)
+
+    async def until_allowed(self) -> None:
+        """Wait until connecting makes sense."""
+        while not self.may_connect:
+            self.moved.clear()
+            await self.moved.wait()
+
+    async def _attempt_once(self) -> str:
+        """One connection, from its opening to its end; why it ended."""
+        hello = Hello(try_modern=self.server.transport == "http")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                connection = Connection(self.server, self.credential, hello, self)
+                self._attempt = tasks.create_task(connection.run(self._use))
+        except* McpcpError as group:
+            return str(group.exceptions[0])
+        except* Exception:
+            logger.exception("the connection to %s failed in an unforeseen way", self.server.name)
+            return "internal error: the gateway's log has the details"
+        return "the connection was dropped"
+
+    async def _use(self, connection: Connection) -> None:
+        """List what is on offer, and list again whenever it may have changed."""
+        self._replace_offer(await self._list_all(connection))
+        self.restarts += 1
+        self.down_since = asyncio.get_running_loop().time()
+        self.line.put(connection)
+        self._on_change()
+        logger.info("%s is connected: %s", self.server.name, self.offer)
+        async with asyncio.TaskGroup() as tasks:
+            if connection.modern:
+                tasks.create_task(self._subscribe(connection))
+            while True:
+                await self._stale.wait()
+                await asyncio.sleep(_DEBOUNCE)
+                self._stale.clear()
+                self._replace_offer(await self._list_all(connection))
+
+    async def _subscribe(self, connection: Connection) -> None:
+        """Modern servers tell of changes only whom asks them to."""
+        wanted = {
+            f"{name}ListChanged": True
+            for name in ("tools", "prompts", "resources")
+            if isinstance(capability := connection.capabilities.get(name), dict)
+            and capability.get("listChanged")
+        }
+        if wanted:
+            params = {"notifications": wanted}
+            with contextlib.suppress(RpcError):
+                await connection.request("subscriptions/listen", params, _LISTENING)
+
+    async def _list_all(self, connection: Connection) -> Offer:
+        lists: dict[Kind, tuple[Message, ...]] = {}
+        for kind, (capability, method, member) in LISTS.items():
+            if capability in connection.capabilities:
+                lists[kind] = await self._list(connection, kind, method, member)
+        return Offer(
+            tools=lists.get("tool", ()),
+            prompts=lists.get("prompt", ()),
+            resources=lists.get("resource", ()),
+            templates=lists.get("template", ()),
+            instructions=connection.instructions,
+            capabilities=connection.capabilities,
+            modern=connection.modern,
+        )
+
+    async def _list(
+        self, connection: Connection, kind: Kind, method: str, member: str
+    ) -> tuple[Message, ...]:
+        items: list[Message] = []
+        cursor: Any = None
+        for _ in range(MOST_PAGES):
+            params = {"cursor": cursor} if cursor is not None else {}
+            try:
+                page = await connection.request(method, params, HANDSHAKE_TIMEOUT)
+            except RpcError as error:
+                if error.error["code"] == METHOD_NOT_FOUND:
+                    break
+                raise
+            items += _valid_items(page, member, _IDENTITY[kind], self.server.name)
+            cursor = page.get("nextCursor")
+            if cursor is None:
+                break
+        return tuple(items)
+
+    # What a server says on the shared connection.
+
+    def on_notification(self, message: Message) -> None:
+        """Changes are ours to follow; nothing else on a shared connection is for one client."""
+        if message["method"] in CHANGES:
+            self.refresh()
+
+    async def on_request(self, message: Message, back: Back | None) -> Any:
+        """A shared connection has offered the server no client capabilities."""
+        raise RpcError(METHOD_NOT_FOUND, f"Method not found: {message['method']}")
+
+    # What changes when a connection comes and goes.
+
+    def _replace_offer(self, offer: Offer) -> None:
+        self.offer = offer
+        self._on_change()
+
+    def _went_down(self, reason: str) -> None:
+        was = (self.connected, self.error)
+        if self.connected:
+            self.down_since = asyncio.get_running_loop().time()
+            logger.warning("%s: %s", self.server.name, reason)
+        self.line.take_out(reason)
+        if was != (False, reason):
+            self._on_change()
+
+    def _why_hopeless(self) -> str | None:
+        if not self.gave_up:
+            return None
+        return (self._process.error if self._process else None) or "it is not started"
+
+
+def _valid_items(page: Any, member: str, identity: str, server: str) -> list[Message]:
+    items = page.get(member) if isinstance(page, dict) else None
+    if not isinstance(items, list):
+        raise ProtocolError(f"the server's list of {member} is no list")
+    good = [i for i in items if isinstance(i, dict) and isinstance(i.get(identity), str)]
+    if len(good) < len(items):
+        logger.warning("%s: ignored %d %s that have no %s", server, len(items) - len(good), member, identity)
+    return good
