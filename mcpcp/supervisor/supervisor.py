@@ -286,9 +286,12 @@ class Supervisor:
     def _attach(self, spec: ProcessSpec) -> contextlib.AbstractContextManager[Mapping[str, int]]:
         if spec.name == GATEWAY:
             self._report = GatewayReport(calls=self._report.calls)
-            state = {"fleet": self._fleet_state().to_wire()}
-            return self._channel.attach({"credential": self._credential}, state)
+            return self._channel.attach(self._greeting)
         return _lend_secret(self._credential)
+
+    def _greeting(self) -> Iterator[dict[str, Any]]:
+        yield {"credential": self._credential}
+        yield {"fleet": self._fleet_state().to_wire()}
 
     # Services
 
@@ -334,7 +337,7 @@ class Supervisor:
             try:
                 config = load(path)
                 plan(config, self._options.only)
-            except McpcpError as error:
+            except (McpcpError, OSError, ValueError) as error:
                 self._config_error = str(error)
                 logger.warning("the changed config is not used: %s", error)
             else:
