@@ -1,24 +1,30 @@
 """The catalog: what all servers offer at one moment, and each agent's view of it. Pure.
 
-A catalog is immutable; when a server changes, a new one is built and swapped in whole.
+A catalog is immutable; when a server changes, a new one is built and swapped in whole. Tools and
+prompts are known by exposed name, resources and templates by exposed URI.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 import orjson
 
 from mcpcp.config import ServerConfig, ToolRules
 from mcpcp.names import ToolName, expose
 from mcpcp.policy import Allowlist, matches
+from mcpcp.uris import Rewriter, exposed_uri, fits
 
 Definition = dict[str, Any]
+Kind = Literal["tool", "prompt", "resource", "template"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
-_VIEWS_KEPT = 256
+LONGEST_INSTRUCTIONS: Final = 4000
+"""Characters of each server's instructions that are passed on."""
+_VIEWS_KEPT: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,59 +32,102 @@ class Offer:
     """What one server said about itself."""
 
     tools: tuple[Definition, ...] = ()
+    prompts: tuple[Definition, ...] = ()
+    resources: tuple[Definition, ...] = ()
+    templates: tuple[Definition, ...] = ()
     instructions: str | None = None
+    capabilities: Definition = field(default_factory=dict)
+    modern: bool = False
+
+    def of(self, kind: Kind) -> tuple[Definition, ...]:
+        """The definitions of one kind."""
+        found: tuple[Definition, ...] = getattr(self, f"{kind}s")
+        return found
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON-able values."""
-        return {"tools": list(self.tools), "instructions": self.instructions}
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Offer:
         """The reverse of `to_wire`."""
-        return cls(tuple(data["tools"]), data.get("instructions"))
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+    def __str__(self) -> str:
+        counts = ((kind, len(self.of(kind))) for kind in KINDS)
+        return ", ".join(f"{n} {kind}s" for kind, n in counts if n) or "nothing on offer"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tool on offer; `definition` is what clients see, under its exposed name."""
+    """One thing on offer; `definition` is what clients see, under its exposed name or URI."""
 
+    kind: Kind
     name: ToolName
     exposed: str
     definition: Definition
 
     @property
     def repeatable(self) -> bool:
-        """Whether the tool says that a second run does no harm."""
+        """Whether a second run does no harm: a tool that says so, and whatever is only read."""
+        if self.kind != "tool":
+            return True
         hints = self.definition.get("annotations") or {}
         return bool(hints.get("idempotentHint") or hints.get("readOnlyHint"))
+
+
+Entries = Mapping[str, Entry]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The definitions of one kind in a view, in the config's order of servers."""
+
+    entries: Entries
+
+    @cached_property
+    def definitions(self) -> tuple[Definition, ...]:
+        """Each as clients see it."""
+        return tuple(entry.definition for entry in self.entries.values())
+
+    @cached_property
+    def json(self) -> orjson.Fragment:
+        """The definitions as one piece of JSON, encoded once."""
+        return orjson.Fragment(orjson.dumps(self.definitions))
 
 
 @dataclass(frozen=True)
 class View:
     """The part of a catalog that one allowlist grants."""
 
-    entries: Mapping[str, Entry]
+    listings: Mapping[Kind, Listing]
+    servers: tuple[str, ...]
     instructions: str | None
+    capabilities: Definition
 
-    @cached_property
-    def tools(self) -> tuple[Definition, ...]:
-        """The definitions, in the config's order of servers."""
-        return tuple(entry.definition for entry in self.entries.values())
+    def find(self, kind: Kind, exposed: str) -> Entry | None:
+        """What is exposed under that name or URI."""
+        return self.listings[kind].entries.get(exposed)
 
-    @cached_property
-    def tools_json(self) -> orjson.Fragment:
-        """The definitions as one piece of JSON, encoded once."""
-        return orjson.Fragment(orjson.dumps(self.tools))
+    def find_uri(self, uri: str) -> Entry | None:
+        """The resource with that URI, or the template that it may have come from."""
+        found = self.find("resource", uri)
+        if found is not None:
+            return found
+        templates = self.listings["template"].entries
+        return next((e for pattern, e in templates.items() if fits(pattern, uri)), None)
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Every tool on offer by exposed name; `refused` names tools whose exposed name was taken."""
+    """Everything on offer; `refused` names what can't be, as its exposed name was taken."""
 
     version: int = 0
-    entries: Mapping[str, Entry] = field(default_factory=dict)
+    entries: Mapping[Kind, Entries] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     refused: Mapping[ToolName, ToolName] = field(default_factory=dict)
     instructions: Mapping[str, str] = field(default_factory=dict)
+    capabilities: Mapping[str, Definition] = field(default_factory=dict)
+    rewriters: Mapping[str, Rewriter] = field(default_factory=dict)
     _views: dict[Allowlist, View] = field(default_factory=dict, repr=False, compare=False)
 
     def view(self, allow: Allowlist) -> View:
@@ -91,13 +140,32 @@ class Catalog:
         return found
 
     def _make_view(self, allow: Allowlist) -> View:
-        entries = {
-            exposed: entry
-            for exposed, entry in self.entries.items()
-            if allow.permits(entry.name.server, entry.name.tool)
+        listings = {
+            kind: Listing({x: e for x, e in entries.items() if _granted(allow, e)})
+            for kind, entries in self.entries.items()
         }
-        parts = [f"## {s}\n{text}" for s, text in self.instructions.items() if allow.reaches(s)]
-        return View(entries, "\n\n".join(parts) or None)
+        servers = tuple(s for s in self.capabilities if allow.reaches(s))
+        parts = [f"## {s}\n{text}" for s, text in self.instructions.items() if s in servers]
+        capabilities = _merge(self.capabilities[s] for s in servers)
+        return View(listings, servers, "\n\n".join(parts) or None, capabilities)
+
+
+def _granted(allow: Allowlist, entry: Entry) -> bool:
+    if entry.kind == "tool":
+        return allow.permits(entry.name.server, entry.name.tool)
+    kind = "prompt" if entry.kind == "prompt" else "resource"
+    return allow.permits_other(entry.name.server, kind, entry.name.tool)
+
+
+def _merge(capabilities: Iterator[Definition]) -> Definition:
+    """The union; where servers differ inside one capability, what any of them can."""
+    merged: Definition = {}
+    for each in capabilities:
+        for name, value in each.items():
+            held = merged.get(name)
+            both = isinstance(held, dict) and isinstance(value, dict)
+            merged[name] = {**held, **value} if both and held is not None else value
+    return merged
 
 
 def build(
@@ -109,32 +177,69 @@ def build(
     """The catalog of what `available` servers offer.
 
     Names are claimed in the config's order, by servers that are away as well: so a name means the
-    same tool whoever happens to be up, and the second to claim one stays refused.
+    same thing whoever happens to be up. The second tool or prompt to claim one stays refused; the
+    second resource gets another URI.
     """
-    claimed: dict[str, ToolName] = {}
-    entries: dict[str, Entry] = {}
+    entries: dict[Kind, dict[str, Entry]] = {kind: {} for kind in KINDS}
+    claimed: dict[tuple[Kind, str], ToolName] = {}
     refused: dict[ToolName, ToolName] = {}
+    rewriters: dict[str, Rewriter] = {}
     for name, server in servers.items():
-        for entry in _offered(server, offers.get(name)):
-            holder = claimed.setdefault(entry.exposed, entry.name)
+        offer = offers.get(name, _NOTHING)
+        rewriters[name] = rewriter = _rewriter(name, offer, claimed)
+        for entry in _offered(server, offer, rewriter):
+            holder = claimed.setdefault((entry.kind, entry.exposed), entry.name)
             if holder != entry.name:
                 refused[entry.name] = holder
             elif name in available:
-                entries[entry.exposed] = entry
-    instructions = {
-        name: offer.instructions
-        for name in servers
-        if name in available and (offer := offers.get(name)) and offer.instructions
-    }
-    return Catalog(version, entries, refused, instructions)
+                entries[entry.kind][entry.exposed] = entry
+    there = {name: offers[name] for name in servers if name in available and name in offers}
+    return Catalog(
+        version,
+        entries,
+        refused,
+        {s: o.instructions[:LONGEST_INSTRUCTIONS] for s, o in there.items() if o.instructions},
+        {s: o.capabilities for s, o in there.items()},
+        {s: r for s, r in rewriters.items() if r},
+    )
 
 
-def _offered(server: ServerConfig, offer: Offer | None) -> Iterator[Entry]:
-    for definition in offer.tools if offer else ():
+_NOTHING: Final = Offer()
+
+
+def _rewriter(name: str, offer: Offer, claimed: Mapping[tuple[Kind, str], ToolName]) -> Rewriter:
+    """For those URIs of the server that another one has claimed."""
+    uris = [d["uri"] for d in offer.resources if ("resource", d["uri"]) in claimed]
+    templates = [
+        d["uriTemplate"] for d in offer.templates if ("template", d["uriTemplate"]) in claimed
+    ]
+    return Rewriter(name, uris, templates)
+
+
+def _offered(server: ServerConfig, offer: Offer, rewriter: Rewriter) -> Iterator[Entry]:
+    for definition in offer.tools:
         tool = definition["name"]
         if _permitted(server.tools, tool):
             exposed = expose(server.prefix, server.tools.rename.get(tool, tool))
-            yield Entry(ToolName(server.name, tool), exposed, {**definition, "name": exposed})
+            yield _entry("tool", server.name, tool, {**definition, "name": exposed}, "name")
+    for definition in offer.prompts:
+        exposed = expose(server.prefix, definition["name"])
+        yield _entry(
+            "prompt", server.name, definition["name"], {**definition, "name": exposed}, "name"
+        )
+    for definition in offer.resources:
+        uri = rewriter.uri(definition["uri"])
+        yield _entry("resource", server.name, definition["uri"], {**definition, "uri": uri}, "uri")
+    for definition in offer.templates:
+        pattern = definition["uriTemplate"]
+        clashes = bool(rewriter) and rewriter.template(pattern)
+        shown = exposed_uri(server.name, pattern) if clashes else pattern
+        changed = {**definition, "uriTemplate": shown}
+        yield _entry("template", server.name, pattern, changed, "uriTemplate")
+
+
+def _entry(kind: Kind, server: str, name: str, definition: Definition, identity: str) -> Entry:
+    return Entry(kind, ToolName(server, name), definition[identity], definition)
 
 
 def _permitted(rules: ToolRules, tool: str) -> bool:

@@ -48,6 +48,15 @@ class Allowlist:
             for server_pattern, tools in self.rules
         )
 
+    def permits_other(self, server: str, kind: str, name: str) -> bool:
+        """Whether some rule grants a `prompt` or `resource`: `*` does, or `KIND:PATTERN`."""
+        full = f"{kind}:{name}"
+        return any(
+            matches(server_pattern, server)
+            and any(p == "*" or (p.startswith(f"{kind}:") and matches(p, full)) for p in patterns)
+            for server_pattern, patterns in self.rules
+        )
+
     def reaches(self, server: str) -> bool:
         """Whether some rule grants anything at all of `server`."""
         return any(tools and matches(pattern, server) for pattern, tools in self.rules)
