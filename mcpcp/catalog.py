@@ -51,7 +51,15 @@ class Offer:
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Offer:
         """The reverse of `to_wire`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        return cls(
+            tools=tuple(data["tools"]),
+            prompts=tuple(data["prompts"]),
+            resources=tuple(data["resources"]),
+            templates=tuple(data["templates"]),
+            instructions=data["instructions"],
+            capabilities=data["capabilities"],
+            modern=data["modern"],
+        )
 
     def __str__(self) -> str:
         counts = ((kind, len(self.of(kind))) for kind in KINDS)
@@ -130,6 +138,11 @@ class Catalog:
     rewriters: Mapping[str, Rewriter] = field(default_factory=dict)
     _views: dict[Allowlist, View] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def about(self) -> tuple[object, object]:
+        """What servers say of themselves beside their lists."""
+        return self.instructions, self.capabilities
+
     def view(self, allow: Allowlist) -> View:
         """What `allow` grants of this catalog; equal allowlists share one view."""
         found = self._views.get(allow)
@@ -138,6 +151,14 @@ class Catalog:
                 self._views.clear()
             found = self._views[allow] = self._make_view(allow)
         return found
+
+    def rewritten(self, server: str, message: Definition) -> Definition:
+        """A server's notification, with its resource's URI as clients know it."""
+        params = message.get("params")
+        rewriter = self.rewriters.get(server)
+        if rewriter is None or not isinstance(params, dict) or "uri" not in params:
+            return message
+        return {**message, "params": {**params, "uri": rewriter.uri(str(params["uri"]))}}
 
     def _make_view(self, allow: Allowlist) -> View:
         listings = {

@@ -65,6 +65,14 @@ META_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 META_LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 META_SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
 
+LISTEN: Final = "subscriptions/listen"
+UPDATED: Final = "notifications/resources/updated"
+LIST_CHANGES: Final = {
+    "tool": "notifications/tools/list_changed",
+    "prompt": "notifications/prompts/list_changed",
+    "resource": "notifications/resources/list_changed",
+}
+SESSION_WIDE: Final = frozenset({UPDATED, *LIST_CHANGES.values()})
 MOST_SERVED: Final = 100
 """Requests of one server that may wait for its client at once."""
 
@@ -137,6 +145,7 @@ class _Pending:
     deadline: float
     back: Back | None
     progress_token: Any
+    listens: bool
     asked: int = 0
 
 
@@ -175,7 +184,7 @@ class Peer:
             raise Unavailable(self._closed)
         loop = asyncio.get_running_loop()
         self._last_id = request_id = self._last_id + 1
-        pending = _Pending(loop.create_future(), timeout, loop.time() + timeout, back, None)
+        pending = _Pending(loop.create_future(), timeout, loop.time() + timeout, back, None, method == LISTEN)
         meta = params.get("_meta")
         if meta is not None and "progressToken" in meta:
             pending.progress_token = meta["progressToken"]
@@ -199,6 +208,13 @@ class Peer:
         finally:
             timer.cancel()
             del self._pending[request_id]
+
+    def send_soon(self, method: str, params: Message) -> None:
+        """Send a request whose answer nobody waits for."""
+        self._last_id += 1
+        self._transport.send_soon(
+            {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}
+        )
 
     def notify(self, method: str, params: Message | None = None) -> None:
         """Send a notification when possible."""
@@ -274,11 +290,18 @@ class Peer:
         return next(iter(self._pending.values())) if len(self._pending) == 1 else None
 
     def _receive_notification(self, message: Message, related: int | None) -> None:
-        pending = self._related(related) if message["method"] == "notifications/message" else None
+        pending = self._related(related) if self._is_part(message, related) else None
         if pending is not None and pending.back is not None:
             pending.back.notify(message)
         else:
             self._inbound.on_notification(message)
+
+    def _is_part(self, message: Message, related: int | None) -> bool:
+        """Whether a notification belongs to a request; changes concern the session as a whole."""
+        if message["method"] == "notifications/message":
+            return True
+        asked = self._pending.get(related) if related is not None else None
+        return asked is not None and (asked.listens or message["method"] not in SESSION_WIDE)
 
     def _serve(self, message: Message, pending: _Pending | None) -> None:
         if message["method"] == "ping":
@@ -302,9 +325,7 @@ class Peer:
         except RpcError as error:
             answer = error_response(message["id"], error.error)
         except McpcpError as error:
-            answer = error_response(
-                message["id"], {"code": INTERNAL_ERROR, "message": str(error)}
-            )
+            answer = error_response(message["id"], {"code": INTERNAL_ERROR, "message": str(error)})
         finally:
             if pending is not None:
                 pending.asked -= 1

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final
 
-from mcpcp.backends.connection import Backend
+from mcpcp.backends.backend import Backend
 from mcpcp.catalog import Catalog, Offer, build
 from mcpcp.config import Config, ServerConfig
 from mcpcp.errors import Unavailable
@@ -105,6 +105,12 @@ class Registry:
         self._start_missing()
         self._changed()
 
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a client's own connection beside the backends; whoever asked for it cancels it."""
+        if self._group is None:
+            raise Unavailable("the gateway is stopping")
+        return self._group.create_task(work)
+
     def restart(self, name: str) -> None:
         """Drop the connection to `name`, which restarts a stdio server."""
         self.backend(name).reconnect()
@@ -169,7 +175,7 @@ class Registry:
                     holder,
                 )
         changed = catalog.entries != self.catalog.entries
-        if changed or catalog.instructions != self.catalog.instructions:
+        if changed or catalog.about != self.catalog.about:
             self.catalog = catalog
         self._settled.set()
         if changed:

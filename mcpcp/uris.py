@@ -1,7 +1,7 @@
-"""Resource URIs: which server one belongs to, and how two servers' claims on one are told apart. Pure.
+"""Resource URIs: to which server one belongs, and what happens where two claim the same. Pure.
 
-A URI stays as its server writes it, unless another server claimed it first. Then it is exposed below
-`mcpcp://SERVER/`, and everywhere: in lists, links, contents, updates and completion.
+A URI stays as its server writes it, unless another server claimed it first. Then it is exposed
+below `mcpcp://SERVER/`, and everywhere: in lists, links, contents, updates and completion.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def fits(template: str, uri: str) -> bool:
 
 
 class Rewriter:
-    """Writes a server's URIs in its results as clients know them; does nothing where they are equal."""
+    """Writes a server's URIs as clients know them; false where they are the same anyway."""
 
     def __init__(self, server: str, uris: Collection[str], templates: Collection[str]) -> None:
         self._server = server

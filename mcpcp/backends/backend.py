@@ -20,7 +20,15 @@ from mcpcp.catalog import Kind, Offer
 from mcpcp.config import ServerConfig
 from mcpcp.errors import McpcpError, ProtocolError
 from mcpcp.fleet import ProcessState, ProcessStatus
-from mcpcp.jsonrpc import METHOD_NOT_FOUND, Back, Message, RpcError
+from mcpcp.jsonrpc import (
+    LIST_CHANGES,
+    LISTEN,
+    METHOD_NOT_FOUND,
+    UPDATED,
+    Back,
+    Message,
+    RpcError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +48,7 @@ LISTS: Final[dict[Kind, tuple[str, str, str]]] = {
 }
 """Each kind's capability, the method that lists it, and the member that holds the list."""
 
-CHANGES: Final = {
-    "notifications/tools/list_changed",
-    "notifications/prompts/list_changed",
-    "notifications/resources/list_changed",
-}
+CHANGES: Final = frozenset(LIST_CHANGES.values())
 _IDENTITY: Final[dict[Kind, str]] = {
     "tool": "name",
     "prompt": "name",
@@ -68,6 +72,7 @@ class Backend:
         self.moved = asyncio.Event()
         self._on_change = on_change
         self._attempt: asyncio.Task[None] | None = None
+        self._followers: dict[str, dict[object, Callable[[Message], None]]] = {}
         self._stale = asyncio.Event()
         self._process: ProcessStatus | None = None
         self._supervised = False
@@ -147,6 +152,30 @@ class Backend:
         """List again, soon: something may have changed."""
         self._stale.set()
 
+    async def follow_resource(
+        self, uri: str, told: Callable[[Message], None]
+    ) -> Callable[[], None]:
+        """Subscribe to a resource on the shared connection; returns what ends that again."""
+        followers = self._followers.setdefault(uri, {})
+        key = object()
+        followers[key] = told
+        if len(followers) == 1:
+            try:
+                await self.line.request("resources/subscribe", {"uri": uri})
+            except McpcpError:
+                self._unfollow(uri, key)
+                raise
+        return lambda: self._unfollow(uri, key)
+
+    def _unfollow(self, uri: str, key: object) -> None:
+        followers = self._followers.get(uri, {})
+        if followers.pop(key, None) is None or followers:
+            return
+        del self._followers[uri]
+        # Nobody waits for the answer, so it goes out like a notification, with an id of its own.
+        if self.line.connection is not None:
+            self.line.connection.send_soon("resources/unsubscribe", {"uri": uri})
+
     # The owner task.
 
     async def run(self) -> None:
@@ -174,20 +203,24 @@ class Backend:
     async def _attempt_once(self) -> str:
         """One connection, from its opening to its end; why it ended."""
         hello = Hello(try_modern=self.server.transport == "http")
+        reason = "the connection was dropped"
         try:
             async with asyncio.TaskGroup() as tasks:
                 connection = Connection(self.server, self.credential, hello, self)
                 self._attempt = tasks.create_task(connection.run(self._use))
         except* McpcpError as group:
-            return str(group.exceptions[0])
+            reason = str(group.exceptions[0])
         except* Exception:
             logger.exception("the connection to %s failed in an unforeseen way", self.server.name)
-            return "internal error: the gateway's log has the details"
-        return "the connection was dropped"
+            reason = "internal error: the gateway's log has the details"
+        return reason
 
     async def _use(self, connection: Connection) -> None:
         """List what is on offer, and list again whenever it may have changed."""
         self._replace_offer(await self._list_all(connection))
+        for uri in list(self._followers):
+            with contextlib.suppress(RpcError):
+                await connection.request("resources/subscribe", {"uri": uri}, HANDSHAKE_TIMEOUT)
         self.restarts += 1
         self.down_since = asyncio.get_running_loop().time()
         self.line.put(connection)
@@ -213,7 +246,7 @@ class Backend:
         if wanted:
             params = {"notifications": wanted}
             with contextlib.suppress(RpcError):
-                await connection.request("subscriptions/listen", params, _LISTENING)
+                await connection.request(LISTEN, params, _LISTENING)
 
     async def _list_all(self, connection: Connection) -> Offer:
         lists: dict[Kind, tuple[Message, ...]] = {}
@@ -253,8 +286,12 @@ class Backend:
 
     def on_notification(self, message: Message) -> None:
         """Changes are ours to follow; nothing else on a shared connection is for one client."""
+        params = message.get("params")
         if message["method"] in CHANGES:
             self.refresh()
+        elif message["method"] == UPDATED and isinstance(params, dict):
+            for told in list(self._followers.get(params.get("uri", ""), {}).values()):
+                told(message)
 
     async def on_request(self, message: Message, back: Back | None) -> Any:
         """A shared connection has offered the server no client capabilities."""
@@ -287,5 +324,6 @@ def _valid_items(page: Any, member: str, identity: str, server: str) -> list[Mes
         raise ProtocolError(f"the server's list of {member} is no list")
     good = [i for i in items if isinstance(i, dict) and isinstance(i.get(identity), str)]
     if len(good) < len(items):
-        logger.warning("%s: ignored %d %s that have no %s", server, len(items) - len(good), member, identity)
+        lost = len(items) - len(good)
+        logger.warning("%s: ignored %d %s that have no %s", server, lost, member, identity)
     return good

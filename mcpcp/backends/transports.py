@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from mcpcp.jsonrpc import Message
 
+
 class Receive(Protocol):
     """Takes a decoded message, and the request on whose stream it came where that is known."""
 

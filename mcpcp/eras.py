@@ -1,0 +1,210 @@
+"""Where client and server have no era in common: the questions of one written as the other's.
+
+A modern server answers a call with `input_required`; a legacy client is asked by requests of ours,
+and the call goes on with what it answers. A legacy server asks in the middle of a call; for a modern
+client the call is parked, answered with `input_required`, and goes on with the client's next try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mcpcp.errors import ProtocolError
+from mcpcp.jsonrpc import INVALID_PARAMS, Back, Message, RpcError
+
+MOST_ROUNDS: Final = 20
+PARKED_FOR: Final = 600.0
+"""Seconds a parked call waits for its client: a person may be thinking."""
+MOST_PARKED: Final = 1000
+_STATE_PAUSE: Final = 0.1
+
+Send = Callable[[Message], Awaitable[Any]]
+Start = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
+
+
+def needs_input(result: Any) -> bool:
+    """Whether a modern result asks for something before the call can go on."""
+    return isinstance(result, dict) and result.get("resultType") == "input_required"
+
+
+async def with_answers(send: Send, params: Message, back: Back) -> Any:
+    """Send a request of a legacy client to a modern server until it is answered for good."""
+    for _ in range(MOST_ROUNDS):
+        result = await send(params)
+        if not needs_input(result):
+            return result
+        asked = result.get("inputRequests") or {}
+        if not isinstance(asked, dict):
+            raise ProtocolError("the server's inputRequests are no object")
+        answers = await _answers(asked, back)
+        params = {k: v for k, v in params.items() if k not in ("inputResponses", "requestState")}
+        if answers:
+            params["inputResponses"] = answers
+        else:
+            await asyncio.sleep(_STATE_PAUSE)
+        if "requestState" in result:
+            params["requestState"] = result["requestState"]
+    raise ProtocolError(f"the server asked for input more than {MOST_ROUNDS} times")
+
+
+async def _answers(asked: Message, back: Back) -> Message:
+    async with asyncio.TaskGroup() as tasks:
+        answers = {
+            key: tasks.create_task(_ask(back, request)) for key, request in asked.items()
+        }
+    return {key: task.result() for key, task in answers.items()}
+
+
+async def _ask(back: Back, request: Any) -> Any:
+    if not isinstance(request, dict) or not isinstance(request.get("method"), str):
+        raise ProtocolError("the server's input request has no method")
+    return await back.ask(request["method"], request.get("params") or {})
+
+
+@dataclass(slots=True)
+class _Parked:
+    owner: object
+    call: asyncio.Task[Any]
+    questions: dict[str, tuple[Message, asyncio.Future[Any]]] = field(default_factory=dict)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    notify: Callable[[Message], None] | None = None
+    numbers: int = 0
+
+    async def ask(self, method: str, params: Message) -> Any:
+        """See Back: the question waits for the client's next try."""
+        self.numbers += 1
+        future = asyncio.get_running_loop().create_future()
+        key = f"input-{self.numbers}"
+        self.questions[key] = ({"method": method, "params": params}, future)
+        self.asked.set()
+        try:
+            return await future
+        finally:
+            self.questions.pop(key, None)
+
+
+class _ParkedBack:
+    """The way back of a parked call: to whichever try of the client's is there."""
+
+    def __init__(self) -> None:
+        self.parked: _Parked | None = None
+
+    def notify(self, message: Message) -> None:
+        """See Back; between two tries there is nobody to tell."""
+        if self.parked is not None and self.parked.notify is not None:
+            self.parked.notify(message)
+
+    async def ask(self, method: str, params: Message) -> Any:
+        """See Back."""
+        while self.parked is None:
+            await asyncio.sleep(0)
+        return await self.parked.ask(method, params)
+
+
+class ParkingLot:
+    """Calls of modern clients that wait, with a legacy server, for their client's input.
+
+    A requestState names the parked call, is signed, expires, and is good for its owner alone.
+    """
+
+    def __init__(self, start: Start, clock: Callable[[], float] = time.time) -> None:
+        self._start = start
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._calls: dict[str, _Parked] = {}
+
+    async def call(
+        self, owner: object, params: Message, back: Back, begin: Callable[[Back], Awaitable[Any]]
+    ) -> Any:
+        """Begin a call, or go on with a parked one: its result, or what it needs to go on.
+
+        `begin(back)` makes the call; `owner` is who may go on with it.
+        """
+        state = params.get("requestState")
+        if isinstance(state, str) and state.startswith("mcpcp."):
+            parked_id = self._verify(state, owner)
+            parked = self._calls[parked_id]
+            self._deliver(parked, params.get("inputResponses"))
+        else:
+            parked_id, parked = self._park(owner, begin)
+        parked.notify = back.notify
+        try:
+            return await self._outcome(parked_id, parked)
+        except asyncio.CancelledError:
+            self._drop(parked_id)
+            raise
+        finally:
+            parked.notify = None
+
+    def _park(
+        self, owner: object, begin: Callable[[Back], Awaitable[Any]]
+    ) -> tuple[str, _Parked]:
+        if len(self._calls) >= MOST_PARKED:
+            raise RpcError(-32000, "too many calls wait for input: try again later")
+        way = _ParkedBack()
+        task = self._start(_run(begin, way))
+        way.parked = parked = _Parked(owner, task)
+        parked_id = secrets.token_hex(16)
+        self._calls[parked_id] = parked
+        return parked_id, parked
+
+    async def _outcome(self, parked_id: str, parked: _Parked) -> Any:
+        """The call's result, or the questions that came first."""
+        asked = self._start(parked.asked.wait())
+        try:
+            await asyncio.wait((parked.call, asked), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+        if parked.call.done():
+            self._calls.pop(parked_id, None)
+            return parked.call.result()
+        loop = asyncio.get_running_loop()
+        loop.call_later(PARKED_FOR, self._drop, parked_id)
+        return {
+            "resultType": "input_required",
+            "inputRequests": {key: request for key, (request, _) in parked.questions.items()},
+            "requestState": self._sign(parked_id, parked.owner),
+        }
+
+    def _deliver(self, parked: _Parked, responses: Any) -> None:
+        if not isinstance(responses, dict):
+            raise RpcError(INVALID_PARAMS, "inputResponses must be an object")
+        for key, response in responses.items():
+            if key in parked.questions:
+                _, future = parked.questions.pop(key)
+                if not future.done():
+                    future.set_result(response)
+        if not parked.questions:
+            parked.asked.clear()
+
+    def _drop(self, parked_id: str) -> None:
+        parked = self._calls.pop(parked_id, None)
+        if parked is not None:
+            parked.call.cancel()
+
+    def _sign(self, parked_id: str, owner: object) -> str:
+        text = f"{parked_id}.{int(self._clock() + PARKED_FOR)}"
+        return f"mcpcp.{text}.{self._digest(text, owner)}"
+
+    def _verify(self, state: str, owner: object) -> str:
+        _, _, rest = state.partition(".")
+        text, _, digest = rest.rpartition(".")
+        parked_id, _, expires = text.partition(".")
+        good = hmac.compare_digest(digest.encode(), self._digest(text, owner).encode())
+        if not good or self._clock() > int(expires) or parked_id not in self._calls:
+            raise RpcError(INVALID_PARAMS, "this requestState is not valid any more: call again")
+        return parked_id
+
+    def _digest(self, text: str, owner: object) -> str:
+        return hmac.new(self._key, f"{text}.{owner!r}".encode(), hashlib.sha256).hexdigest()
+
+
+async def _run(begin: Callable[[Back], Awaitable[Any]], back: Back) -> Any:
+    return await begin(back)
