@@ -1,8 +1,8 @@
 """Where client and server have no era in common: the questions of one written as the other's.
 
 A modern server answers a call with `input_required`; a legacy client is asked by requests of ours,
-and the call goes on with what it answers. A legacy server asks in the middle of a call; for a modern
-client the call is parked, answered with `input_required`, and goes on with the client's next try.
+and the call goes on with what it answers. A legacy server asks in the middle of a call; for a
+modern client the call is parked, answered with `input_required`, and goes on with the next try.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mcpcp.errors import ProtocolError
-from mcpcp.jsonrpc import INVALID_PARAMS, Back, Message, RpcError
+from mcpcp.jsonrpc import CONNECTION_CLOSED, INVALID_PARAMS, Back, Message, RpcError
 
 MOST_ROUNDS: Final = 20
 PARKED_FOR: Final = 600.0
@@ -26,6 +25,7 @@ MOST_PARKED: Final = 1000
 _STATE_PAUSE: Final = 0.1
 
 Send = Callable[[Message], Awaitable[Any]]
+Begin = Callable[[Back], Coroutine[Any, Any, Any]]
 Start = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 
 
@@ -56,9 +56,7 @@ async def with_answers(send: Send, params: Message, back: Back) -> Any:
 
 async def _answers(asked: Message, back: Back) -> Message:
     async with asyncio.TaskGroup() as tasks:
-        answers = {
-            key: tasks.create_task(_ask(back, request)) for key, request in asked.items()
-        }
+        answers = {key: tasks.create_task(_ask(back, request)) for key, request in asked.items()}
     return {key: task.result() for key, task in answers.items()}
 
 
@@ -68,44 +66,35 @@ async def _ask(back: Back, request: Any) -> Any:
     return await back.ask(request["method"], request.get("params") or {})
 
 
-@dataclass(slots=True)
 class _Parked:
-    owner: object
+    """A call that goes on while its client comes and goes; it is its own way back."""
+
     call: asyncio.Task[Any]
-    questions: dict[str, tuple[Message, asyncio.Future[Any]]] = field(default_factory=dict)
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    notify: Callable[[Message], None] | None = None
-    numbers: int = 0
+
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
+        self.questions: dict[str, tuple[Message, asyncio.Future[Any]]] = {}
+        self.asked = asyncio.Event()
+        self.tell: Callable[[Message], None] | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+        self._numbers = 0
+
+    def notify(self, message: Message) -> None:
+        """See Back; between two tries there is nobody to tell."""
+        if self.tell is not None:
+            self.tell(message)
 
     async def ask(self, method: str, params: Message) -> Any:
         """See Back: the question waits for the client's next try."""
-        self.numbers += 1
+        self._numbers += 1
+        key = f"input-{self._numbers}"
         future = asyncio.get_running_loop().create_future()
-        key = f"input-{self.numbers}"
         self.questions[key] = ({"method": method, "params": params}, future)
         self.asked.set()
         try:
             return await future
         finally:
             self.questions.pop(key, None)
-
-
-class _ParkedBack:
-    """The way back of a parked call: to whichever try of the client's is there."""
-
-    def __init__(self) -> None:
-        self.parked: _Parked | None = None
-
-    def notify(self, message: Message) -> None:
-        """See Back; between two tries there is nobody to tell."""
-        if self.parked is not None and self.parked.notify is not None:
-            self.parked.notify(message)
-
-    async def ask(self, method: str, params: Message) -> Any:
-        """See Back."""
-        while self.parked is None:
-            await asyncio.sleep(0)
-        return await self.parked.ask(method, params)
 
 
 class ParkingLot:
@@ -120,9 +109,7 @@ class ParkingLot:
         self._key = secrets.token_bytes(32)
         self._calls: dict[str, _Parked] = {}
 
-    async def call(
-        self, owner: object, params: Message, back: Back, begin: Callable[[Back], Awaitable[Any]]
-    ) -> Any:
+    async def call(self, owner: object, params: Message, back: Back, begin: Begin) -> Any:
         """Begin a call, or go on with a parked one: its result, or what it needs to go on.
 
         `begin(back)` makes the call; `owner` is who may go on with it.
@@ -134,23 +121,20 @@ class ParkingLot:
             self._deliver(parked, params.get("inputResponses"))
         else:
             parked_id, parked = self._park(owner, begin)
-        parked.notify = back.notify
+        parked.tell = back.notify
         try:
             return await self._outcome(parked_id, parked)
         except asyncio.CancelledError:
             self._drop(parked_id)
             raise
         finally:
-            parked.notify = None
+            parked.tell = None
 
-    def _park(
-        self, owner: object, begin: Callable[[Back], Awaitable[Any]]
-    ) -> tuple[str, _Parked]:
+    def _park(self, owner: object, begin: Begin) -> tuple[str, _Parked]:
         if len(self._calls) >= MOST_PARKED:
-            raise RpcError(-32000, "too many calls wait for input: try again later")
-        way = _ParkedBack()
-        task = self._start(_run(begin, way))
-        way.parked = parked = _Parked(owner, task)
+            raise RpcError(CONNECTION_CLOSED, "too many calls wait for input: try again later")
+        parked = _Parked(owner)
+        parked.call = self._start(begin(parked))
         parked_id = secrets.token_hex(16)
         self._calls[parked_id] = parked
         return parked_id, parked
@@ -166,7 +150,7 @@ class ParkingLot:
             self._calls.pop(parked_id, None)
             return parked.call.result()
         loop = asyncio.get_running_loop()
-        loop.call_later(PARKED_FOR, self._drop, parked_id)
+        parked.expiry = loop.call_later(PARKED_FOR, self._drop, parked_id)
         return {
             "resultType": "input_required",
             "inputRequests": {key: request for key, (request, _) in parked.questions.items()},
@@ -174,6 +158,8 @@ class ParkingLot:
         }
 
     def _deliver(self, parked: _Parked, responses: Any) -> None:
+        if parked.expiry is not None:
+            parked.expiry.cancel()
         if not isinstance(responses, dict):
             raise RpcError(INVALID_PARAMS, "inputResponses must be an object")
         for key, response in responses.items():
@@ -204,7 +190,3 @@ class ParkingLot:
 
     def _digest(self, text: str, owner: object) -> str:
         return hmac.new(self._key, f"{text}.{owner!r}".encode(), hashlib.sha256).hexdigest()
-
-
-async def _run(begin: Callable[[Back], Awaitable[Any]], back: Back) -> Any:
-    return await begin(back)

@@ -1,8 +1,9 @@
 """The gateway: authorize, route, forward, record.
 
 Above: the frontends bring each message with the agent whose token it came with, and translate
-errors into answers. Below: `registry` has the catalog and the connections, `audit` and `metrics`
-keep the record. The way of a call is `call_tool`, from top to bottom.
+errors into answers. Below: `registry` has the catalog and the connections, `listing` says what is
+on offer, `eras` translates, `audit` and `metrics` keep the record. The way of a call is
+`call_tool`, then `_forward`.
 """
 
 from __future__ import annotations
@@ -13,44 +14,53 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mcpcp import __version__
+from mcpcp import listing
 from mcpcp.audit import AuditLog, CallRecord, Outcome
-from mcpcp.catalog import Entry, View
+from mcpcp.backends.backend import Backend
+from mcpcp.backends.connection import Hello
+from mcpcp.backends.line import Line
+from mcpcp.catalog import Entry, Kind, View
 from mcpcp.config import Config
+from mcpcp.eras import ParkingLot, with_answers
 from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError, TokenError, Unavailable
 from mcpcp.jsonrpc import (
     INVALID_PARAMS,
-    LATEST_LEGACY,
-    LEGACY_VERSIONS,
     META_CLIENT_CAPABILITIES,
-    META_CLIENT_INFO,
-    META_SERVER_INFO,
+    META_LOG_LEVEL,
     META_VERSION,
     METHOD_NOT_FOUND,
     MODERN_VERSIONS,
+    RESOURCE_NOT_FOUND,
     UNSUPPORTED_PROTOCOL_VERSION,
+    Back,
     Message,
     Notify,
     RpcError,
 )
 from mcpcp.metrics import Metrics
+from mcpcp.names import ToolName
 from mcpcp.policy import Agent
 from mcpcp.registry import Registry
+from mcpcp.sessions import ClientSession
+from mcpcp.standins import StandIns
 from mcpcp.tokens import TokenVerifier
 
 META_AGENT: Final = "mcpcp/agent"
-SERVER_INFO: Final = {"name": "mcpcp", "title": "mcpcp gateway", "version": __version__}
-CAPABILITIES: Final = {"tools": {"listChanged": True}}
-_ENVELOPE: Final = frozenset({META_VERSION, META_CLIENT_INFO, META_CLIENT_CAPABILITIES})
+LOG_LEVELS: Final = frozenset(
+    {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a message, on which session, in which era."""
+    """Who sent a message: the agent, in a session of the legacy era or none."""
 
     agent: Agent
-    session: str = ""
+    session: ClientSession | None = None
     modern: bool = False
+
+
+Method = Callable[["Gateway", Caller, Message, Back], Awaitable[Any]]
 
 
 class Gateway:
@@ -64,13 +74,8 @@ class Gateway:
         self.draining = asyncio.Event()
         self._verifier = verifier
         self._audit = audit
-        self._methods: dict[str, Callable[[Caller, Message, Notify], Awaitable[Any]]] = {
-            "tools/call": self.call_tool,
-            "tools/list": self.list_tools,
-            "initialize": self.initialize,
-            "server/discover": self.discover,
-            "ping": self.ping,
-        }
+        self._parked = ParkingLot(registry.start)
+        self._stand_ins = StandIns(registry)
 
     @property
     def config(self) -> Config:
@@ -99,14 +104,12 @@ class Gateway:
         self.metrics.show_servers(self.registry.connected())
         return self.metrics.render()
 
-    async def handle(self, caller: Caller, message: Message, notify: Notify) -> Any:
-        """The result of one request; notifications on the way to it go to `notify`.
+    async def handle(self, caller: Caller, message: Message, back: Back) -> Any:
+        """The result of one request; what comes on the way to it goes `back`.
 
         Raises RpcError and every other McpcpError: the frontends make answers of them.
         """
-        method = self._methods.get(message["method"])
-        if method is None:
-            raise RpcError(METHOD_NOT_FOUND, f"Method not found: {message['method']}")
+        method = METHODS[caller.modern].get(message["method"])
         params = message.get("params")
         if params is None:
             params = {}
@@ -114,74 +117,144 @@ class Gateway:
             raise RpcError(INVALID_PARAMS, "params must be an object")
         if not isinstance(params.get("_meta"), dict | None):
             raise RpcError(INVALID_PARAMS, "params._meta must be an object")
-        return await method(caller, params, notify)
+        if method is None:
+            return await self._pass_on(caller, message["method"], params, back)
+        return await method(self, caller, params, back)
+
+    def open_session(self, push: Notify) -> ClientSession:
+        """A legacy session, closed by its opener; `push` takes what belongs to no request."""
+        return ClientSession(self.registry, push)
 
     # The way of a call.
 
-    async def call_tool(self, caller: Caller, params: Message, notify: Notify) -> Any:
-        """Authorize, route, forward, record."""
+    async def call_tool(self, caller: Caller, params: Message, back: Back) -> Any:
+        """Call a tool."""
+        entry = await self._authorize(caller, "tool", params.get("name"))
+        named = {**params, "name": entry.name.tool}
+        return await self._forward(caller, entry, "tools/call", named, back)
+
+    async def _forward(
+        self, caller: Caller, entry: Entry, method: str, params: Message, back: Back
+    ) -> Any:
+        """Route, forward, record; `entry` is what the agent was found to be allowed."""
         began = time.perf_counter()
-        entry = await self._authorize(caller, params)
-        server, tool = entry.name.server, entry.name.tool
+        server = entry.name.server
         outcome: Outcome = "cancelled"
         reason = ""
         self._audit.check()
         self.metrics.in_flight += 1
         try:
             backend = self.registry.backend(server)
-            result = await backend.request(
-                "tools/call",
-                self._forwarded(caller, entry, params, trusted=backend.server.command is not None),
-                notify=notify,
-                repeatable=entry.repeatable,
-            )
+            addressed = _addressed(caller, params, trusted=backend.server.command is not None)
+            result = await self._send(caller, backend, entry, method, addressed, back)
             outcome = "error" if isinstance(result, dict) and result.get("isError") else "ok"
-            return _in_era(result, caller.modern)
+            return self._as_known(server, listing.in_era(result, method, caller.modern))
         except McpcpError as error:
             outcome, reason = _outcome(error), str(error)
             raise
         finally:
             seconds = time.perf_counter() - began
             self.metrics.in_flight -= 1
-            self.metrics.observe(server, tool, outcome, seconds)
-            self._record(caller, server, tool, outcome, reason, seconds)
+            self.metrics.observe(server, _label(entry), outcome, seconds)
+            self._record(caller, entry.name, method, outcome, reason, seconds)
 
-    async def _authorize(self, caller: Caller, params: Message) -> Entry:
-        """The entry that the agent calls; to it, denied and unknown look the same."""
-        name = params.get("name")
+    async def _send(
+        self,
+        caller: Caller,
+        backend: Backend,
+        entry: Entry,
+        method: str,
+        params: Message,
+        back: Back,
+    ) -> Any:
+        """Send on the connection that is right for this caller; translate where eras differ."""
+        if caller.modern and not backend.modern and _can_be_asked(params):
+            return await self._send_parked(caller, backend, entry, method, params, back)
+        line = self._line(caller, backend)
+        if not caller.modern:
+            connection = line.connection or await line.wait()
+            if connection.modern:
+                return await with_answers(
+                    lambda p: line.request(method, p, back=back, repeatable=entry.repeatable),
+                    self._with_log_level(caller, params),
+                    back,
+                )
+        return await line.request(method, params, back=back, repeatable=entry.repeatable)
+
+    def _line(self, caller: Caller, backend: Backend) -> Line:
+        """A legacy client's own session with the server, where it can have one; else the shared."""
+        own = caller.session is not None and backend.has_sessions
+        return caller.session.link(backend).line if own and caller.session else backend.line
+
+    async def _send_parked(
+        self,
+        caller: Caller,
+        backend: Backend,
+        entry: Entry,
+        method: str,
+        params: Message,
+        back: Back,
+    ) -> Any:
+        """A modern client before a legacy server that may ask it something in the middle."""
+        capabilities = (params.get("_meta") or {}).get(META_CLIENT_CAPABILITIES) or {}
+        stand_in = self._stand_ins.get(caller.agent.identity, capabilities)
+        line = stand_in.link(backend).line if backend.has_sessions else backend.line
+        plain = {k: v for k, v in params.items() if k not in ("inputResponses", "requestState")}
+
+        async def begin(way: Back) -> Any:
+            return await line.request(method, plain, back=way, repeatable=entry.repeatable)
+
+        owner = (caller.agent.identity, entry.name, method)
+        return await self._parked.call(owner, params, back, begin)
+
+    async def _authorize(self, caller: Caller, kind: Kind, name: Any) -> Entry:
+        """The entry that the agent may use; to it, denied and unknown look the same."""
         if not isinstance(name, str):
-            raise RpcError(INVALID_PARAMS, "tools/call needs the tool's name")
-        entry = self.view(caller.agent).entries.get(name)
+            raise RpcError(INVALID_PARAMS, f"the {kind}'s name is missing")
+        entry = self._find(caller, kind, name)
         if entry is None:
             await self.registry.first_offers(caller.agent.allow)
-            entry = self.view(caller.agent).entries.get(name)
+            entry = self._find(caller, kind, name)
         if entry is None:
-            self._refuse(caller, name)
-            raise RpcError(INVALID_PARAMS, f"Unknown tool: {name}")
+            self._refuse(caller, kind, name)
+            code = INVALID_PARAMS
+            if kind == "resource" and not caller.modern:
+                code = RESOURCE_NOT_FOUND
+            data = {"uri": name} if kind == "resource" else None
+            raise RpcError(code, f"Unknown {kind}: {name}", data)
         return entry
 
-    def _refuse(self, caller: Caller, name: str) -> None:
-        held = self.registry.catalog.entries.get(name)
+    def _find(self, caller: Caller, kind: Kind, name: str) -> Entry | None:
+        view = self.view(caller.agent)
+        if kind != "resource":
+            return view.find(kind, name)
+        return view.find_uri(name) or self._only_source(caller, view, name)
+
+    def _only_source(self, caller: Caller, view: View, uri: str) -> Entry | None:
+        """A resource that is on no list can only be of a server with resources, if there is one."""
+        catalog = self.registry.catalog
+        sources = [
+            server
+            for server in view.servers
+            if "resources" in catalog.capabilities[server]
+            and caller.agent.allow.permits_other(server, "resource", uri)
+        ]
+        if len(sources) != 1:
+            return None
+        return Entry("resource", ToolName(sources[0], uri), uri, {"uri": uri})
+
+    def _refuse(self, caller: Caller, kind: Kind, name: str) -> None:
+        held = self.registry.catalog.entries[kind].get(name)
         outcome: Outcome = "unknown" if held is None else "denied"
         self.metrics.deny(outcome)
-        server, tool = (held.name.server, held.name.tool) if held else ("", name[:128])
-        self._record(caller, server, tool, outcome, "not in the token's allowlist", 0.0)
-
-    def _forwarded(
-        self, caller: Caller, entry: Entry, params: Message, *, trusted: bool
-    ) -> Message:
-        """The params as the server gets them: its own name for the tool, and who calls."""
-        meta = {k: v for k, v in (params.get("_meta") or {}).items() if k not in _ENVELOPE}
-        meta.pop(META_AGENT, None)
-        if trusted:  # a server that we started; nobody else learns our agents' names
-            meta[META_AGENT] = caller.agent.name
-        return {**params, "name": entry.name.tool, "_meta": meta}
+        what = held.name if held else ToolName("", name[:128])
+        self._record(caller, what, _METHOD_OF[kind], outcome, "not in the token's allowlist", 0.0)
 
     def _record(
         self,
         caller: Caller,
-        server: str,
-        tool: str,
+        what: ToolName,
+        method: str,
         outcome: Outcome,
         reason: str,
         seconds: float,
@@ -190,48 +263,165 @@ class Gateway:
             CallRecord(
                 agent=caller.agent.name,
                 token_id=caller.agent.token_id,
-                session=caller.session,
-                server=server,
-                tool=tool,
-                method="tools/call",
+                session=caller.session.id if caller.session else "",
+                server=what.server,
+                tool=what.tool,
+                method=method,
                 outcome=outcome,
                 reason=reason,
                 duration_ms=round(seconds * 1000, 3),
             )
         )
 
-    # The other methods.
+    def _as_known(self, server: str, result: Any) -> Any:
+        """The result with the server's URIs as clients know them."""
+        rewriter = self.registry.catalog.rewriters.get(server)
+        return result if rewriter is None else rewriter.result(result)
 
-    async def list_tools(self, caller: Caller, params: Message, notify: Notify) -> Any:
-        """Every tool of the agent's view, on one page."""
-        if params.get("cursor") is not None:
-            raise RpcError(INVALID_PARAMS, "Invalid cursor: this gateway lists tools on one page")
+    def _with_log_level(self, caller: Caller, params: Message) -> Message:
+        """A modern server is told the log level with each request."""
+        level = caller.session.log_level if caller.session else None
+        if level is None:
+            return params
+        return {**params, "_meta": {META_LOG_LEVEL: level, **(params.get("_meta") or {})}}
+
+    # Prompts, resources, completion.
+
+    async def get_prompt(self, caller: Caller, params: Message, back: Back) -> Any:
+        """Get a prompt."""
+        entry = await self._authorize(caller, "prompt", params.get("name"))
+        named = {**params, "name": entry.name.tool}
+        return await self._forward(caller, entry, "prompts/get", named, back)
+
+    async def read_resource(self, caller: Caller, params: Message, back: Back) -> Any:
+        """Read a resource."""
+        entry = await self._authorize(caller, "resource", params.get("uri"))
+        named = {**params, "uri": _own_uri(entry, params["uri"])}
+        return await self._forward(caller, entry, "resources/read", named, back)
+
+    async def subscribe(self, caller: Caller, params: Message, back: Back) -> Any:
+        """Follow a resource, on the client's own session or on a connection that others share."""
+        entry = await self._authorize(caller, "resource", params.get("uri"))
+        backend, uri = self.registry.backend(entry.name.server), _own_uri(entry, params["uri"])
+        if caller.session is None:
+            raise RpcError(METHOD_NOT_FOUND, "a subscription needs a session")
+        if not backend.has_sessions:
+            await caller.session.subscribe(backend, uri)
+            return {}
+        method = "resources/subscribe"
+        result = await self._forward(caller, entry, method, {**params, "uri": uri}, back)
+        caller.session.link(backend).subscriptions.add(uri)
+        return result
+
+    async def unsubscribe(self, caller: Caller, params: Message, back: Back) -> Any:
+        """The reverse of `subscribe`."""
+        entry = await self._authorize(caller, "resource", params.get("uri"))
+        backend, uri = self.registry.backend(entry.name.server), _own_uri(entry, params["uri"])
+        if caller.session is None:
+            raise RpcError(METHOD_NOT_FOUND, "a subscription needs a session")
+        if not backend.has_sessions:
+            caller.session.unsubscribe(backend, uri)
+            return {}
+        caller.session.link(backend).subscriptions.discard(uri)
+        method = "resources/unsubscribe"
+        return await self._forward(caller, entry, method, {**params, "uri": uri}, back)
+
+    async def follow_resource(self, caller: Caller, uri: str, told: Notify) -> Callable[[], None]:
+        """Have `told` called with each update of a resource; returns what ends that."""
+        entry = await self._authorize(caller, "resource", uri)
+        server = entry.name.server
+        return await self.registry.backend(server).follow_resource(
+            _own_uri(entry, uri), lambda m: told(self.registry.catalog.rewritten(server, m))
+        )
+
+    async def complete(self, caller: Caller, params: Message, back: Back) -> Any:
+        """Complete an argument of a prompt, or of a resource template."""
+        ref = params.get("ref")
+        if not isinstance(ref, dict):
+            raise RpcError(INVALID_PARAMS, "params.ref must be an object")
+        if ref.get("type") == "ref/prompt":
+            entry = await self._authorize(caller, "prompt", ref.get("name"))
+            own = {**ref, "name": entry.name.tool}
+        else:
+            entry = await self._find_template(caller, ref.get("uri"))
+            own = {**ref, "uri": entry.name.tool}
+        named = {**params, "ref": own}
+        return await self._forward(caller, entry, "completion/complete", named, back)
+
+    async def _find_template(self, caller: Caller, uri: Any) -> Entry:
+        if isinstance(uri, str) and (entry := self.view(caller.agent).find("template", uri)):
+            return entry
+        return await self._authorize(caller, "resource", uri)
+
+    async def set_level(self, caller: Caller, params: Message, back: Back) -> Any:
+        """Set the log level, for the servers in use and for those that will be."""
+        level = params.get("level")
+        if level not in LOG_LEVELS:
+            raise RpcError(INVALID_PARAMS, f"params.level must be one of {sorted(LOG_LEVELS)}")
+        if caller.session is None or "logging" not in self.view(caller.agent).capabilities:
+            raise RpcError(METHOD_NOT_FOUND, "Method not found: logging/setLevel")
+        caller.session.log_level = level
+        lines = [link.line for link in caller.session.open_links()]
+        lines += [b.line for b in self._sharing_loggers(caller)]
+        requests = (line.request("logging/setLevel", params) for line in lines if line.connection)
+        await asyncio.gather(*requests, return_exceptions=True)
+        return {}
+
+    def _sharing_loggers(self, caller: Caller) -> list[Backend]:
+        catalog = self.registry.catalog
+        names = (s for s in self.view(caller.agent).servers if "logging" in catalog.capabilities[s])
+        return [b for b in map(self.registry.backend, names) if not b.has_sessions]
+
+    async def _pass_on(self, caller: Caller, method: str, params: Message, back: Back) -> Any:
+        """A method that we do not know: a question for the agent's server, if it has but one."""
+        view = self.view(caller.agent)
+        if len(view.servers) != 1 or method in METHODS[not caller.modern]:
+            raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method}")
+        entry = Entry("tool", ToolName(view.servers[0], method), method, {})
+        return await self._forward(caller, entry, method, params, back)
+
+    # What is on offer.
+
+    async def _list(self, caller: Caller, kind: Kind, params: Message) -> Any:
         await self.registry.first_offers(caller.agent.allow)
-        result = {"tools": self.view(caller.agent).tools_json}
-        return _cacheable(result) if caller.modern else result
+        catalog = self.registry.catalog
+        view = catalog.view(caller.agent.allow)
+        result = listing.page(view, kind, params.get("cursor"), catalog.version)
+        return listing.cacheable(result) if caller.modern else result
 
-    async def initialize(self, caller: Caller, params: Message, notify: Notify) -> Any:
-        """The legacy handshake."""
-        wanted = params.get("protocolVersion")
-        result = {
-            "protocolVersion": wanted if wanted in LEGACY_VERSIONS else LATEST_LEGACY,
-            "capabilities": CAPABILITIES,
-            "serverInfo": SERVER_INFO,
-        }
-        return self._with_instructions(result, caller)
+    async def list_tools(self, caller: Caller, params: Message, back: Back) -> Any:
+        """The tools of the agent's view."""
+        return await self._list(caller, "tool", params)
 
-    async def discover(self, caller: Caller, params: Message, notify: Notify) -> Any:
+    async def list_prompts(self, caller: Caller, params: Message, back: Back) -> Any:
+        """The prompts of the agent's view."""
+        return await self._list(caller, "prompt", params)
+
+    async def list_resources(self, caller: Caller, params: Message, back: Back) -> Any:
+        """The resources of the agent's view."""
+        return await self._list(caller, "resource", params)
+
+    async def list_templates(self, caller: Caller, params: Message, back: Back) -> Any:
+        """The resource templates of the agent's view."""
+        return await self._list(caller, "template", params)
+
+    async def initialize(self, caller: Caller, params: Message, back: Back) -> Any:
+        """The legacy handshake; how the client introduces itself is how we will, in its name."""
+        await self.registry.first_offers(caller.agent.allow)
+        result = listing.legacy_hello(self.view(caller.agent), params)
+        if caller.session is not None:
+            version = result["protocolVersion"]
+            caller.session.hello = Hello.of({**params, "protocolVersion": version})
+        return result
+
+    async def discover(self, caller: Caller, params: Message, back: Back) -> Any:
         """The modern handshake."""
-        result = {"supportedVersions": list(MODERN_VERSIONS), "capabilities": CAPABILITIES}
-        return self._with_instructions(_cacheable(result), caller)
+        await self.registry.first_offers(caller.agent.allow)
+        return listing.modern_hello(self.view(caller.agent))
 
-    async def ping(self, caller: Caller, params: Message, notify: Notify) -> Any:
+    async def ping(self, caller: Caller, params: Message, back: Back) -> Any:
         """Still here."""
         return {"resultType": "complete"} if caller.modern else {}
-
-    def _with_instructions(self, result: Message, caller: Caller) -> Message:
-        instructions = self.view(caller.agent).instructions
-        return {**result, "instructions": instructions} if instructions else result
 
     def _anonymous(self) -> Agent:
         name = self.config.gateway.anonymous
@@ -239,6 +429,65 @@ class Gateway:
             raise TokenError("missing", "a token is needed: Authorization: Bearer TOKEN")
         allow = self.config.agents[name]
         return Agent(name, allow, "anonymous", "anonymous", float("inf"))
+
+
+_BOTH: Final[dict[str, Method]] = {
+    "tools/call": Gateway.call_tool,
+    "tools/list": Gateway.list_tools,
+    "prompts/get": Gateway.get_prompt,
+    "prompts/list": Gateway.list_prompts,
+    "resources/list": Gateway.list_resources,
+    "resources/templates/list": Gateway.list_templates,
+    "resources/read": Gateway.read_resource,
+    "completion/complete": Gateway.complete,
+}
+METHODS: Final[dict[bool, dict[str, Method]]] = {
+    True: {**_BOTH, "server/discover": Gateway.discover},
+    False: {
+        **_BOTH,
+        "initialize": Gateway.initialize,
+        "ping": Gateway.ping,
+        "resources/subscribe": Gateway.subscribe,
+        "resources/unsubscribe": Gateway.unsubscribe,
+        "logging/setLevel": Gateway.set_level,
+    },
+}
+"""The methods that we know, of the modern era and of the legacy one."""
+
+_METHOD_OF: Final[dict[Kind, str]] = {
+    "tool": "tools/call",
+    "prompt": "prompts/get",
+    "resource": "resources/read",
+    "template": "completion/complete",
+}
+
+
+def _addressed(caller: Caller, params: Message, *, trusted: bool) -> Message:
+    """The params as the server gets them: who calls is ours to say, never the client's.
+
+    `trusted` is a server that we started; nobody else learns our agents' names.
+    """
+    meta = {k: v for k, v in (params.get("_meta") or {}).items() if k != META_AGENT}
+    if trusted:
+        meta[META_AGENT] = caller.agent.name
+    return {**params, "_meta": meta}
+
+
+def _can_be_asked(params: Message) -> bool:
+    """Whether a modern client has said that it answers questions in the middle of a call."""
+    capabilities = (params.get("_meta") or {}).get(META_CLIENT_CAPABILITIES) or {}
+    return not {"sampling", "elicitation", "roots"}.isdisjoint(capabilities)
+
+
+def _own_uri(entry: Entry, uri: str) -> str:
+    """`uri` as the server itself writes it."""
+    prefix = entry.exposed.removesuffix(entry.name.tool)
+    return uri.removeprefix(prefix) if entry.kind in ("resource", "template") else uri
+
+
+def _label(entry: Entry) -> str:
+    """A bounded label for metrics: URIs are not."""
+    return entry.name.tool if entry.kind in ("tool", "prompt") else entry.kind
 
 
 def check_modern(params: Any) -> None:
@@ -255,28 +504,6 @@ def check_modern(params: Any) -> None:
     if version not in MODERN_VERSIONS:
         data = {"supported": list(MODERN_VERSIONS), "requested": version}
         raise RpcError(UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version", data)
-
-
-def _cacheable(result: Message) -> Message:
-    """What the modern era demands of lists; a list filtered by token is never shared."""
-    return {
-        **result,
-        "resultType": "complete",
-        "ttlMs": 0,
-        "cacheScope": "private",
-        "_meta": {META_SERVER_INFO: SERVER_INFO},
-    }
-
-
-def _in_era(result: Any, modern: bool) -> Any:
-    """A server's result as the client's era writes it."""
-    if not isinstance(result, dict):
-        return result
-    if modern and "resultType" not in result:
-        return {**result, "resultType": "complete"}
-    if not modern and result.get("resultType") == "complete":
-        return {k: v for k, v in result.items() if k != "resultType"}
-    return result
 
 
 def _outcome(error: McpcpError) -> Outcome:

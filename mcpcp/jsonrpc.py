@@ -31,13 +31,16 @@ class Back(Protocol):
 
 
 class Inbound(Protocol):
-    """What a server says and asks beside its answers; `back` is the request's that it belongs to."""
+    """What a server says and asks beside its answers."""
 
     def on_notification(self, message: Message) -> None:
         """A notification that belongs to no request of ours."""
 
     async def on_request(self, message: Message, back: Back | None) -> Any:
-        """A request of the server's own; its result, or RpcError."""
+        """A request of the server's own; its result, or RpcError.
+
+        `back` is that of the request which it belongs to, where there is one.
+        """
 
 
 logger = logging.getLogger(__name__)
@@ -184,7 +187,8 @@ class Peer:
             raise Unavailable(self._closed)
         loop = asyncio.get_running_loop()
         self._last_id = request_id = self._last_id + 1
-        pending = _Pending(loop.create_future(), timeout, loop.time() + timeout, back, None, method == LISTEN)
+        deadline = loop.time() + timeout
+        pending = _Pending(loop.create_future(), timeout, deadline, back, None, method == LISTEN)
         meta = params.get("_meta")
         if meta is not None and "progressToken" in meta:
             pending.progress_token = meta["progressToken"]

@@ -1,4 +1,4 @@
-"""ClientSession: what a legacy client said of itself, its own sessions with servers, and its way back.
+"""ClientSession: a legacy client, its own sessions with servers, and the way back to it.
 
 Above: the frontends open one a client and bring its answers. Below: `backends.link`, one a server,
 opened at first use. A server's requests come through here to the client, and its answers back.
@@ -11,7 +11,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import Hello
@@ -158,6 +158,19 @@ class ClientSession:
         for name, link in self._links.items():
             if link.line.connection is not None and server in (None, name):
                 link.line.connection.notify(method, params)
+
+
+def way_back(caller: HasSession, send: Notify) -> Back:
+    """The way back for a caller's request, on the stream that its answer will come on."""
+    return NoWayBack(send) if caller.session is None else SessionBack(caller.session, send)
+
+
+class HasSession(Protocol):
+    """Who may have a session, and so be asked."""
+
+    @property
+    def session(self) -> ClientSession | None:
+        """The session, in the legacy era."""
 
 
 class NoWayBack:

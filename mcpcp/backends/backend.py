@@ -74,6 +74,7 @@ class Backend:
         self._attempt: asyncio.Task[None] | None = None
         self._followers: dict[str, dict[object, Callable[[Message], None]]] = {}
         self._stale = asyncio.Event()
+        self._followed = asyncio.Event()
         self._process: ProcessStatus | None = None
         self._supervised = False
 
@@ -93,6 +94,11 @@ class Backend:
     def modern(self) -> bool:
         """Whether the server speaks the modern era; False while that is not known."""
         return self.offer is not None and self.offer.modern
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether each client has a session of its own; a stdio server is one process and one."""
+        return self.server.transport != "stdio" or self.server.sessions == "per_client"
 
     @property
     def gave_up(self) -> bool:
@@ -159,7 +165,9 @@ class Backend:
         followers = self._followers.setdefault(uri, {})
         key = object()
         followers[key] = told
-        if len(followers) == 1:
+        if self.modern:
+            self._followed.set()
+        elif len(followers) == 1:
             try:
                 await self.line.request("resources/subscribe", {"uri": uri})
             except McpcpError:
@@ -172,6 +180,9 @@ class Backend:
         if followers.pop(key, None) is None or followers:
             return
         del self._followers[uri]
+        if self.modern:
+            self._followed.set()
+            return
         # Nobody waits for the answer, so it goes out like a notification, with an id of its own.
         if self.line.connection is not None:
             self.line.connection.send_soon("resources/unsubscribe", {"uri": uri})
@@ -218,7 +229,7 @@ class Backend:
     async def _use(self, connection: Connection) -> None:
         """List what is on offer, and list again whenever it may have changed."""
         self._replace_offer(await self._list_all(connection))
-        for uri in list(self._followers):
+        for uri in () if connection.modern else list(self._followers):
             with contextlib.suppress(RpcError):
                 await connection.request("resources/subscribe", {"uri": uri}, HANDSHAKE_TIMEOUT)
         self.restarts += 1
@@ -236,17 +247,29 @@ class Backend:
                 self._replace_offer(await self._list_all(connection))
 
     async def _subscribe(self, connection: Connection) -> None:
-        """Modern servers tell of changes only whom asks them to."""
-        wanted = {
+        """A modern server tells of changes only whom asks it to; the old subscription ends last."""
+        async with asyncio.TaskGroup() as tasks:
+            current: asyncio.Task[None] | None = None
+            while True:
+                self._followed.clear()
+                wanted = self._wanted(connection)
+                new = tasks.create_task(_listen(connection, wanted)) if wanted else None
+                if current is not None:
+                    await asyncio.sleep(_DEBOUNCE)
+                    current.cancel()
+                current = new
+                await self._followed.wait()
+
+    def _wanted(self, connection: Connection) -> Message:
+        wanted: Message = {
             f"{name}ListChanged": True
             for name in ("tools", "prompts", "resources")
             if isinstance(capability := connection.capabilities.get(name), dict)
             and capability.get("listChanged")
         }
-        if wanted:
-            params = {"notifications": wanted}
-            with contextlib.suppress(RpcError):
-                await connection.request(LISTEN, params, _LISTENING)
+        if self._followers:
+            wanted["resourceSubscriptions"] = sorted(self._followers)
+        return wanted
 
     async def _list_all(self, connection: Connection) -> Offer:
         lists: dict[Kind, tuple[Message, ...]] = {}
@@ -316,6 +339,11 @@ class Backend:
         if not self.gave_up:
             return None
         return (self._process.error if self._process else None) or "it is not started"
+
+
+async def _listen(connection: Connection, wanted: Message) -> None:
+    with contextlib.suppress(RpcError):
+        await connection.request(LISTEN, {"notifications": wanted}, _LISTENING)
 
 
 def _valid_items(page: Any, member: str, identity: str, server: str) -> list[Message]:

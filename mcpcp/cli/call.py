@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from mcpcp import keyring
-from mcpcp.backends.connection import Backend
+from mcpcp.backends.backend import Backend
 from mcpcp.config import Config, ServerConfig, find_config, load, process_environment
 from mcpcp.errors import ConfigError, Refused, Unavailable
 from mcpcp.policy import Allowlist
@@ -83,7 +83,7 @@ def call(
         if tool not in offered:
             raise Refused(f"there is no tool {tool!r} for this agent; `mcpcp tools` lists them")
         values = _arguments(arguments, offered[tool].get("inputSchema") or {})
-        result = await gateway.request("tools/call", {"name": tool, "arguments": values})
+        result = await gateway.line.request("tools/call", {"name": tool, "arguments": values})
         click.echo(json.dumps(result, indent=2, ensure_ascii=False) if as_json else _text(result))
         return bool(result.get("isError"))
 

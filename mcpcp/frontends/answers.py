@@ -12,8 +12,8 @@ from mcpcp.jsonrpc import (
     INTERNAL_ERROR,
     INVALID_REQUEST,
     REQUEST_TIMEOUT,
+    Back,
     Message,
-    Notify,
     RpcError,
     error_response,
     response,
@@ -22,11 +22,11 @@ from mcpcp.jsonrpc import (
 logger = logging.getLogger(__name__)
 
 
-async def answer(gateway: Gateway, caller: Caller, message: Message, notify: Notify) -> Message:
+async def answer(gateway: Gateway, caller: Caller, message: Message, back: Back) -> Message:
     """The answer to one request, whatever happens to it."""
     request_id = message["id"]
     try:
-        return response(request_id, await gateway.handle(caller, message, notify))
+        return response(request_id, await gateway.handle(caller, message, back))
     except McpcpError as error:
         return error_response(request_id, error_object(error))
     except Exception:

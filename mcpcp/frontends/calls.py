@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from mcpcp.frontends.answers import answer
-from mcpcp.frontends.requests import PING_EVERY, EventStream, Reply, Request, event
+from mcpcp.frontends.replay import EventLog, Outlet
+from mcpcp.frontends.requests import PING_EVERY, EventStream, Reply, Request
 from mcpcp.gateway import Caller, Gateway
 from mcpcp.jsonrpc import CONNECTION_CLOSED, METHOD_NOT_FOUND, Message, encode, error_response
+from mcpcp.sessions import way_back
 
 _WATCH_AFTER: Final = 0.05
 """Seconds after which a call is worth a task that watches for its client's leaving."""
@@ -36,14 +38,21 @@ class PostedCall:
     the first notification, or when a proxy might take the silence for the end.
     """
 
-    def __init__(self, gateway: Gateway, reply: Reply, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        reply: Reply,
+        tasks: asyncio.TaskGroup,
+        log: EventLog | None = None,
+    ) -> None:
         self._gateway = gateway
         self._reply = reply
         self._tasks = tasks
         self._headers: Headers = ()
         self._caller: asyncio.Task[object] | None = None
         self._cancelled = False
-        self._stream: EventStream | None = None
+        self._log = log
+        self._outlet: Outlet | None = None
         self._writer: asyncio.Task[None]
         self._helpers: list[asyncio.Task[None]] = []
 
@@ -73,7 +82,7 @@ class PostedCall:
 
     async def _outcome(self, caller: Caller, message: Message) -> Message:
         try:
-            return await answer(self._gateway, caller, message, self._notify)
+            return await answer(self._gateway, caller, message, way_back(caller, self.notify))
         except asyncio.CancelledError:
             if not self._cancelled or self._caller is None:
                 raise
@@ -81,24 +90,29 @@ class PostedCall:
             error = {"code": CONNECTION_CLOSED, "message": "Request cancelled"}
             return error_response(message["id"], error)
 
-    def _notify(self, message: Message) -> None:
-        self._begin_stream().push(event(message))
+    def notify(self, message: Message) -> None:
+        """Send something on the call's stream, before its answer."""
+        self._begin_stream().push(message)
 
-    def _begin_stream(self) -> EventStream:
-        if self._stream is None:
-            self._stream = EventStream()
-            self._writer = self._tasks.create_task(self._write(self._stream))
+    def _begin_stream(self) -> Outlet:
+        if self._outlet is None:
+            self._outlet = Outlet(self._log)
+            stream = EventStream()
+            if self._log is not None:
+                stream.push(self._outlet.prime())
+            self._outlet.attach(stream)
+            self._writer = self._tasks.create_task(self._write(stream))
             self._helpers.append(self._writer)
-        return self._stream
+        return self._outlet
 
     async def _write(self, stream: EventStream) -> None:
         await self._reply.start_stream(self._headers)
         await stream.write(self._reply)
 
     async def _finish(self, result: Message, modern: bool) -> None:
-        if self._stream is not None:
-            self._stream.push(event(result))
-            self._stream.end()
+        if self._outlet is not None:
+            self._outlet.push(result)
+            self._outlet.end()
             await self._writer
             return
         status = 200

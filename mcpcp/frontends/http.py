@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from mcpcp.errors import TokenError
 from mcpcp.frontends.guard import HostGuard
-from mcpcp.frontends.legacy import LegacyHttp, OldSse
+from mcpcp.frontends.legacy import LegacyHttp
 from mcpcp.frontends.modern import ModernHttp
+from mcpcp.frontends.oldsse import OldSse
 from mcpcp.frontends.requests import Reply, Request, TooLarge
 from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import INVALID_REQUEST, LEGACY_VERSIONS, RpcError, encode, error_response

@@ -1,18 +1,17 @@
-"""The legacy era over HTTP: streamable HTTP with sessions at `/mcp`, and the older `/sse`."""
+"""The legacy era over streamable HTTP: sessions at `/mcp`, whose streams can be resumed."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from contextlib import ExitStack
 from typing import Any, Final
 
 from mcpcp.errors import TokenError
 from mcpcp.frontends.answers import check_message
 from mcpcp.frontends.calls import PostedCall
-from mcpcp.frontends.requests import EventStream, Reply, Request, event
-from mcpcp.frontends.session import MOST_IN_FLIGHT, DuplexSession
-from mcpcp.frontends.subscriptions import TOOLS_CHANGED
+from mcpcp.frontends.replay import EventLog, Outlet
+from mcpcp.frontends.requests import EventStream, Reply, Request
+from mcpcp.frontends.session import MOST_IN_FLIGHT
 from mcpcp.gateway import Caller, Gateway
 from mcpcp.jsonrpc import (
     INVALID_REQUEST,
@@ -23,69 +22,78 @@ from mcpcp.jsonrpc import (
     error_response,
     notification,
 )
+from mcpcp.listing import Shown
 from mcpcp.policy import Agent
 
 MOST_SESSIONS: Final = 10_000
 IDLE_TIMEOUT: Final = 30 * 60.0
 """Seconds after which a session that nobody uses is forgotten."""
 RECENT: Final = 60.0
-_LOOK_EVERY: Final = 0.1
+RESUMABLE_SINCE: Final = "2025-11-25"
+"""The first version whose clients know events that are there only for their id."""
 
 
 class HttpSession:
     """A legacy session of streamable HTTP, bound to the identity that opened it."""
 
     def __init__(self, gateway: Gateway, agent: Agent, token: str | None) -> None:
-        self.id = secrets.token_hex(16)
+        self.client = gateway.open_session(self.push)
         self.identity = agent.identity
         self.token = token
         self.calls: dict[Any, PostedCall] = {}
-        self.stream: EventStream | None = None
+        self.log = EventLog()
+        self.own = Outlet(self.log)
         self.used = asyncio.get_running_loop().time()
         self._gateway = gateway
-        self._shown = gateway.view(agent).tools
-        self._owed = False
+        self._shown = Shown(gateway.view(agent))
         self._watching = ExitStack()
         self._watching.enter_context(gateway.registry.watch(self._catalog_changed))
 
     @property
+    def id(self) -> str:
+        """What the client shows with each request."""
+        return self.client.id
+
+    @property
     def held(self) -> bool:
         """Whether the client holds the session right now."""
-        return bool(self.calls) or self.stream is not None
+        return bool(self.calls) or self.own.open
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the client can take up the stream of a call again."""
+        return self.client.hello.version >= RESUMABLE_SINCE
 
     def touch(self, token: str | None) -> None:
         """Note that the client used the session, and the token it did so with."""
         self.used = asyncio.get_running_loop().time()
         self.token = token
 
-    def open_stream(self) -> EventStream:
-        """Begin the session's own stream; what could not be told before is told now."""
-        self.stream = EventStream()
-        if self._owed:
-            self._owed = False
-            self.stream.push(event(notification(TOOLS_CHANGED)))
-        return self.stream
+    def push(self, message: Message) -> None:
+        """Send what belongs to no request: on the session's own stream, or on that of a call.
+
+        Where there is neither, it waits for the next own stream.
+        """
+        if not self.own.open and self.calls and "id" in message:
+            next(reversed(self.calls.values())).notify(message)
+        else:
+            self.own.push(message)
 
     def close(self) -> None:
         """Forget everything; calls under way are cancelled."""
         self._watching.close()
-        if self.stream is not None:
-            self.stream.end()
+        self.own.end()
         for call in list(self.calls.values()):
             call.cancel()
+        self.client.close()
 
     def _catalog_changed(self) -> None:
         try:
-            tools = self._gateway.view(self._gateway.authenticate(self.token)).tools
+            view = self._gateway.view(self._gateway.authenticate(self.token))
         except TokenError:
             return
-        if tools == self._shown:
-            return
-        self._shown = tools
-        if self.stream is None or self.stream.closed:
-            self._owed = True
-        else:
-            self.stream.push(event(notification(TOOLS_CHANGED)))
+        for change in self._shown.changes(view):
+            self.own.push(notification(change))
 
 
 class LegacyHttp:
@@ -105,8 +113,7 @@ class LegacyHttp:
     def close(self) -> None:
         """End every session's stream; calls under way are let finish."""
         for session in self._sessions.values():
-            if session.stream is not None:
-                session.stream.end()
+            session.own.end()
 
     async def handle(self, request: Request, reply: Reply, agent: Agent) -> None:
         """One HTTP request."""
@@ -133,7 +140,7 @@ class LegacyHttp:
         if session is None:
             await self._no_session(request, reply)
         elif message.get("id") is None or "method" not in message:
-            self._receive_notification(session, message)
+            self._receive(session, message)
             await reply.send(202, b"")
         else:
             await self._call(session, request, reply, agent, message)
@@ -147,7 +154,7 @@ class LegacyHttp:
         self._gateway.metrics.sessions.inc()
         call = PostedCall(self._gateway, reply, self._tasks)
         header = (b"mcp-session-id", session.id.encode())
-        await call.run(Caller(agent, session.id), message, request, [header])
+        await call.run(Caller(agent, session.client), message, request, [header])
 
     async def _call(
         self, session: HttpSession, request: Request, reply: Reply, agent: Agent, message: Message
@@ -157,9 +164,10 @@ class LegacyHttp:
             raise RpcError(INVALID_REQUEST, f"Invalid request: id {request_id!r} is in use")
         if len(session.calls) >= MOST_IN_FLIGHT:
             raise RpcError(INVALID_REQUEST, f"more than {MOST_IN_FLIGHT} requests at once")
-        session.calls[request_id] = call = PostedCall(self._gateway, reply, self._tasks)
+        log = session.log if session.resumable else None
+        session.calls[request_id] = call = PostedCall(self._gateway, reply, self._tasks, log)
         try:
-            await call.run(Caller(agent, session.id), message, request)
+            await call.run(Caller(agent, session.client), message, request)
         finally:
             session.calls.pop(request_id, None)
 
@@ -167,20 +175,29 @@ class LegacyHttp:
         if not request.accepts("text/event-stream"):
             await reply.text(406, "accept text/event-stream")
             return
-        if session.stream is not None and not session.stream.closed:
+        outlet, replayed = session.own, None
+        last = request.header(b"last-event-id")
+        if last is not None and (found := session.log.resume(last)) is not None:
+            outlet, replayed = found
+        elif outlet.open:
             await reply.text(409, "the session's stream is open already")
             return
-        stream = session.open_stream()
+        stream = EventStream()
+        outlet.attach(stream, replayed)
         try:
             await reply.start_stream([(b"mcp-session-id", session.id.encode())])
             await stream.serve(request, reply)
         finally:
-            if session.stream is stream:
-                session.stream = None
+            outlet.detach(stream)
 
-    def _receive_notification(self, session: HttpSession, message: Message) -> None:
-        params = message.get("params")
-        if message.get("method") == "notifications/cancelled" and isinstance(params, dict):
+    def _receive(self, session: HttpSession, message: Message) -> None:
+        """Take a notification, or the client's answer to a question."""
+        method, params = message.get("method"), message.get("params")
+        if method is None:
+            session.client.receive_answer(message)
+        elif method != "notifications/cancelled":
+            session.client.receive_notification(message)
+        elif isinstance(params, dict):
             request_id = params.get("requestId")
             if isinstance(request_id, str | int) and (call := session.calls.get(request_id)):
                 call.cancel()
@@ -215,82 +232,3 @@ class LegacyHttp:
         if not idle:
             raise RpcError(INVALID_REQUEST, "too many sessions are open: try again later")
         self._forget(min(idle, key=lambda s: s.used))
-
-
-class OldSse:
-    """`/sse` and `/messages`: the transport of 2024-11-05."""
-
-    def __init__(self, gateway: Gateway, tasks: asyncio.TaskGroup) -> None:
-        self._gateway = gateway
-        self._tasks = tasks
-        self._sessions: dict[str, _SseSession] = {}
-
-    @property
-    def count(self) -> int:
-        """Streams that are open."""
-        return len(self._sessions)
-
-    def close(self) -> None:
-        """End every stream once its requests are answered."""
-        for session in self._sessions.values():
-            self._tasks.create_task(session.drain())
-
-    def refuse(self, request: Request) -> None:
-        """A message's token is void: where the session rests on it, the session ends.
-
-        Its answers come on the stream, so a client may wait there for ever without a sign.
-        """
-        session = self._sessions.get(request.parameter("session_id") or "")
-        if session is not None and session.token == request.bearer:
-            session.stream.end()
-
-    async def stream(self, request: Request, reply: Reply, agent: Agent) -> None:
-        """GET /sse: a session that lives as long as this stream."""
-        if request.method != "GET":
-            await reply.text(405, "use GET", [(b"allow", b"GET")])
-            return
-        session = _SseSession(self._gateway, agent, request.bearer, self._tasks)
-        endpoint = f"event: endpoint\ndata: /messages?session_id={session.duplex.id}\n\n"
-        session.stream.push(endpoint.encode())
-        self._sessions[session.duplex.id] = session
-        try:
-            with session.duplex:
-                await reply.start_stream()
-                await session.stream.serve(request, reply)
-        finally:
-            del self._sessions[session.duplex.id]
-
-    async def message(self, request: Request, reply: Reply, agent: Agent) -> None:
-        """POST /messages: one message; its answer comes on the stream."""
-        if request.method != "POST":
-            await reply.text(405, "use POST", [(b"allow", b"POST")])
-            return
-        session = self._sessions.get(request.parameter("session_id") or "")
-        if session is None or session.identity != agent.identity:
-            await reply.text(404, "Session not found")
-            return
-        message = decode(await request.body())
-        session.token = request.bearer
-        session.duplex.receive(message)
-        await reply.text(202, "Accepted")
-
-
-class _SseSession:
-    def __init__(
-        self, gateway: Gateway, agent: Agent, token: str | None, tasks: asyncio.TaskGroup
-    ) -> None:
-        self.identity = agent.identity
-        self.token = token
-        self.stream = EventStream()
-        self.duplex = DuplexSession(
-            gateway,
-            lambda: gateway.authenticate(self.token),
-            lambda message: self.stream.push(event(message)),
-            tasks,
-        )
-
-    async def drain(self) -> None:
-        """Let what was taken be answered, then end."""
-        while self.duplex.busy:
-            await self.duplex.answered(_LOOK_EVERY)
-        self.stream.end()

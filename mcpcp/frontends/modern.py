@@ -10,10 +10,11 @@ from typing import Any, Final
 from mcpcp.frontends.answers import check_message, error_object
 from mcpcp.frontends.calls import STATUS_OF_ERROR, PostedCall
 from mcpcp.frontends.requests import EventStream, Reply, Request, event
-from mcpcp.frontends.subscriptions import LISTEN, Subscription
+from mcpcp.frontends.subscriptions import Subscription
 from mcpcp.gateway import Caller, Gateway, check_modern
 from mcpcp.jsonrpc import (
     HEADER_MISMATCH,
+    LISTEN,
     META_VERSION,
     MODERN_VERSIONS,
     UNSUPPORTED_PROTOCOL_VERSION,
@@ -93,7 +94,7 @@ class ModernHttp:
         stream.push(event(subscription.acknowledgement))
         self._streams[stream] = subscription
         try:
-            with subscription.following(lambda m: stream.push(event(m)), stream.end):
+            async with subscription.following(lambda m: stream.push(event(m)), stream.end):
                 await reply.start_stream()
                 await stream.serve(request, reply)
         finally:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final
 
 from mcpcp.errors import McpcpError, TokenError
 from mcpcp.frontends.answers import answer, check_message, error_object
-from mcpcp.frontends.subscriptions import LISTEN, TOOLS_CHANGED, Subscription
+from mcpcp.frontends.subscriptions import Subscription
 from mcpcp.gateway import Caller, Gateway, check_modern
 from mcpcp.jsonrpc import (
+    LISTEN,
     META_VERSION,
     Message,
     RpcError,
     error_response,
     notification,
 )
+from mcpcp.listing import Shown
 from mcpcp.policy import Agent
+from mcpcp.sessions import way_back
 
 Send = Callable[[Message], None]
 
@@ -41,15 +43,14 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         send: Send,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        self.id = secrets.token_hex(16)
         self._gateway = gateway
         self._identify = identify
         self._send = send
         self._tasks = tasks
         self._requests: dict[Any, asyncio.Task[None]] = {}
         self._subscriptions: set[Any] = set()
-        self._legacy = False
-        self._shown: object = None
+        self._client = gateway.open_session(send)
+        self._shown: Shown | None = None
         self._resources = ExitStack()
 
     def __enter__(self) -> DuplexSession:
@@ -60,6 +61,7 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
     def __exit__(self, *exc_info: object) -> None:
         self._gateway.metrics.sessions.dec()
         self._resources.close()
+        self._client.close()
         for task in list(self._requests.values()):
             task.cancel()
 
@@ -69,8 +71,8 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         try:
             message = check_message(message)
             if "method" not in message:
-                return  # an answer: we ask clients nothing yet
-            if request_id is None:
+                self._client.receive_answer(message)
+            elif request_id is None:
                 self._receive_notification(message)
             else:
                 self._start(message)
@@ -80,6 +82,11 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
     def refuse(self, error: McpcpError) -> None:
         """Answer what could not be read as a message."""
         self._send(error_response(None, error_object(error)))
+
+    @property
+    def id(self) -> str:
+        """What the client's messages are filed under."""
+        return self._client.id
 
     @property
     def busy(self) -> bool:
@@ -119,24 +126,26 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         modern = isinstance(meta, dict) and META_VERSION in meta
         if modern:
             check_modern(params)
-        elif message["method"] == "initialize":
-            self._legacy = True
+            return Caller(agent, modern=True)
         if self._shown is None:
-            self._shown = self._gateway.view(agent).tools
-        return Caller(agent, self.id, modern)
+            self._shown = Shown(self._gateway.view(agent))
+        return Caller(agent, self._client)
 
     async def _answer(self, caller: Caller, message: Message) -> None:
-        self._send(await answer(self._gateway, caller, message, self._send))
+        back = way_back(caller, self._send)
+        self._send(await answer(self._gateway, caller, message, back))
 
     async def _listen(self, subscription: Subscription) -> None:
         """Acknowledged at once, it tells of changes until it is cancelled or we stop."""
         self._send(subscription.acknowledgement)
-        with subscription.following(self._send, lambda: None):
+        async with subscription.following(self._send, lambda: None):
             await self._gateway.draining.wait()
         self._send(subscription.result)
 
     def _receive_notification(self, message: Message) -> None:
         if message["method"] != "notifications/cancelled":
+            self._identify()
+            self._client.receive_notification(message)
             return
         params = message.get("params")
         request_id = params.get("requestId") if isinstance(params, dict) else None
@@ -145,12 +154,11 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
 
     def _catalog_changed(self) -> None:
         """Tell a legacy client when its own view has changed, and only then."""
-        if not self._legacy:
+        if self._shown is None:
             return
         try:
-            tools = self._gateway.view(self._identify()).tools
+            view = self._gateway.view(self._identify())
         except TokenError:
             return
-        if tools != self._shown:
-            self._shown = tools
-            self._send(notification(TOOLS_CHANGED))
+        for change in self._shown.changes(view):
+            self._send(notification(change))

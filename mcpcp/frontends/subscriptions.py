@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Final
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
 
-from mcpcp.errors import TokenError
-from mcpcp.gateway import Gateway
+from mcpcp.errors import McpcpError, TokenError
+from mcpcp.gateway import Caller, Gateway
 from mcpcp.jsonrpc import (
     INVALID_PARAMS,
+    LIST_CHANGES,
     META_SUBSCRIPTION,
     Message,
     RpcError,
     notification,
     response,
 )
+from mcpcp.listing import Shown
 from mcpcp.policy import Agent
 
-LISTEN: Final = "subscriptions/listen"
-TOOLS_CHANGED: Final = "notifications/tools/list_changed"
+MOST_RESOURCES: Final = 1000
+_FLAGS: Final = {f"{kind}sListChanged": method for kind, method in LIST_CHANGES.items()}
 
 
 class Subscription:
@@ -35,30 +37,56 @@ class Subscription:
         self._gateway = gateway
         self._identify = identify
         self._meta = {META_SUBSCRIPTION: message["id"]}
-        self._honored = {"toolsListChanged": True} if wanted.get("toolsListChanged") else {}
-        self._shown = gateway.view(identify()).tools
+        self._flags = {flag: True for flag in _FLAGS if wanted.get(flag)}
+        self._uris = _uris(wanted.get("resourceSubscriptions"))
+        self._shown = Shown(gateway.view(identify()))
         self.result = response(message["id"], {"resultType": "complete", "_meta": self._meta})
         """The answer, which says that no more will come."""
 
     @property
     def acknowledgement(self) -> Message:
         """What is honored of what was asked for; it comes first."""
-        params = {"notifications": self._honored, "_meta": self._meta}
+        honored: Message = dict(self._flags)
+        if self._uris:
+            honored["resourceSubscriptions"] = self._uris
+        params = {"notifications": honored, "_meta": self._meta}
         return notification("notifications/subscriptions/acknowledged", params)
 
-    def following(
+    @contextlib.asynccontextmanager
+    async def following(
         self, send: Callable[[Message], None], refused: Callable[[], None]
-    ) -> AbstractContextManager[None]:
+    ) -> AsyncIterator[None]:
         """While this is open, `send` what changes; `refused` is called once the token is void."""
 
         def changed() -> None:
             try:
-                tools = self._gateway.view(self._identify()).tools
+                view = self._gateway.view(self._identify())
             except TokenError:
                 refused()
                 return
-            if tools != self._shown and self._honored:
-                self._shown = tools
-                send(notification(TOOLS_CHANGED, {"_meta": self._meta}))
+            for method in self._shown.changes(view):
+                if any(_FLAGS[flag] == method for flag in self._flags):
+                    send(notification(method, {"_meta": self._meta}))
 
-        return self._gateway.registry.watch(changed)
+        def updated(message: Message) -> None:
+            params = message.get("params") or {}
+            meta = {**(params.get("_meta") or {}), **self._meta}
+            send({**message, "params": {**params, "_meta": meta}})
+
+        with contextlib.ExitStack() as watching:
+            watching.enter_context(self._gateway.registry.watch(changed))
+            for uri in self._uris:
+                with contextlib.suppress(McpcpError):  # one that is not there is never updated
+                    caller = Caller(self._identify(), modern=True)
+                    watching.callback(await self._gateway.follow_resource(caller, uri, updated))
+            yield
+
+
+def _uris(wanted: Any) -> list[str]:
+    if wanted is None:
+        return []
+    if not isinstance(wanted, list) or not all(isinstance(uri, str) for uri in wanted):
+        raise RpcError(INVALID_PARAMS, "resourceSubscriptions must be a list of URIs")
+    if len(wanted) > MOST_RESOURCES:
+        raise RpcError(INVALID_PARAMS, f"at most {MOST_RESOURCES} resources a subscription")
+    return wanted

@@ -1,0 +1,141 @@
+"""What the gateway says of itself and of what is on offer; pure functions over one agent's view."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, Final
+
+from mcpcp import __version__
+from mcpcp.catalog import Kind, View
+from mcpcp.jsonrpc import (
+    INVALID_PARAMS,
+    LATEST_LEGACY,
+    LEGACY_VERSIONS,
+    LIST_CHANGES,
+    META_SERVER_INFO,
+    MODERN_VERSIONS,
+    Message,
+    RpcError,
+)
+
+SERVER_INFO: Final = {"name": "mcpcp", "title": "mcpcp gateway", "version": __version__}
+PAGE: Final = 1000
+"""Definitions on one page: many, as a second page is what many clients never ask for."""
+MEMBERS: Final[dict[Kind, str]] = {
+    "tool": "tools",
+    "prompt": "prompts",
+    "resource": "resources",
+    "template": "resourceTemplates",
+}
+_MERGED: Final = ("tools", "prompts", "resources", "logging", "completions")
+_LISTED: Final = ("tools", "prompts", "resources")
+
+
+def page(view: View, kind: Kind, cursor: Any, version: int) -> Message:
+    """One page of a list; a cursor is good for the catalog `version` that it came from."""
+    listing = view.listings[kind]
+    total = len(listing.entries)
+    if cursor is None and total <= PAGE:
+        return {MEMBERS[kind]: listing.json}
+    start = _offset(cursor, version, total)
+    result: Message = {MEMBERS[kind]: listing.definitions[start : start + PAGE]}
+    if start + PAGE < total:
+        text = f"{version}:{start + PAGE}"
+        result["nextCursor"] = base64.urlsafe_b64encode(text.encode()).decode()
+    return result
+
+
+def _offset(cursor: Any, version: int, total: int) -> int:
+    if cursor is None:
+        return 0
+    try:
+        made, _, start = base64.b64decode(str(cursor), b"-_", validate=True).decode().partition(":")
+        if int(made) == version and 0 <= int(start) < total:
+            return int(start)
+    except (binascii.Error, ValueError):
+        pass
+    raise RpcError(INVALID_PARAMS, "Invalid cursor: the list has changed, begin again")
+
+
+def legacy_hello(view: View, params: Message) -> Message:
+    """The result of `initialize`."""
+    wanted = params.get("protocolVersion")
+    result = {
+        "protocolVersion": wanted if wanted in LEGACY_VERSIONS else LATEST_LEGACY,
+        "capabilities": capabilities(view),
+        "serverInfo": SERVER_INFO,
+    }
+    return _with_instructions(result, view)
+
+
+def modern_hello(view: View) -> Message:
+    """The result of `server/discover`."""
+    result = {"supportedVersions": list(MODERN_VERSIONS), "capabilities": capabilities(view)}
+    return _with_instructions(cacheable(result), view)
+
+
+def capabilities(view: View) -> Message:
+    """The union of what the view's servers can; tools always, as they may come later.
+
+    What we do not know can't be routed among several servers, so it is offered only for one alone.
+    """
+    alone = len(view.servers) == 1
+    found = {k: v for k, v in view.capabilities.items() if alone or k in _MERGED}
+    found.setdefault("tools", {})
+    for name in _LISTED:
+        if isinstance(found.get(name), dict):
+            found[name] = {**found[name], "listChanged": True}
+    return found
+
+
+def cacheable(result: Message) -> Message:
+    """What the modern era demands of lists; a list filtered by token is never shared."""
+    return {
+        **result,
+        "resultType": "complete",
+        "ttlMs": 0,
+        "cacheScope": "private",
+        "_meta": {META_SERVER_INFO: SERVER_INFO},
+    }
+
+
+def in_era(result: Any, method: str, modern: bool) -> Any:
+    """A server's result as the client's era writes it."""
+    if not isinstance(result, dict):
+        return result
+    if modern:
+        return result if "resultType" in result else {**result, **_modern_members(method)}
+    if result.get("resultType") == "complete":
+        return {k: v for k, v in result.items() if k not in _MODERN_ONLY}
+    return result
+
+
+_MODERN_ONLY: Final = frozenset({"resultType", "ttlMs", "cacheScope"})
+
+
+def _modern_members(method: str) -> Message:
+    if method == "resources/read":
+        return {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+    return {"resultType": "complete"}
+
+
+def _with_instructions(result: Message, view: View) -> Message:
+    return {**result, "instructions": view.instructions} if view.instructions else result
+
+
+class Shown:
+    """What a client has been shown, so that it hears of changes in its own view, and only there."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def changes(self, view: View) -> list[str]:
+        """The notifications that lead from what was shown last to `view`, shown from now on."""
+        before, self._view = self._view, view
+        changed = {
+            LIST_CHANGES["resource" if kind == "template" else kind]: None
+            for kind, listing in view.listings.items()
+            if listing.definitions != before.listings[kind].definitions
+        }
+        return list(changed)
