@@ -23,9 +23,9 @@ def last_lines(path: Path, count: int) -> list[str]:
     return list(lines)
 
 
-def follow_file(path: Path) -> Iterator[str]:
+def follow_file(path: Path, *, from_start: bool = False) -> Iterator[str]:
     """Lines that are written from now on, for ever; a file that was replaced is opened anew."""
-    file = _open(path, at_end=True)
+    file = _open(path, at_end=not from_start)
     rest = ""
     while True:
         piece = file.readline() if file else ""
