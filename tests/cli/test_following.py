@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from mcpcp.cli.following import follow_file, last_lines
@@ -19,14 +20,14 @@ def test_the_last_lines_reach_into_the_rotated_file(tmp_path: Path) -> None:
 def test_following_goes_on_in_the_file_that_replaced_the_old_one(tmp_path: Path) -> None:
     log = tmp_path / "mcp1.log"
     log.write_text("before\n")
-    following = follow_file(log, from_start=True)
-    assert next(following) == "before"
-    with log.open("a") as file:
-        file.write("half")
-        file.flush()
-        file.write(" and half\nlast\n")
-    assert next(following) == "half and half"
-    log.rename(tmp_path / "mcp1.log.1")
-    log.write_text("new\n")
-    assert next(following) == "last"
-    assert next(following) == "new"
+    with closing(follow_file(log, from_start=True)) as following:
+        assert next(following) == "before"
+        with log.open("a") as file:
+            file.write("half")
+            file.flush()
+            file.write(" and half\nlast\n")
+        assert next(following) == "half and half"
+        log.rename(tmp_path / "mcp1.log.1")
+        log.write_text("new\n")
+        assert next(following) == "last"
+        assert next(following) == "new"
