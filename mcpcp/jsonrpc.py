@@ -155,7 +155,7 @@ class _Pending:
 class Peer:
     """Our end of a conversation with one server: many requests in flight, answers by id.
 
-    `tasks` is where the server's own requests are served.
+    `tasks` is where the server's own requests are served; without it they are refused.
     """
 
     def __init__(
@@ -277,8 +277,10 @@ class Peer:
         _end(pending, _too_late(pending.timeout))
 
     def _receive_call(self, message: Message, related: int | None) -> None:
-        method = message["method"]
-        if message.get("id") is not None:
+        method, request_id = message["method"], message.get("id")
+        if not isinstance(method, str) or not isinstance(request_id, str | int | float | None):
+            logger.warning("ignored a message that is no JSON-RPC: %.200r", message)
+        elif request_id is not None:
             self._serve(message, self._related(related))
         elif method == "notifications/progress":
             self._receive_progress(message)
@@ -310,7 +312,10 @@ class Peer:
     def _serve(self, message: Message, pending: _Pending | None) -> None:
         if message["method"] == "ping":
             self._transport.send_soon(response(message["id"], {}))
-        elif self._tasks is None or len(self._served) >= MOST_SERVED:
+        elif self._tasks is None:
+            error = {"code": METHOD_NOT_FOUND, "message": f"Method not found: {message['method']}"}
+            self._transport.send_soon(error_response(message["id"], error))
+        elif len(self._served) >= MOST_SERVED:
             error = {"code": INTERNAL_ERROR, "message": "too many requests at once"}
             self._transport.send_soon(error_response(message["id"], error))
         else:

@@ -27,7 +27,9 @@ def server(name: str, prefix: str | None = None, **rules: Any) -> ServerConfig:
 
 
 def offer(*tools: str, instructions: str | None = None) -> Offer:
-    return Offer(tuple({"name": tool, "inputSchema": {}} for tool in tools), instructions)
+    return Offer(
+        tuple({"name": tool, "inputSchema": {}} for tool in tools), instructions=instructions
+    )
 
 
 def catalog(servers: list[ServerConfig], available: str | None = None, **offers: Offer) -> Catalog:
@@ -36,13 +38,13 @@ def catalog(servers: list[ServerConfig], available: str | None = None, **offers:
 
 
 def exposed(made: Catalog, allow: Allowlist = EVERYTHING) -> list[str]:
-    return [tool["name"] for tool in made.view(allow).tools]
+    return [tool["name"] for tool in made.view(allow).listings["tool"].definitions]
 
 
 def test_tools_appear_under_their_server_s_prefix_in_the_config_s_order() -> None:
     made = catalog([server("b"), server("a")], a=offer("x"), b=offer("z", "y"))
     assert exposed(made) == ["b_z", "b_y", "a_x"]
-    assert made.entries["b_y"].name == ToolName("b", "y")
+    assert made.entries["tool"]["b_y"].name == ToolName("b", "y")
 
 
 def test_an_empty_prefix_leaves_names_as_they_are() -> None:
@@ -52,14 +54,14 @@ def test_an_empty_prefix_leaves_names_as_they_are() -> None:
 def test_a_definition_changes_in_nothing_but_its_name() -> None:
     given = {"name": "x", "description": "d", "inputSchema": {"$ref": "#"}, "x-unknown": [1]}
     made = catalog([server("a")], a=Offer((given,)))
-    assert made.entries["a_x"].definition == {**given, "name": "a_x"}
+    assert made.entries["tool"]["a_x"].definition == {**given, "name": "a_x"}
     assert given["name"] == "x"
 
 
 def test_a_renamed_tool_is_found_by_its_new_name_only_and_forwarded_by_its_own() -> None:
     made = catalog([server("a", rename={"x": "say"})], a=offer("x", "y"))
     assert exposed(made) == ["a_say", "a_y"]
-    assert made.entries["a_say"].name == ToolName("a", "x")
+    assert made.entries["tool"]["a_say"].name == ToolName("a", "x")
 
 
 def test_allow_and_deny_decide_by_the_server_s_own_names_and_deny_wins() -> None:
@@ -80,7 +82,7 @@ def test_a_rename_does_not_smuggle_a_denied_tool_in() -> None:
 def test_the_first_server_of_the_config_keeps_a_contested_name() -> None:
     servers = [server("mcp1_x"), server("mcp1")]
     made = catalog(servers, mcp1_x=offer("y"), mcp1=offer("x_y", "z"))
-    assert made.entries["mcp1_x_y"].name == ToolName("mcp1_x", "y")
+    assert made.entries["tool"]["mcp1_x_y"].name == ToolName("mcp1_x", "y")
     assert made.refused == {ToolName("mcp1", "x_y"): ToolName("mcp1_x", "y")}
     assert exposed(made) == ["mcp1_x_y", "mcp1_z"]
 
@@ -100,7 +102,7 @@ def test_a_tool_that_a_server_names_twice_is_offered_once() -> None:
 
 def test_a_rename_onto_another_tool_of_the_server_is_a_collision_too() -> None:
     made = catalog([server("a", rename={"y": "x"})], a=offer("x", "y"))
-    assert made.entries["a_x"].name == ToolName("a", "x")
+    assert made.entries["tool"]["a_x"].name == ToolName("a", "x")
     assert made.refused == {ToolName("a", "y"): ToolName("a", "x")}
 
 
@@ -147,7 +149,9 @@ def test_views_of_very_many_allowlists_stay_right_and_bounded() -> None:
 
 def test_the_encoded_list_is_the_list() -> None:
     view = catalog([server("a")], a=offer("x", "y")).view(EVERYTHING)
-    assert orjson.loads(orjson.dumps(view.tools_json)) == list(view.tools)
+    assert orjson.loads(orjson.dumps(view.listings["tool"].json)) == list(
+        view.listings["tool"].definitions
+    )
 
 
 def test_only_a_hint_that_is_true_makes_a_tool_repeatable() -> None:
@@ -159,7 +163,7 @@ def test_only_a_hint_that_is_true_makes_a_tool_repeatable() -> None:
     }
     tools = tuple({"name": n, "inputSchema": {}, "annotations": h} for n, h in hints.items())
     made = catalog([server("a", "")], a=Offer(tools))
-    repeatable = {name for name, entry in made.entries.items() if entry.repeatable}
+    repeatable = {name for name, entry in made.entries["tool"].items() if entry.repeatable}
     assert repeatable == {"read", "again"}
 
 
@@ -181,6 +185,8 @@ def test_who_holds_a_name_does_not_depend_on_who_is_up(
     up = data.draw(st.sets(st.sampled_from(sorted(fleet)))) if fleet else set()
     whole, part = build(1, servers, offers, servers), build(2, servers, offers, up)
     assert part.refused == whole.refused
-    assert part.entries == {n: e for n, e in whole.entries.items() if e.name.server in up}
+    assert part.entries["tool"] == {
+        n: e for n, e in whole.entries["tool"].items() if e.name.server in up
+    }
     claimed = {ToolName(s, t["name"]) for s, o in offers.items() for t in o.tools}
-    assert claimed == {e.name for e in whole.entries.values()} | whole.refused.keys()
+    assert claimed == {e.name for e in whole.entries["tool"].values()} | whole.refused.keys()

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from mcpcp.errors import DeadlineExceeded, Interrupted, ProtocolError, Unavailable
 from mcpcp.jsonrpc import (
+    LISTEN,
     METHOD_NOT_FOUND,
     PARSE_ERROR,
+    UPDATED,
+    Back,
     Message,
     Peer,
     RpcError,
@@ -56,6 +59,37 @@ class Wire:
             return await self.sent.get()
 
 
+class Ears:
+    """What a server says beside its answers, kept; what it asks, answered by asking back."""
+
+    def __init__(self, heard: list[Message]) -> None:
+        self._heard = heard
+
+    def on_notification(self, message: Message) -> None:
+        self._heard.append(message)
+
+    async def on_request(self, message: Message, back: Back | None) -> Any:
+        if back is None:
+            raise RpcError(METHOD_NOT_FOUND, "nobody to ask")
+        return await back.ask(message["method"], message.get("params") or {})
+
+
+class Client:
+    """A client that keeps what it is told, and answers what it is asked when it is let."""
+
+    def __init__(self) -> None:
+        self.told: list[Message] = []
+        self.asked: asyncio.Queue[tuple[str, Message]] = asyncio.Queue()
+        self.answers: asyncio.Queue[Any] = asyncio.Queue()
+
+    def notify(self, message: Message) -> None:
+        self.told.append(message)
+
+    async def ask(self, method: str, params: Message) -> Any:
+        self.asked.put_nowait((method, params))
+        return await self.answers.get()
+
+
 @pytest.fixture
 def wire() -> Wire:
     return Wire()
@@ -69,7 +103,7 @@ def heard() -> list[Message]:
 
 @pytest.fixture
 def peer(wire: Wire, heard: list[Message]) -> Peer:
-    return Peer(wire, heard.append)
+    return Peer(wire, Ears(heard))
 
 
 def result(request_id: Any, value: Any) -> Message:
@@ -115,10 +149,10 @@ async def failure(peer: Peer) -> RpcError:
 async def test_a_progress_token_is_ours_on_the_way_and_the_client_s_on_the_way_back(
     peer: Peer, wire: Wire
 ) -> None:
-    told: list[Message] = []
+    client = Client()
     params = {"name": "x", "_meta": {"progressToken": "client's", "other": 1}}
     async with asyncio.TaskGroup() as tasks:
-        asked = tasks.create_task(peer.request("tools/call", params, NEVER, told.append))
+        asked = tasks.create_task(peer.request("tools/call", params, NEVER, client))
         sent = await wire.next()
         token = sent["params"]["_meta"]["progressToken"]
         assert token == sent["id"]
@@ -128,21 +162,21 @@ async def test_a_progress_token_is_ours_on_the_way_and_the_client_s_on_the_way_b
         peer.receive(progress(token + 1, 3))
         peer.receive(result(sent["id"], "done"))
     assert asked.result() == "done"
-    assert told == [progress("client's", 1, message="half", extra=[1])]
+    assert client.told == [progress("client's", 1, message="half", extra=[1])]
     assert params["_meta"] == {"progressToken": "client's", "other": 1}
 
 
 async def test_progress_that_comes_too_late_or_was_not_asked_for_goes_nowhere(
     peer: Peer, wire: Wire, heard: list[Message]
 ) -> None:
-    told: list[Message] = []
+    client = Client()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(peer.request("m", {}, NEVER, told.append))
+        tasks.create_task(peer.request("m", {}, NEVER, client))
         sent = await wire.next()
         peer.receive(progress(sent["id"], 1))
         peer.receive(result(sent["id"], None))
     peer.receive(progress(sent["id"], 2))
-    assert not told
+    assert not client.told
     assert not heard
 
 
@@ -311,6 +345,77 @@ async def test_notifications_are_handed_on_as_they_came(peer: Peer, heard: list[
     assert heard == [message]
 
 
+async def test_a_server_s_question_goes_to_the_client_whose_request_it_belongs_to(
+    wire: Wire, heard: list[Message]
+) -> None:
+    first, second = Client(), Client()
+    question = {"jsonrpc": "2.0", "id": "q", "method": "roots/list", "params": {"x": 1}}
+    async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
+        peer = Peer(wire, Ears(heard), tasks)
+        tasks.create_task(peer.request("a", {}, NEVER, first))
+        tasks.create_task(peer.request("b", {}, NEVER, second))
+        a, b = await wire.next(), await wire.next()
+        peer.receive(question, related=b["id"])
+        assert await second.asked.get() == ("roots/list", {"x": 1})
+        second.answers.put_nowait({"roots": []})
+        assert await wire.next() == response("q", {"roots": []})
+        assert first.asked.empty()
+        peer.receive({**question, "id": "r"})  # of which of the two, nobody can know
+        assert (await wire.next())["error"]["code"] == METHOD_NOT_FOUND
+        for request in (a, b):
+            peer.receive(result(request["id"], None))
+
+
+async def test_a_call_does_not_run_out_of_time_while_its_client_is_thinking(wire: Wire) -> None:
+    client = Client()
+    async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
+        peer = Peer(wire, Ears([]), tasks)
+        call = tasks.create_task(peer.request("tools/call", {}, 0.05, client))
+        request = await wire.next()
+        peer.receive({"jsonrpc": "2.0", "id": 1, "method": "elicitation/create"})
+        await client.asked.get()
+        done, _ = await asyncio.wait([call], timeout=0.2)
+        assert not done
+        client.answers.put_nowait({"action": "accept"})
+        assert (await wire.next())["result"] == {"action": "accept"}
+        peer.receive(result(request["id"], "after all"))
+    assert call.result() == "after all"
+
+
+async def test_a_question_that_the_server_takes_back_is_not_answered(wire: Wire) -> None:
+    client = Client()
+    async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
+        peer = Peer(wire, Ears([]), tasks)
+        tasks.create_task(peer.request("tools/call", {}, NEVER, client))
+        request = await wire.next()
+        peer.receive({"jsonrpc": "2.0", "id": 1, "method": "roots/list"})
+        await client.asked.get()
+        peer.receive(notification("notifications/cancelled", {"requestId": 1}))
+        peer.receive({"jsonrpc": "2.0", "id": 2, "method": "ping"})
+        assert await wire.next() == response(2, {})
+        peer.receive(result(request["id"], None))
+
+
+async def test_updates_go_to_who_listens_and_else_to_the_session(
+    peer: Peer, wire: Wire, heard: list[Message]
+) -> None:
+    listener, caller = Client(), Client()
+    update = notification(UPDATED, {"uri": "x:y"})
+    async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
+        tasks.create_task(peer.request(LISTEN, {}, NEVER, listener))
+        tasks.create_task(peer.request("tools/call", {}, NEVER, caller))
+        listening, calling = await wire.next(), await wire.next()
+        peer.receive(update, related=listening["id"])
+        peer.receive(update, related=calling["id"])
+        log = notification("notifications/message", {"data": "d"})
+        peer.receive(log, related=calling["id"])
+        for request in (listening, calling):
+            peer.receive(result(request["id"], None))
+    assert listener.told == [update]
+    assert heard == [update]
+    assert caller.told == [log]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: (
@@ -334,7 +439,7 @@ def test_whatever_a_server_says_it_breaks_nothing(messages: list[Any]) -> None:
 
 async def _survive(messages: list[Any]) -> None:
     wire = Wire()
-    peer = Peer(wire, lambda _: None)
+    peer = Peer(wire, Ears([]))
     async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
         asked = tasks.create_task(peer.request("m", {"_meta": {"progressToken": 1}}, NEVER))
         request = await wire.next()
