@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import get_args
 
 from tests.conformance import suite
+from tests.conformance.accepted import wrong
 from tests.conformance.checks import Difference, differences, render
 from tests.conformance.stage import Behind, Stage, stage
 from tests.fleet import make_keys
@@ -55,7 +56,8 @@ def _compare(
     with stage(place, keys, behind) as staged, ThreadPoolExecutor(2) as pool:
         results = pool.map(lambda run: _run(staged, run, scenario), runs)
         number = 0
-        for run, found in zip(runs, results, strict=True):
+        for run, every in zip(runs, results, strict=True):
+            found = wrong(behind, every)
             number += len(found)
             print(f"\n=== {run}, over {behind} behind: {len(found)} differences")
             print(render(found))

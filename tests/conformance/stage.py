@@ -25,6 +25,7 @@ class Stage:
 
     direct: str
     through: str
+    behind: Behind
     gateway: Gateway
 
 
@@ -61,7 +62,7 @@ def stage(folder: Path, keys: Path, behind: Behind) -> Iterator[Stage]:
         gateway.servers["everything"] = {"prefix": "", **_entry(behind, port)}
         gateway.settings["anonymous"] = "tester"
         gateway.start()
-        yield Stage(f"http://127.0.0.1:{port}/mcp", gateway.url(), gateway)
+        yield Stage(f"http://127.0.0.1:{port}/mcp", gateway.url(), behind, gateway)
 
 
 def _entry(behind: Behind, port: int) -> dict[str, Any]:

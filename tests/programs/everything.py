@@ -233,6 +233,7 @@ async def with_progress(ctx: Context, params: types.CallToolRequestParams) -> Re
 @tool("test_reconnection", "Closes the stream of its own answer, which the client then fetches")
 async def reconnection(ctx: Context, params: types.CallToolRequestParams) -> Result:
     if ctx.close_sse_stream is not None:
+        await anyio.sleep(PAUSE)  # for the stream's first event, which names it, to get out
         await ctx.close_sse_stream()
         await anyio.sleep(2 * PAUSE)
     return say("Reconnection test completed successfully")
