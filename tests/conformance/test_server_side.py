@@ -18,6 +18,12 @@ from tests.conformance.stage import Behind, Stage, everything, stage
 pytestmark = [pytest.mark.npm, pytest.mark.timeout(400)]
 
 BY_NEXT = [run for run in suite.RUNS if run.release == suite.NEXT]
+OLDER = suite.Run(suite.STABLE, "2025-11-25")
+TOOLS_OWN = {
+    (OLDER, "server-sse-priming-event"),
+    (OLDER, "server-sse-retry-field"),
+}
+"""This release says there that it speaks 2025-03-26, for which no server sends these events."""
 PENDING = "the gateway passes on only tools yet"
 
 
@@ -52,7 +58,7 @@ def staged(
 @pytest.mark.parametrize("run", suite.RUNS, ids=str)
 def test_the_server_itself_passes_everything(server: str, run: suite.Run) -> None:
     report = suite.check_server(run, server)
-    assert not report.bad()
+    assert {(run, check.id) for check in report.bad()} <= TOOLS_OWN
     assert not report.silent()
 
 
