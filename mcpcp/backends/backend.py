@@ -37,6 +37,7 @@ LAST_RETRY: Final = 10.0
 STABLE_AFTER: Final = 5.0
 MOST_PAGES: Final = 100
 _DEBOUNCE: Final = 0.05
+_LISTEN_AGAIN: Final = 1.0
 _LISTENING: Final = 10 * 365 * 86400.0
 """Seconds for a subscription, whose answer is its end."""
 
@@ -71,7 +72,7 @@ class Backend:
         self.line = Line(server, self._why_hopeless)
         self.moved = asyncio.Event()
         self._on_change = on_change
-        self._attempt: asyncio.Task[None] | None = None
+        self._attempt: Connection | None = None
         self._followers: dict[str, dict[object, Callable[[Message], None]]] = {}
         self._stale = asyncio.Event()
         self._followed = asyncio.Event()
@@ -152,7 +153,7 @@ class Backend:
         """Drop the connection, which restarts a stdio server, and connect again at once."""
         self.moved.set()
         if self._attempt is not None:
-            self._attempt.cancel()
+            self._attempt.drop()
 
     def refresh(self) -> None:
         """List again, soon: something may have changed."""
@@ -214,17 +215,17 @@ class Backend:
     async def _attempt_once(self) -> str:
         """One connection, from its opening to its end; why it ended."""
         hello = Hello(try_modern=self.server.transport == "http")
-        reason = "the connection was dropped"
         try:
-            async with asyncio.TaskGroup() as tasks:
-                connection = Connection(self.server, self.credential, hello, self)
-                self._attempt = tasks.create_task(connection.run(self._use))
-        except* McpcpError as group:
-            reason = str(group.exceptions[0])
-        except* Exception:
+            self._attempt = Connection(self.server, self.credential, hello, self)
+            await self._attempt.run(self._use)
+        except McpcpError as error:
+            return str(error)
+        except Exception:
             logger.exception("the connection to %s failed in an unforeseen way", self.server.name)
-            reason = "internal error: the gateway's log has the details"
-        return reason
+            return "internal error: the gateway's log has the details"
+        finally:
+            self._attempt = None
+        return "the connection has ended"
 
     async def _use(self, connection: Connection) -> None:
         """List what is on offer, and list again whenever it may have changed."""
@@ -342,8 +343,15 @@ class Backend:
 
 
 async def _listen(connection: Connection, wanted: Message) -> None:
-    with contextlib.suppress(RpcError):
-        await connection.request(LISTEN, {"notifications": wanted}, _LISTENING)
+    """Keep a subscription open; a server that refuses it has to be believed its lists."""
+    while True:
+        try:
+            await connection.request(LISTEN, {"notifications": wanted}, _LISTENING)
+        except RpcError:
+            return
+        except McpcpError as error:
+            logger.info("a subscription has ended: %s", error)
+        await asyncio.sleep(_LISTEN_AGAIN)
 
 
 def _valid_items(page: Any, member: str, identity: str, server: str) -> list[Message]:

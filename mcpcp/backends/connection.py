@@ -94,6 +94,7 @@ class Connection:
         self._inbound = inbound
         self._transport = _open(server, credential)
         self._peer: Peer | None = None
+        self._carrier: asyncio.Task[McpcpError | None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -115,7 +116,7 @@ class Connection:
         async with asyncio.TaskGroup() as tasks:
             self._peer = peer = Peer(self._transport, self._inbound, tasks)
             running = self._transport.run(opened.set, peer.receive, peer.fail)
-            carrier = tasks.create_task(_outcome(running))
+            self._carrier = carrier = tasks.create_task(_outcome(running))
             user = tasks.create_task(_outcome(self._use(opened, use)))
             try:
                 done, _ = await asyncio.wait((carrier, user), return_when=asyncio.FIRST_COMPLETED)
@@ -125,7 +126,12 @@ class Connection:
                 user.cancel()
                 carrier.cancel()
         if ended is not None or carrier in done:
-            raise ended or Unavailable("the server closed the connection")
+            raise ended or Unavailable("the connection was closed")
+
+    def drop(self) -> None:
+        """End the connection; `run` then raises Unavailable."""
+        if self._carrier is not None:
+            self._carrier.cancel()
 
     async def request(
         self, method: str, params: Message, timeout: float, back: Back | None = None
