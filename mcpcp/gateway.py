@@ -358,7 +358,8 @@ class Gateway:
         level = params.get("level")
         if level not in LOG_LEVELS:
             raise RpcError(INVALID_PARAMS, f"params.level must be one of {sorted(LOG_LEVELS)}")
-        if caller.session is None or "logging" not in self.view(caller.agent).capabilities:
+        known = "logging" in self.view(caller.agent).capabilities
+        if caller.session is None or not (known or self.registry.expecting(caller.agent.allow)):
             raise RpcError(METHOD_NOT_FOUND, "Method not found: logging/setLevel")
         caller.session.log_level = level
         lines = [link.line for link in caller.session.open_links()]
@@ -407,8 +408,8 @@ class Gateway:
 
     async def initialize(self, caller: Caller, params: Message, back: Back) -> Any:
         """The legacy handshake; how the client introduces itself is how we will, in its name."""
-        await self.registry.first_offers(caller.agent.allow)
-        result = listing.legacy_hello(self.view(caller.agent), params)
+        expecting = self.registry.expecting(caller.agent.allow)
+        result = listing.legacy_hello(self.view(caller.agent), params, expecting=expecting)
         if caller.session is not None:
             version = result["protocolVersion"]
             caller.session.hello = Hello.of({**params, "protocolVersion": version})
@@ -416,8 +417,8 @@ class Gateway:
 
     async def discover(self, caller: Caller, params: Message, back: Back) -> Any:
         """The modern handshake."""
-        await self.registry.first_offers(caller.agent.allow)
-        return listing.modern_hello(self.view(caller.agent))
+        expecting = self.registry.expecting(caller.agent.allow)
+        return listing.modern_hello(self.view(caller.agent), expecting=expecting)
 
     async def ping(self, caller: Caller, params: Message, back: Back) -> Any:
         """Still here."""

@@ -29,6 +29,12 @@ MEMBERS: Final[dict[Kind, str]] = {
     "template": "resourceTemplates",
 }
 _MERGED: Final = ("tools", "prompts", "resources", "logging", "completions")
+_ALL: Final[Message] = {
+    "prompts": {},
+    "resources": {"subscribe": True},
+    "logging": {},
+    "completions": {},
+}
 _LISTED: Final = ("tools", "prompts", "resources")
 
 
@@ -58,31 +64,38 @@ def _offset(cursor: Any, version: int, total: int) -> int:
     raise RpcError(INVALID_PARAMS, "Invalid cursor: the list has changed, begin again")
 
 
-def legacy_hello(view: View, params: Message) -> Message:
-    """The result of `initialize`."""
+def legacy_hello(view: View, params: Message, *, expecting: bool) -> Message:
+    """The result of `initialize`; for `expecting` see `capabilities`."""
     wanted = params.get("protocolVersion")
     result = {
         "protocolVersion": wanted if wanted in LEGACY_VERSIONS else LATEST_LEGACY,
-        "capabilities": capabilities(view),
+        "capabilities": capabilities(view, expecting=expecting),
         "serverInfo": SERVER_INFO,
     }
     return _with_instructions(result, view)
 
 
-def modern_hello(view: View) -> Message:
-    """The result of `server/discover`."""
-    result = {"supportedVersions": list(MODERN_VERSIONS), "capabilities": capabilities(view)}
+def modern_hello(view: View, *, expecting: bool) -> Message:
+    """The result of `server/discover`; for `expecting` see `capabilities`."""
+    result = {
+        "supportedVersions": list(MODERN_VERSIONS),
+        "capabilities": capabilities(view, expecting=expecting),
+    }
     return _with_instructions(cacheable(result), view)
 
 
-def capabilities(view: View) -> Message:
+def capabilities(view: View, *, expecting: bool) -> Message:
     """The union of what the view's servers can; tools always, as they may come later.
 
-    What we do not know can't be routed among several servers, so it is offered only for one alone.
+    While a server that was never seen is `expecting`, all that it may turn out to have is promised:
+    a client asks but once. What we do not know can't be routed among several servers, so it is
+    offered only for one alone.
     """
     alone = len(view.servers) == 1
     found = {k: v for k, v in view.capabilities.items() if alone or k in _MERGED}
     found.setdefault("tools", {})
+    if expecting:
+        found = {**_ALL, **found}
     for name in _LISTED:
         if isinstance(found.get(name), dict):
             found[name] = {**found[name], "listChanged": True}

@@ -85,7 +85,7 @@ class Registry:
         list_changed, so an empty first list would be an empty session."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.gateway.first_list_wait):
-                while self._unseen(allow):
+                while self.expecting(allow):
                     self._settled.clear()
                     await self._settled.wait()
 
@@ -198,7 +198,8 @@ class Registry:
                 asyncio.get_running_loop().call_later(left + 0.01, self._changed)
         return available
 
-    def _unseen(self, allow: Allowlist) -> bool:
+    def expecting(self, allow: Allowlist) -> bool:
+        """Whether a server in `allow` that was never seen may still come."""
         return any(
             name not in self._offers and not backend.tried and allow.reaches(name)
             for name, backend in self._backends.items()

@@ -275,7 +275,7 @@ class Backend:
     async def _list_all(self, connection: Connection) -> Offer:
         lists: dict[Kind, tuple[Message, ...]] = {}
         for kind, (capability, method, member) in LISTS.items():
-            if capability in connection.capabilities:
+            if kind == "tool" or capability in connection.capabilities:
                 lists[kind] = await self._list(connection, kind, method, member)
         return Offer(
             tools=lists.get("tool", ()),
