@@ -112,6 +112,8 @@ class View:
     servers: tuple[str, ...]
     instructions: str | None
     capabilities: Definition
+    announced: Mapping[str, Mapping[str, int]]
+    """How often each server has said of which list that it changed."""
 
     def find(self, kind: Kind, exposed: str) -> Entry | None:
         """What is exposed under that name or URI."""
@@ -135,13 +137,14 @@ class Catalog:
     refused: Mapping[ToolName, ToolName] = field(default_factory=dict)
     instructions: Mapping[str, str] = field(default_factory=dict)
     capabilities: Mapping[str, Definition] = field(default_factory=dict)
+    announced: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     rewriters: Mapping[str, Rewriter] = field(default_factory=dict)
     _views: dict[Allowlist, View] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def about(self) -> tuple[object, object]:
+    def about(self) -> tuple[object, ...]:
         """What servers say of themselves beside their lists."""
-        return self.instructions, self.capabilities
+        return self.instructions, self.capabilities, self.announced
 
     def view(self, allow: Allowlist) -> View:
         """What `allow` grants of this catalog; equal allowlists share one view."""
@@ -168,7 +171,8 @@ class Catalog:
         servers = tuple(s for s in self.capabilities if allow.reaches(s))
         parts = [f"## {s}\n{text}" for s, text in self.instructions.items() if s in servers]
         capabilities = _merge(self.capabilities[s] for s in servers)
-        return View(listings, servers, "\n\n".join(parts) or None, capabilities)
+        announced = {s: dict(self.announced[s]) for s in servers if s in self.announced}
+        return View(listings, servers, "\n\n".join(parts) or None, capabilities, announced)
 
 
 def _granted(allow: Allowlist, entry: Entry) -> bool:
@@ -194,6 +198,7 @@ def build(
     servers: Mapping[str, ServerConfig],
     offers: Mapping[str, Offer],
     available: Collection[str],
+    announced: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Catalog:
     """The catalog of what `available` servers offer.
 
@@ -221,6 +226,7 @@ def build(
         refused,
         {s: o.instructions[:LONGEST_INSTRUCTIONS] for s, o in there.items() if o.instructions},
         {s: o.capabilities for s, o in there.items()},
+        announced or {},
         {s: r for s, r in rewriters.items() if r},
     )
 

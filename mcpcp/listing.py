@@ -151,4 +151,7 @@ class Shown:
             for kind, listing in view.listings.items()
             if listing.definitions != before.listings[kind].definitions
         }
+        for server, counts in view.announced.items():
+            earlier = before.announced.get(server, {})
+            changed |= {change: None for change, n in counts.items() if n > earlier.get(change, 0)}
         return list(changed)

@@ -165,7 +165,8 @@ class Registry:
                 self._offers[name] = backend.offer
                 self._store.save(backend.server, backend.offer)
         version = self.catalog.version + 1
-        catalog = build(version, self.config.servers, self._offers, self._available())
+        announced = {n: dict(b.announced) for n, b in self._backends.items() if b.announced}
+        catalog = build(version, self.config.servers, self._offers, self._available(), announced)
         for refused, holder in catalog.refused.items():
             if refused not in self.catalog.refused:
                 logger.error(
@@ -174,8 +175,8 @@ class Registry:
                     refused,
                     holder,
                 )
-        changed = catalog.entries != self.catalog.entries
-        if changed or catalog.about != self.catalog.about:
+        changed = (catalog.entries, catalog.about) != (self.catalog.entries, self.catalog.about)
+        if changed:
             self.catalog = catalog
         self._settled.set()
         if changed:

@@ -67,6 +67,7 @@ class Backend:
         self.server = server
         self.offer: Offer | None = None
         self.credential = credential
+        self.announced: dict[str, int] = {}
         self.restarts = -1
         self.down_since = asyncio.get_running_loop().time()
         self.line = Line(server, self._why_hopeless)
@@ -155,8 +156,9 @@ class Backend:
         if self._attempt is not None:
             self._attempt.drop()
 
-    def refresh(self) -> None:
-        """List again, soon: something may have changed."""
+    def announce(self, change: str) -> None:
+        """The server says that a list has changed: list again, soon, and pass that on."""
+        self.announced[change] = self.announced.get(change, 0) + 1
         self._stale.set()
 
     async def follow_resource(
@@ -312,7 +314,7 @@ class Backend:
         """Changes are ours to follow; nothing else on a shared connection is for one client."""
         params = message.get("params")
         if message["method"] in CHANGES:
-            self.refresh()
+            self.announce(message["method"])
         elif message["method"] == UPDATED and isinstance(params, dict):
             for told in list(self._followers.get(params.get("uri", ""), {}).values()):
                 told(message)

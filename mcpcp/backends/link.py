@@ -85,7 +85,7 @@ class Link:
     def on_notification(self, message: Message) -> None:
         """See Inbound; what has changed for one client has for all."""
         if message["method"] in CHANGES:
-            self.backend.refresh()
+            self.backend.announce(message["method"])
         else:
             self._owner.on_server_notification(self.backend.server.name, message)
 

@@ -63,14 +63,14 @@ class StreamableTransport:
             # The answer comes on this stream; reading it goes on while the caller waits.
             self._tasks.create_task(self._read_stream(answer, message))
             return
-        body = await answer.read()
-        if answer.head.status in (200, 400, 404) and body.lstrip()[:1] == b"{":
-            self._take_body(body, message)
-        if answer.head.status == 404 and self._session is not None:
+        body, status = await answer.read(), answer.head.status
+        if status == 404 and self._session is not None:
             self._ended.set()
             raise Unavailable("the server forgot the session")
-        if answer.head.status >= 300:
-            raise Unavailable(f"the server answered HTTP {answer.head.status}")
+        if status in (200, 400, 404) and body.lstrip()[:1] in (b"{", b"["):
+            self._take_body(body, message)  # the modern era has statuses for its errors
+        elif status >= 300:
+            raise Unavailable(f"the server answered HTTP {status}")
 
     def send_soon(self, message: Message) -> None:
         """See BackendTransport."""

@@ -89,6 +89,8 @@ class PostedCall:
             self._caller.uncancel()
             error = {"code": CONNECTION_CLOSED, "message": "Request cancelled"}
             return error_response(message["id"], error)
+        finally:
+            self._caller = None  # what is answered can't be cancelled any more
 
     def notify(self, message: Message) -> None:
         """Send something on the call's stream, before its answer."""
