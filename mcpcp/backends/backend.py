@@ -29,6 +29,7 @@ from mcpcp.jsonrpc import (
     Message,
     RpcError,
 )
+from mcpcp.paramheaders import Declared, declared
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Backend:
         self._followers: dict[str, dict[object, Callable[[Message], None]]] = {}
         self._stale = asyncio.Event()
         self._followed = asyncio.Event()
+        self._declared: dict[str, Declared] = {}
         self._process: ProcessStatus | None = None
         self._supervised = False
 
@@ -156,6 +158,10 @@ class Backend:
         if self._attempt is not None:
             self._attempt.drop()
 
+    def declared(self, tool: Any) -> Declared:
+        """Which arguments of a tool its calls mirror in headers."""
+        return self._declared.get(tool, {}) if isinstance(tool, str) else {}
+
     def announce(self, change: str) -> None:
         """The server says that a list has changed: list again, soon, and pass that on."""
         self.announced[change] = self.announced.get(change, 0) + 1
@@ -218,7 +224,7 @@ class Backend:
         """One connection, from its opening to its end; why it ended."""
         hello = Hello(try_modern=self.server.transport == "http")
         try:
-            self._attempt = Connection(self.server, self.credential, hello, self)
+            self._attempt = Connection(self.server, self.credential, hello, self, self.declared)
             await self._attempt.run(self._use)
         except McpcpError as error:
             return str(error)
@@ -327,6 +333,8 @@ class Backend:
 
     def _replace_offer(self, offer: Offer) -> None:
         self.offer = offer
+        found = ((t["name"], declared(t.get("inputSchema"))) for t in offer.tools)
+        self._declared = {name: headers for name, headers in found if headers}
         self._on_change()
 
     def _went_down(self, reason: str) -> None:

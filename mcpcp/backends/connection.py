@@ -34,6 +34,7 @@ from mcpcp.jsonrpc import (
     Peer,
     RpcError,
 )
+from mcpcp.paramheaders import DeclaredBy
 
 HANDSHAKE_TIMEOUT: Final = 30.0
 CLIENT_INFO: Final = {"name": "mcpcp", "version": __version__}
@@ -84,7 +85,12 @@ class Connection:
     """A transport, the peer that speaks over it, and what the handshake said."""
 
     def __init__(
-        self, server: ServerConfig, credential: str | None, hello: Hello, inbound: Inbound
+        self,
+        server: ServerConfig,
+        credential: str | None,
+        hello: Hello,
+        inbound: Inbound,
+        declared: DeclaredBy = lambda _: {},
     ) -> None:
         self.server = server
         self.modern = False
@@ -92,7 +98,7 @@ class Connection:
         self.instructions: str | None = None
         self._hello = hello
         self._inbound = inbound
-        self._transport = _open(server, credential)
+        self._transport = _open(server, credential, declared)
         self._peer: Peer | None = None
         self._carrier: asyncio.Task[McpcpError | None] | None = None
 
@@ -244,7 +250,7 @@ async def _outcome(work: Coroutine[Any, Any, None]) -> McpcpError | None:
     return None
 
 
-def _open(server: ServerConfig, credential: str | None) -> BackendTransport:
+def _open(server: ServerConfig, credential: str | None, declared: DeclaredBy) -> BackendTransport:
     if server.managed_by == "gateway":
         environment = child_environment(server.environment())
         return StdioTransport(server.name, server.argv(), environment, server.cwd)
@@ -253,5 +259,6 @@ def _open(server: ServerConfig, credential: str | None) -> BackendTransport:
     endpoint = server.endpoint()
     if endpoint is None:
         raise Unavailable(f"server {server.name} has no address")
-    transport = SseTransport if server.transport == "sse" else StreamableTransport
-    return transport(endpoint, headers)
+    if server.transport == "sse":
+        return SseTransport(endpoint, headers)
+    return StreamableTransport(endpoint, headers, declared)

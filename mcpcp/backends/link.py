@@ -51,8 +51,9 @@ class Link:
         while True:
             await self.backend.until_allowed()
             began = asyncio.get_running_loop().time()
+            backend = self.backend
             connection = Connection(
-                self.backend.server, self.backend.credential, self._owner.hello, self
+                backend.server, backend.credential, self._owner.hello, self, backend.declared
             )
             try:
                 await connection.run(self._use)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -13,6 +12,7 @@ from mcpcp.backends.http import HttpClient, Response, events
 from mcpcp.backends.transports import Fail, Receive
 from mcpcp.errors import Interrupted, McpcpError, Unavailable
 from mcpcp.jsonrpc import META_VERSION, Message, RpcError, decode, encode
+from mcpcp.paramheaders import DeclaredBy, encode_header, made
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +24,12 @@ _NAME_KEYS: Final = {"tools/call": "name", "prompts/get": "name", "resources/rea
 class StreamableTransport:
     """A session of a streamable HTTP server, or its stateless use in the modern era."""
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], declared: DeclaredBy) -> None:
         parts = urlsplit(url)
         self._url = url
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._client = HttpClient(url, headers)
+        self._declared = declared
         self._session: str | None = None
         self._version: str | None = None
         self._ended = asyncio.Event()
@@ -92,7 +93,7 @@ class StreamableTransport:
         headers = {"content-type": "application/json", "accept": _ACCEPT, **self._session_headers()}
         meta = (message.get("params") or {}).get("_meta") or {}
         if META_VERSION in meta:
-            headers |= _modern_headers(message, meta[META_VERSION])
+            headers |= _modern_headers(message, meta[META_VERSION], self._declared)
         answer = await self._client.request("POST", self._target, headers, encode(message))
         session = answer.head.headers.get(b"mcp-session-id")
         if session is not None and message.get("method") == "initialize":
@@ -177,17 +178,12 @@ class StreamableTransport:
             logger.info("the session was not ended: %s", error)
 
 
-def _modern_headers(message: Message, version: str) -> dict[str, str]:
+def _modern_headers(message: Message, version: str, declared: DeclaredBy) -> dict[str, str]:
     headers = {"mcp-protocol-version": version, "mcp-method": message["method"]}
     key = _NAME_KEYS.get(message["method"])
     if key is not None:
         headers["mcp-name"] = encode_header(str(message["params"].get(key, "")))
+    if message["method"] == "tools/call":
+        params = message["params"]
+        headers |= made(declared(params.get("name")), params.get("arguments"))
     return headers
-
-
-def encode_header(value: str) -> str:
-    """A value as MCP's headers carry it: as it is, or in base64 where a header can't hold it."""
-    plain = value.isascii() and value.isprintable() and value == value.strip()
-    if plain and not value.startswith("=?base64?"):
-        return value
-    return f"=?base64?{base64.b64encode(value.encode()).decode()}?="

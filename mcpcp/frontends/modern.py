@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from typing import Any, Final
 
 from mcpcp.frontends.answers import check_message, error_object
@@ -24,6 +22,7 @@ from mcpcp.jsonrpc import (
     encode,
     error_response,
 )
+from mcpcp.paramheaders import declared, decode_header, mismatch
 from mcpcp.policy import Agent
 
 _NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
@@ -72,6 +71,7 @@ class ModernHttp:
             return
         _check_headers(request, message)
         check_modern(message.get("params"))
+        self._check_params(request, caller, message)
         self._calls += 1
         try:
             if message["method"] == LISTEN:
@@ -80,6 +80,22 @@ class ModernHttp:
                 await PostedCall(self._gateway, reply, self._tasks).run(caller, message, request)
         finally:
             self._calls -= 1
+
+    def _check_params(self, request: Request, caller: Caller, message: Message) -> None:
+        """Arguments that the tool's schema wants in headers as well must be the same there."""
+        if message["method"] != "tools/call":
+            return
+        params = message["params"]
+        entry = self._gateway.view(caller.agent).find("tool", str(params.get("name")))
+        if entry is None:
+            return
+        declarations = declared(entry.definition.get("inputSchema"))
+        if declarations:
+            wrong = mismatch(
+                declarations, params.get("arguments"), lambda n: request.header(n.encode())
+            )
+            if wrong is not None:
+                raise RpcError(HEADER_MISMATCH, wrong)
 
     async def _listen(self, request: Request, reply: Reply, message: Message) -> None:
         """A subscription: its answer is the stream, which lasts until the client leaves."""
@@ -118,22 +134,9 @@ def _check_headers(request: Request, message: Message) -> None:
         raise _mismatch("Mcp-Method", "method")
     key = _NAMED_BY.get(message["method"])
     named = params.get(key) if key is not None and isinstance(params, dict) else None
-    if named is not None and _decode_header(request.header(b"mcp-name")) != named:
+    if named is not None and decode_header(request.header(b"mcp-name")) != named:
         raise _mismatch("Mcp-Name", f"params.{key}")
 
 
 def _mismatch(header: str, member: str) -> RpcError:
     return RpcError(HEADER_MISMATCH, f"header {header} does not match the body's {member}")
-
-
-def _decode_header(value: str | None) -> str | None:
-    """A header's value, out of base64 where it came in it; None where that is malformed."""
-    if value is None or not (value.startswith("=?base64?") and value.endswith("?=")):
-        return value
-    payload = value[9:-2]
-    try:
-        data = base64.b64decode(payload, validate=True)
-        text = data.decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    return text if base64.b64encode(data).decode() == payload else None

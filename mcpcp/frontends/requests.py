@@ -50,7 +50,7 @@ class Request:
         self._receive = receive
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
-            if name in headers and name in _SINGLE:
+            if name in headers and (name in _SINGLE or name.startswith(b"mcp-param-")):
                 value = b"\0ambiguous"  # readers of the first and of the last would disagree
             headers[name] = value
         self._headers = headers
