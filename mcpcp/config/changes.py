@@ -44,7 +44,7 @@ def diff(old: Config, new: Config) -> ConfigDiff:
         changed=frozenset(n for n in both if before[n] != after[n]),
         respawn=frozenset(n for n in both if _process(before[n]) != _process(after[n])),
         gateway=old.gateway != new.gateway or places,
-        agents=old.agents != new.agents,
+        agents=(old.agents, old.agent_limits) != (new.agents, new.agent_limits),
     )
 
 
@@ -60,4 +60,6 @@ def _process(server: ServerConfig) -> ServerConfig:
         depends_on=(),
         prefix="",
         timeout=0.0,
+        concurrency=None,
+        pin="off",
     )
