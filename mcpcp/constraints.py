@@ -178,7 +178,7 @@ def _in_words(error: ValidationError) -> str:
     way = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in error.absolute_path)
     place = (way.lstrip(".") or "the arguments")[:120]
     if error.validator is None:  # the schema `false`
-        return f"{place} must not be there"
+        return f"something in {place} must not be there"
     rule = json.dumps({str(error.validator): error.validator_value}, ensure_ascii=False)
     return f"{place} must meet {rule if len(rule) <= 300 else rule[:300] + '...'}"
 

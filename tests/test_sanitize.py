@@ -21,10 +21,13 @@ HIDDEN = [
 CONTROLS = ["\0", "\x07", "\x08", "\x1b", "\x7f", "\x9b", "\ud800", "\uffff"]
 ORDINARY = [
     "Reads a file.\n\tThen says what is in it.\r\n", "naïve – “quoted” … ½ €", "日本語、한국어",
-    "👨‍👩‍👧 🏳️‍🌈 👩🏽‍💻 ❤️‍🔥 1️⃣ ⚠️ ✅ 🇩🇪", "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "👨‍👩‍👧 🏳️‍🌈 👩🏽‍💻 ❤️‍🔥 1️⃣ ⚠️ ✅ 🇩🇪",
+    "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
     "می‌خواهم", "क्‍ष", "葛\U000e0100城", "𝛼 ∩︀ ∪", "שלום עולם",
 ]  # fmt: skip
-MIXED = st.text(st.sampled_from([*HIDDEN, *CONTROLS, *"ab 1\n", "❤", "👩", "💻", "ی", "م", "葛", "🏴"]))
+MIXED = st.text(
+    st.sampled_from([*HIDDEN, *CONTROLS, *"ab 1\n", "❤", "👩", "💻", "ی", "م", "葛", "🏴"])
+)
 
 
 def schema(**changes: Any) -> dict[str, Any]:
@@ -174,7 +177,9 @@ def test_what_calls_repeat_is_not_changed_so_a_tool_that_hides_something_there_i
 
 
 def test_values_may_hold_what_only_looks_odd() -> None:
-    odd = tool(inputSchema=schema(enum=["👩‍💻", "\t", "\x1f"], pattern="^[^\0]*$", default="می‌خواهم"))
+    odd = tool(
+        inputSchema=schema(enum=["👩‍💻", "\t", "\x1f"], pattern="^[^\0]*$", default="می‌خواهم")
+    )
     assert clean_definition(odd) is odd
 
 
