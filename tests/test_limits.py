@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -172,7 +173,8 @@ def test_no_minute_ever_sees_more_calls_than_are_allowed_and_waits_are_true(
     most: int, pauses: list[float]
 ) -> None:
     clock = Clock()
-    limiter, who, begun = Limiter(clock), agent(calls_per_minute=most), []
+    limiter, who = Limiter(clock), agent(calls_per_minute=most)
+    begun: list[float] = []
     for pause in pauses:
         clock.now += pause
         recent = sum(at > clock.now - WINDOW for at in begun)
@@ -233,8 +235,10 @@ def test_no_arguments_are_the_empty_object_and_others_are_checked_as_they_came(
     who = agent(arguments={"*:*": {"type": "object"}})
     with limiter.admit(who, "mcp1", "echo", None):
         pass
-    for arguments in ([], "x", 1, False):
-        assert refusal(lambda: limiter.admit(who, "mcp1", "echo", arguments)).rule == "arguments"  # noqa: B023
+    others: list[Any] = [[], "x", 1, False]
+    for other in others:
+        refused = refusal(partial(limiter.admit, who, "mcp1", "echo", other))
+        assert refused.rule == "arguments"
 
 
 def test_memory_is_bounded_in_identities_and_in_calls(

@@ -30,7 +30,7 @@ def server(pin: PinPolicy = "quarantine", name: str = "mcp1") -> ServerConfig:
     return ServerConfig(name, "http", pin=pin)
 
 
-def tool(name: str = "echo", **changes: Any) -> dict[str, Any]:
+def tool(name: Any = "echo", **changes: Any) -> dict[str, Any]:
     return {"name": name, "description": "Says it.", "inputSchema": {"type": "object"}, **changes}
 
 
