@@ -248,6 +248,12 @@ GATEWAY = Section(
             "How long a first list waits for servers that were never seen before.",
             "10s",
         ),
+        Key(
+            "search",
+            Flag(),
+            "Show agents find_tools and call_tool instead of every tool.",
+            False,
+        ),
         Key("drain", duration(), "How long calls in flight may take when stopping.", "10s"),
         Key(
             "idle_exit",
@@ -277,6 +283,11 @@ AGENT = Section(
             required=True,
         ),
         Key("limits", AGENT_LIMITS, "What its calls are held to, beside names."),
+        Key(
+            "search",
+            Flag(),
+            "As gateway.search, for this agent alone; the gateway's word by default.",
+        ),
     ),
     ignored={"description": METADATA, "name": METADATA},
 )

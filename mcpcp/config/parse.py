@@ -94,6 +94,7 @@ def _build(path: Path, values: Mapping[str, Any], found: Findings) -> Config:
         agent_limits={
             n: limits.of(agent["limits"]) for n, agent in agents.items() if "limits" in agent
         },
+        agent_search={n: agent["search"] for n, agent in agents.items() if "search" in agent},
         keys_dir=_resolve(root, values.get("keys_dir", "keys"), "keys_dir", found),
         data_dir=_resolve(root, values.get("data_dir", "data"), "data_dir", found),
     )

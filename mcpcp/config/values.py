@@ -144,6 +144,7 @@ class GatewayConfig:
     first_list_wait: float = 10.0
     drain: float = 10.0
     idle_exit: float = 10.0
+    search: bool = False
     audit_required: bool = True
     audit_max_bytes: int = 64 * 2**20
 
@@ -160,11 +161,16 @@ class Config:
     data_dir: Path
     warnings: tuple[str, ...] = ()
     agent_limits: Mapping[str, policy.Limits] = field(default_factory=dict)
+    agent_search: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def active(self) -> Mapping[str, ServerConfig]:
         """The servers that are not disabled."""
         return {name: server for name, server in self.servers.items() if not server.disabled}
+
+    def searches(self, agent: str) -> bool:
+        """Whether this agent sees the search tools instead of the list."""
+        return self.agent_search.get(agent, self.gateway.search)
 
     @property
     def revocations_dir(self) -> Path:

@@ -483,3 +483,12 @@ def test_the_lock_file_is_beside_the_config_and_never_the_config(tmp_path: Path)
     for name, lock in (("mcpcp.json", "mcpcp.lock"), ("x.lock", "x.lock.lock"), ("x", "x.lock")):
         (tmp_path / name).write_text(json.dumps(server()))
         assert loaded(tmp_path / name).pins_path == tmp_path / lock
+
+
+def test_search_is_the_gateways_word_unless_an_agent_has_its_own(write: Write) -> None:
+    agents: dict[str, Any] = {"a": {"allow": {}}, "b": {"allow": {}, "search": False}}
+    config = loaded(write({**server(), "agents": agents, "gateway": {"search": True}}))
+    assert [config.searches(name) for name in ("a", "b", "stranger")] == [True, False, True]
+    agents["b"]["search"] = True
+    config = loaded(write({**server(), "agents": agents}))
+    assert [config.searches(name) for name in ("a", "b", "stranger")] == [False, True, False]
