@@ -178,7 +178,7 @@ class Supervisor:
     def _fleet_state(self) -> FleetState:
         left = (
             ProcessStatus(name, ProcessState.STOPPED, error="not started: --only leaves it out")
-            for name in left_out(self._config, self._plan)
+            for name in left_out(self._config, self._options.only)
         )
         return FleetState(
             self.changes.version, (*(p.status for p in self._processes.values()), *left)
@@ -365,9 +365,8 @@ class Supervisor:
         self._channel.send({"reload": True})
 
     async def _end_when_idle(self) -> None:
-        while True:
+        while minutes := self._idle_exit():  # 0 means: never
             await self.changes.until(self._is_idle)
-            minutes = self._idle_exit() or 0.0
             try:
                 async with asyncio.timeout(minutes * 60):
                     await self.changes.until(lambda: not self._is_idle())
