@@ -16,6 +16,7 @@ import orjson
 from mcpcp.config import ServerConfig, ToolRules
 from mcpcp.names import ToolName, expose
 from mcpcp.policy import Allowlist, matches
+from mcpcp.search import Index
 from mcpcp.uris import Rewriter, exposed_uri, fits
 
 Definition = dict[str, Any]
@@ -114,6 +115,11 @@ class View:
     capabilities: Definition
     announced: Mapping[str, Mapping[str, int]]
     """How often each server has said of which list that it changed."""
+
+    @cached_property
+    def index(self) -> Index:
+        """For finding tools by words, made once."""
+        return Index.of(self.listings["tool"].definitions)
 
     def find(self, kind: Kind, exposed: str) -> Entry | None:
         """What is exposed under that name or URI."""

@@ -30,6 +30,7 @@ from mcpcp.jsonrpc import (
     RpcError,
 )
 from mcpcp.paramheaders import Declared, declared
+from mcpcp.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Backend:
         self.server = server
         self.offer: Offer | None = None
         self.credential = credential
+        self.turns = Turns(server.name)
         self.announced: dict[str, int] = {}
         self.restarts = -1
         self.down_since = asyncio.get_running_loop().time()

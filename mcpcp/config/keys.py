@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from mcpcp import limits
 from mcpcp.config.kinds import (
     Choice,
+    Constraint,
     Flag,
     Key,
     ListOf,
@@ -81,6 +83,22 @@ TOOLS = Section(
             MapOf(Text(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, _ . or -")),
             "New names of tools, by the server's own name for each.",
             {},
+        ),
+    )
+)
+
+AGENT_LIMITS = Section(
+    (
+        Key(
+            "calls_per_minute",
+            Whole(1, limits.MOST_CALLS),
+            "How many calls may begin in any minute.",
+        ),
+        Key("in_flight", Whole(1, limits.MOST_CALLS), "How many calls may run at once."),
+        Key(
+            "arguments",
+            MapOf(Constraint(), r"[^\0:]+:[^\0]+", "SERVER:TOOL, patterns"),
+            "JSON Schemas that the arguments of calls must meet, by SERVER:TOOL pattern.",
         ),
     )
 )
@@ -164,6 +182,18 @@ SERVER = Section(
             "Whether a stdio server's process is shared, or each client gets its own.",
             "shared",
         ),
+        Key(
+            "concurrency",
+            Nullable(Whole(1, 100_000)),
+            "How many calls it is given at once; more wait their turn, as long as a call may take.",
+        ),
+        Key(
+            "pin",
+            Choice(("quarantine", "report", "off")),
+            "What is done with a tool whose definition changed: it is withheld until it is"
+            " approved, or only reported. The default is report for scripts in the config's own"
+            " folder, quarantine for everything else.",
+        ),
         Key("disabled", Flag(), "Leave the server out.", False),
         Key("enabled", Flag(), "The reverse of disabled.", True),
         Key(
@@ -218,6 +248,12 @@ GATEWAY = Section(
             "How long a first list waits for servers that were never seen before.",
             "10s",
         ),
+        Key(
+            "search",
+            Flag(),
+            "Show agents find_tools and call_tool instead of every tool.",
+            False,
+        ),
         Key("drain", duration(), "How long calls in flight may take when stopping.", "10s"),
         Key(
             "idle_exit",
@@ -245,6 +281,12 @@ AGENT = Section(
             MapOf(PATTERNS),
             "What the agent may use: patterns of servers, and patterns of tools for each.",
             required=True,
+        ),
+        Key("limits", AGENT_LIMITS, "What its calls are held to, beside names."),
+        Key(
+            "search",
+            Flag(),
+            "As gateway.search, for this agent alone; the gateway's word by default.",
         ),
     ),
     ignored={"description": METADATA, "name": METADATA},

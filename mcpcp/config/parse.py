@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mcpcp import limits
 from mcpcp.config.findings import Findings, below, describe, suggest
 from mcpcp.config.keys import FILE
+from mcpcp.config.origin import is_own
 from mcpcp.config.places import PROJECT
 from mcpcp.config.reading import (
     expand,
@@ -27,6 +29,7 @@ from mcpcp.config.values import (
     GatewayConfig,
     HealthCheck,
     Limits,
+    PinPolicy,
     RestartPolicy,
     ServerConfig,
     ToolRules,
@@ -88,6 +91,10 @@ def _build(path: Path, values: Mapping[str, Any], found: Findings) -> Config:
         servers=servers,
         gateway=_gateway(values.get("gateway", {})),
         agents={name: Allowlist.of(agent["allow"]) for name, agent in agents.items()},
+        agent_limits={
+            n: limits.of(agent["limits"]) for n, agent in agents.items() if "limits" in agent
+        },
+        agent_search={n: agent["search"] for n, agent in agents.items() if "search" in agent},
         keys_dir=_resolve(root, values.get("keys_dir", "keys"), "keys_dir", found),
         data_dir=_resolve(root, values.get("data_dir", "data"), "data_dir", found),
     )
@@ -127,6 +134,7 @@ def _server(name: str, v: Mapping[str, Any], root: Path, found: Findings) -> Ser
         limits=_limits(v.get("limits", {})),
         prefix=v.get("prefix", name),
         tools=_tools(v, at, found),
+        pin=v.get("pin") or _default_pin(v, cwd, root),
         disabled=v.get("disabled", False) or not v.get("enabled", True),
         **{key: v[key] for key in _AS_THEY_ARE if key in v},
     )
@@ -141,6 +149,7 @@ _AS_THEY_ARE = (
     "depends_on",
     "timeout",
     "sessions",
+    "concurrency",
 )
 
 
@@ -214,6 +223,12 @@ def _is_project_script(v: Mapping[str, Any], cwd: Path) -> bool:
         return len(args) > 1 and args[1].startswith("servers.")
     script = (cwd / args[0]).resolve()
     return (PROJECT / "servers").resolve() in script.parents
+
+
+def _default_pin(v: Mapping[str, Any], cwd: Path, root: Path) -> PinPolicy:
+    """Whose tools may change unasked: those of scripts that the config's own author edits."""
+    own = _is_project_script(v, cwd) or is_own(v.get("command"), v.get("args", ()), cwd, root)
+    return "report" if own else "quarantine"
 
 
 def _limits(values: Mapping[str, Any]) -> Limits:
@@ -317,6 +332,12 @@ def _check_agents(config: Config, named: _Named, found: Findings) -> None:
             if not any(matches(pattern, server) for server in named.servers):
                 at = below(below(below("agents", agent), "allow"), pattern)
                 found.warn(at, f"names no server; {suggest(pattern, named.servers)}")
+    for agent, held_to in config.agent_limits.items():
+        for pattern, _ in held_to.arguments:
+            server_pattern = pattern.partition(":")[0]
+            if not any(matches(server_pattern, server) for server in named.servers):
+                at = below(below(f"{below('agents', agent)}.limits", "arguments"), pattern)
+                found.warn(at, f"names no server; {suggest(server_pattern, named.servers)}")
 
 
 def _check_anonymous(config: Config, named: _Named, found: Findings) -> None:

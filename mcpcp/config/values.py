@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from mcpcp import policy
 from mcpcp.policy import Allowlist
 
 Transport = Literal["stdio", "sse", "http"]
 Manager = Literal["supervisor", "gateway"]
+PinPolicy = Literal["quarantine", "report", "off"]
 
 PYTHON = frozenset({"python", "python3"})
 """Commands that mean the interpreter which runs mcpcp: its packages are then the server's too."""
@@ -90,6 +92,8 @@ class ServerConfig:
     timeout: float = 60.0
     disabled: bool = False
     sessions: Literal["shared", "per_client"] = "shared"
+    concurrency: int | None = None
+    pin: PinPolicy = "quarantine"
 
     @property
     def managed_by(self) -> Manager | None:
@@ -140,6 +144,7 @@ class GatewayConfig:
     first_list_wait: float = 10.0
     drain: float = 10.0
     idle_exit: float = 10.0
+    search: bool = False
     audit_required: bool = True
     audit_max_bytes: int = 64 * 2**20
 
@@ -155,16 +160,29 @@ class Config:
     keys_dir: Path
     data_dir: Path
     warnings: tuple[str, ...] = ()
+    agent_limits: Mapping[str, policy.Limits] = field(default_factory=dict)
+    agent_search: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def active(self) -> Mapping[str, ServerConfig]:
         """The servers that are not disabled."""
         return {name: server for name, server in self.servers.items() if not server.disabled}
 
+    def searches(self, agent: str) -> bool:
+        """Whether this agent sees the search tools instead of the list."""
+        return self.agent_search.get(agent, self.gateway.search)
+
     @property
     def revocations_dir(self) -> Path:
         """Where revoked tokens are recorded."""
         return self.data_dir / "revocations"
+
+    @property
+    def pins_path(self) -> Path:
+        """The lock file beside the config: the tools' definitions as they were first seen."""
+        if self.path.suffix == ".lock":
+            return self.path.with_name(self.path.name + ".lock")
+        return self.path.with_suffix(".lock")
 
     @property
     def audit_path(self) -> Path:
