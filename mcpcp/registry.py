@@ -172,8 +172,7 @@ class Registry:
             if backend.offer is not None:
                 self._offers[name] = self._vetted(backend.server, backend.offer)
         version = self.catalog.version + 1
-        announced = {n: dict(b.announced) for n, b in self._backends.items() if b.announced}
-        catalog = build(version, self.config.servers, self._offers, self._available(), announced)
+        catalog = build(version, self.config.servers, self._offers, self._available())
         for refused, holder in catalog.refused.items():
             if refused not in self.catalog.refused:
                 logger.error(

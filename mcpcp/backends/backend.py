@@ -70,7 +70,7 @@ class Backend:
         self.offer: Offer | None = None
         self.credential = credential
         self.turns = Turns(server.name)
-        self.announced: dict[str, int] = {}
+        self._announced: dict[str, int] = {}
         self.restarts = -1
         self.down_since = asyncio.get_running_loop().time()
         self.line = Line(server, self._why_hopeless)
@@ -166,7 +166,7 @@ class Backend:
 
     def announce(self, change: str) -> None:
         """The server says that a list has changed: list again, soon, and pass that on."""
-        self.announced[change] = self.announced.get(change, 0) + 1
+        self._announced[change] = self._announced.get(change, 0) + 1
         self._stale.set()
 
     async def follow_resource(
@@ -283,6 +283,7 @@ class Backend:
         return wanted
 
     async def _list_all(self, connection: Connection) -> Offer:
+        announced = dict(self._announced)  # what is said while we list may be missing in it
         lists: dict[Kind, tuple[Message, ...]] = {}
         for kind, (capability, method, member) in LISTS.items():
             if kind == "tool" or capability in connection.capabilities:
@@ -295,6 +296,7 @@ class Backend:
             instructions=connection.instructions,
             capabilities=connection.capabilities,
             modern=connection.modern,
+            announced=announced,
         )
 
     async def _list(
