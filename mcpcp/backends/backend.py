@@ -18,7 +18,7 @@ from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello
 from mcpcp.backends.line import Line
 from mcpcp.catalog import Kind, Offer
 from mcpcp.config import ServerConfig
-from mcpcp.errors import McpcpError, ProtocolError
+from mcpcp.errors import Interrupted, McpcpError, ProtocolError
 from mcpcp.fleet import ProcessState, ProcessStatus
 from mcpcp.jsonrpc import (
     LIST_CHANGES,
@@ -363,8 +363,10 @@ async def _listen(connection: Connection, wanted: Message) -> None:
             await connection.request(LISTEN, {"notifications": wanted}, _LISTENING)
         except RpcError:
             return
-        except McpcpError as error:
+        except Interrupted as error:
             logger.info("a subscription has ended: %s", error)
+        except McpcpError:
+            connection.drop()  # the server is gone; nothing else would tell of it
         await asyncio.sleep(_LISTEN_AGAIN)
 
 

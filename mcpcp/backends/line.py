@@ -13,6 +13,8 @@ from mcpcp.jsonrpc import Back, Message
 
 RESTART_WAIT: Final = 15.0
 """Seconds a request waits at most for a server that is being restarted."""
+MOST_ATTEMPTS: Final = 5
+"""Connections a request is tried on at most: a server that takes none has to be believed."""
 
 
 class Line:
@@ -56,7 +58,7 @@ class Line:
         """
         timeout = self.server.timeout
         give_up_at = asyncio.get_running_loop().time() + min(timeout, RESTART_WAIT)
-        while True:
+        for attempt in range(1, MOST_ATTEMPTS + 1):
             connection = self.connection or await self.wait(give_up_at)
             try:
                 return await connection.request(method, params, timeout, back)
@@ -65,8 +67,11 @@ class Line:
                     raise
                 repeatable = False
             except Unavailable:
-                pass
+                if attempt == MOST_ATTEMPTS:
+                    raise
+                connection.drop()
             await self._wait_for_other(connection, give_up_at)
+        raise self._unavailable(self.error)
 
     async def wait(self, give_up_at: float | None = None) -> Connection:
         """The connection, as soon as there is one; raises Unavailable at that loop time."""
