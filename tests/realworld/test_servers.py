@@ -42,12 +42,28 @@ def direct(server: Server, **options: Any) -> Client:
     return Client(command, **{"mode": "legacy", **options})
 
 
+FOR_SOME_CLIENTS = {
+    "get-roots-list",
+    "trigger-elicitation-request",
+    "trigger-elicitation-request-async",
+    "trigger-sampling-request",
+    "trigger-sampling-request-async",
+    "trigger-url-elicitation",
+}
+"""Offered by npm's everything-server to clients that can be asked, as the gateway may be."""
+
+
 async def settled(client: Any, wanted: dict[str, Any], prefix: str) -> dict[str, Any]:
     """The tools, once they are those wanted: some servers register more of them after the start."""
+
+    async def look() -> dict[str, Any]:
+        found = await tools(client, prefix)
+        return {name: tool for name, tool in found.items() if name not in FOR_SOME_CLIENTS}
+
     found: dict[str, Any] = {}
     try:
         async with asyncio.timeout(PATIENCE):
-            while (found := await tools(client, prefix)) != wanted:  # noqa: ASYNC110  (no event)
+            while (found := await look()) != wanted:  # noqa: ASYNC110  (no event)
                 await asyncio.sleep(0.1)
     except TimeoutError:
         pass
@@ -64,8 +80,10 @@ async def test_it_lists_and_answers_as_it_does_directly(
         wanted = await answers(client, server.calls)
         offered = await tools(client)
     async with real.gateway.client(way) as client:
-        assert await settled(client, offered, prefix) == offered
-        assert await answers(client, server.calls, prefix) == wanted
+        found = await settled(client, offered, prefix)
+        answered = await answers(client, server.calls, prefix)
+    assert found == offered
+    assert answered == wanted
     assert offered
     assert any("content" in answer for answer in wanted)
 
@@ -85,7 +103,8 @@ PROMPTS = [
 
 async def prompts(client: Any, prefix: str = "") -> dict[str, Any]:
     listed = (await client.list_prompts()).prompts
-    named = [(prompt.name.removeprefix(prefix), plain(prompt)) for prompt in listed]
+    ours = [prompt for prompt in listed if prompt.name.startswith(prefix)]
+    named = [(prompt.name.removeprefix(prefix), plain(prompt)) for prompt in ours]
     return {name: {**prompt, "name": name} for name, prompt in named}
 
 
@@ -102,7 +121,8 @@ async def test_its_prompts_are_the_same(real: RealWorld, way: Way) -> None:
     async with direct(real.servers["everything"]) as client:
         wanted = await prompts(client), await prompt_answers(client)
     async with real.gateway.client(way) as client:
-        assert (await prompts(client, prefix), await prompt_answers(client, prefix)) == wanted
+        found = await prompts(client, prefix), await prompt_answers(client, prefix)
+    assert found == wanted
     assert {"simple-prompt", "args-prompt"} <= wanted[0].keys()
 
 
@@ -113,9 +133,9 @@ async def resources(client: Any) -> list[Any]:
     documents = [each for each in listed if "static" in str(each.uri)]
     return [
         [plain(each) for each in documents],
-        [plain(each) for each in templates],
+        [plain(each) for each in templates if each.uri_template.startswith("demo:")],
         await outcome(client.read_resource(str(documents[0].uri))),
-        (await outcome(client.read_resource("demo://no/such/resource")))["code"],
+        await outcome(client.read_resource("demo://no/such/resource")),
     ]
 
 
@@ -125,9 +145,11 @@ async def test_its_resources_are_the_same(real: RealWorld, way: Way) -> None:
     async with direct(real.servers["everything"]) as client:
         wanted = await resources(client)
     async with real.gateway.client(way) as client:
-        assert await resources(client) == wanted
-    assert wanted[0]
-    assert wanted[1]
+        found = await resources(client)
+    assert found[:-1] == wanted[:-1]
+    assert all(wanted)
+    # What no server has, the gateway refuses itself, with either of the eras' codes.
+    assert found[-1]["code"] in (-32602, -32002)
 
 
 @ONLY_TOOLS
@@ -189,7 +211,8 @@ async def test_it_asks_the_clients_model_user_and_roots(
     async with direct(real.servers["everything"], **itself.options) as client:
         wanted = await answers(client, ASKING)
     async with real.gateway.client(way, **through.options) as client:
-        assert await answers(client, ASKING, "everything_") == wanted
+        found = await answers(client, ASKING, "everything_")
+    assert found == wanted
     assert set(through.asked) == set(itself.asked)
     assert {"sampling", "elicitation", "roots"} == set(itself.asked)
 
@@ -241,5 +264,7 @@ async def test_the_typescript_sdks_http_is_understood(
             wanted = await answers(client, server.calls)
             offered = await tools(client)
         async with fresh.client(way) as client:
-            assert await settled(client, offered, "") == offered
-            assert await answers(client, server.calls) == wanted
+            found = await settled(client, offered, "")
+            answered = await answers(client, server.calls)
+    assert found == offered
+    assert answered == wanted
