@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello
 from mcpcp.backends.line import Line
 from mcpcp.catalog import Kind, Offer
 from mcpcp.config import ServerConfig
-from mcpcp.errors import Interrupted, McpcpError, ProtocolError
+from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
 from mcpcp.fleet import ProcessState, ProcessStatus
 from mcpcp.jsonrpc import (
     LIST_CHANGES,
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 FIRST_RETRY: Final = 0.02
 LAST_RETRY: Final = 10.0
 STABLE_AFTER: Final = 5.0
+MOST_PROCESSES: Final = 32
+"""Processes of one stdio server with `sessions: per_client`."""
 MOST_PAGES: Final = 100
 _DEBOUNCE: Final = 0.05
 _LISTEN_AGAIN: Final = 1.0
@@ -70,6 +72,7 @@ class Backend:
         self.offer: Offer | None = None
         self.credential = credential
         self.turns = Turns(server.name)
+        self._sessions = 0
         self._announced: dict[str, int] = {}
         self.restarts = -1
         self.down_since = asyncio.get_running_loop().time()
@@ -105,6 +108,19 @@ class Backend:
     def has_sessions(self) -> bool:
         """Whether each client has a session of its own; a stdio server is one process and one."""
         return self.server.transport != "stdio" or self.server.sessions == "per_client"
+
+    @contextlib.contextmanager
+    def session_place(self) -> Iterator[None]:
+        """A place for one client's own session; raises Unavailable when all processes are taken."""
+        if self.server.transport == "stdio" and self._sessions >= MOST_PROCESSES:
+            raise Unavailable(
+                f"server {self.server.name} has {MOST_PROCESSES} clients, each with a process"
+            )
+        self._sessions += 1
+        try:
+            yield
+        finally:
+            self._sessions -= 1
 
     @property
     def gave_up(self) -> bool:
