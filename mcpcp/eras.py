@@ -115,10 +115,10 @@ class _Failed:
 
 
 async def _settled(call: Coroutine[Any, Any, Any]) -> Any:
-    """What came of a call, an error as a value: it is its client's, not that of the tasks beside."""
+    """What came of a call; an error is its client's, and no reason to end the tasks beside it."""
     try:
         return await call
-    except Exception as error:  # noqa: BLE001  (raised again for the client)
+    except Exception as error:
         return _Failed(error)
 
 

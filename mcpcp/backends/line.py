@@ -13,6 +13,8 @@ from mcpcp.jsonrpc import Back, Message
 
 RESTART_WAIT: Final = 15.0
 """Seconds a request waits at most for a server that is being restarted."""
+TRY_AGAIN: Final = 0.1
+"""Seconds until a request that was not delivered is tried on the same connection again."""
 
 
 class Line:
@@ -60,13 +62,12 @@ class Line:
             connection = self.connection or await self.wait(give_up_at)
             try:
                 return await connection.request(method, params, timeout, back)
-            except Interrupted:
+            except Interrupted as error:
                 if not repeatable:
-                    raise
+                    raise Interrupted(f"{error}: whether it took effect is not known") from None
                 repeatable = False
-            except Unavailable:
-                pass
-            await self._wait_for_other(connection, give_up_at)
+            except Unavailable as error:
+                await self._before_retry(connection, give_up_at, str(error))
 
     async def wait(self, give_up_at: float | None = None) -> Connection:
         """The connection, as soon as there is one; raises Unavailable at that loop time."""
@@ -88,13 +89,17 @@ class Line:
             self._ready.set()
             self._ready = asyncio.Event()
 
-    async def _wait_for_other(self, dead: Connection, give_up_at: float) -> None:
-        """Give the owner its chance to notice that a connection is dead."""
+    async def _before_retry(self, failed: Connection, give_up_at: float, reason: str) -> None:
+        """Let the owner notice that a connection is dead; one that is not is tried again.
+
+        Without a session there is nothing to lose, and so nothing that would tell of a death.
+        """
         loop = asyncio.get_running_loop()
-        while self.connection is dead:
-            if loop.time() >= give_up_at:
-                raise self._unavailable(self.error)
+        again_at = min(loop.time() + TRY_AGAIN, give_up_at)
+        while self.connection is failed and loop.time() < again_at:  # noqa: ASYNC110  (it is short)
             await asyncio.sleep(0.01)
+        if loop.time() >= give_up_at:
+            raise self._unavailable(self.error or reason)
 
     def _unavailable(self, reason: str | None) -> Unavailable:
         because = f": {reason}" if reason else ""
