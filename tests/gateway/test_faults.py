@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.backends.raw import chunked, whole
 from tests.gateway.harness import (
     PROJECT,
     Gateway,
@@ -22,6 +23,7 @@ from tests.gateway.harness import (
     open_gateway,
     request,
 )
+from tests.gateway.rude_http import RudeHttp, rude_http, said
 from tests.gateway.test_http_protocol import initialize
 from tests.gateway.test_servers_away import failing
 
@@ -182,3 +184,136 @@ async def test_a_line_of_100_megabytes_costs_its_server_a_restart_and_bounded_me
         assert answer.content[0].text == "back"
     assert slowest < 1.0
     assert psutil.Process(fresh.pid).memory_info().rss - before < 250 * 2**20
+
+
+# Streamable HTTP
+
+
+async def start(gateway: Gateway, rude: RudeHttp, **entry: Any) -> None:
+    """The server is in our own loop, which must go on while the gateway starts."""
+    gateway.servers["rude"] = {"url": rude.server.url, "timeout": "8s", **entry}
+    gateway.add_raw("raw")
+    await asyncio.to_thread(gateway.start)
+
+
+def events(*messages: bytes, end: bool) -> bytes:
+    parts = [b"event: message\ndata: " + message + b"\n\n" for message in messages]
+    return chunked(*parts, content_type="text/event-stream", end=end)
+
+
+UNANSWERED: dict[str, tuple[bytes, bool]] = {
+    "accepted and nothing more": (whole(b"", "202 Accepted"), True),
+    "an empty answer": (whole(b""), True),
+    "a page": (whole(b"<html>hello</html>"), True),
+    "half of JSON": (whole(b'{"jsonrpc":"2.0","id":'), True),
+    "an answer to another id": (whole(b'{"jsonrpc":"2.0","id":99999,"result":{}}'), True),
+    "a stream without an answer": (events(end=True), True),
+    "a stream of garbage": (events(b"garbage", end=True), True),
+    "HTTP 500": (whole(b"", "500 Internal Server Error"), True),
+    "HTTP 502": (whole(b"oops", "502 Bad Gateway"), True),
+    "HTTP 403": (whole(b"", "403 Forbidden"), False),
+    "HTTP 429": (whole(b"", "429 Too Many Requests"), False),
+    "HTTP 302": (whole(b"", "302 Found", "location: http://127.0.0.1:1/\r\n"), False),
+}
+
+
+@pytest.mark.parametrize("kind", UNANSWERED)
+async def test_a_post_without_an_answer_is_an_error_at_once_and_is_not_sent_again(
+    fresh: Gateway, kind: str
+) -> None:
+    reply, delivered = UNANSWERED[kind]
+
+    async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply)
+
+    async with rude_http(answer) as rude:
+        await start(fresh, rude)
+        for way in (MODERN, LEGACY):
+            rude.calls.clear()
+            async with fresh.client(way) as client, asyncio.timeout(5):
+                error = await failing(client, "rude_do")
+            assert str(error)
+            assert error.error.code != -32700, "that would say that the client's JSON is bad"
+            if error.error.data is not None:
+                assert error.error.data == {"delivered": delivered}
+            assert len(rude.calls) == 1
+        await asyncio.to_thread(fresh.close)
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+async def test_a_stream_cut_in_mid_call_is_an_error_at_once_or_a_second_try_where_that_is_harmless(
+    fresh: Gateway, repeatable: bool
+) -> None:
+    async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
+        if len(rude.calls) == 1:
+            writer.write(events(notice("{}").encode(), end=False))
+            await writer.drain()
+            writer.close()
+        else:
+            writer.write(whole(said(message, "at last")))
+
+    async with rude_http(answer, idempotentHint=repeatable) as rude:
+        await start(fresh, rude)
+        async with fresh.client(MODERN) as client, asyncio.timeout(5):
+            if repeatable:
+                answered = await client.call_tool("rude_do", {})
+                assert answered.content[0].text == "at last"
+            else:
+                error = await failing(client, "rude_do")
+                assert error.error.data == {"delivered": True}
+                assert "not known" in str(error)
+        assert len(rude.calls) == 1 + repeatable
+        await asyncio.to_thread(fresh.close)
+
+
+@pytest.mark.parametrize("way", [MODERN, LEGACY], ids=str)
+async def test_a_call_on_a_session_that_is_gone_is_made_on_a_new_one(
+    fresh: Gateway, way: Way
+) -> None:
+    async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(whole(said(message, "here")))
+
+    async with rude_http(answer) as rude:
+        await start(fresh, rude)
+        async with fresh.client(way) as client:
+            for _ in range(2):
+                await client.call_tool("rude_do", {})
+                rude.forgotten |= {f"session-{n + 1}" for n in range(rude.sessions)}
+                answered = await client.call_tool("rude_do", {})
+                assert answered.content[0].text == "here"
+        assert len(rude.calls) == 4
+        assert len({session for session, _ in rude.calls}) == 3
+        await asyncio.to_thread(fresh.close)
+
+
+async def test_progress_carries_a_call_past_its_timeout(fresh: Gateway) -> None:
+    """The server's timeout is from one sign of life to the next, not for the call as a whole."""
+    ticks = 8
+
+    async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(events(end=False))
+        token = message["params"]["_meta"]["progressToken"]
+        for number in range(ticks):
+            params = {"progressToken": token, "progress": number}
+            note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+            data = b"data: " + json.dumps(note).encode() + b"\n\n"
+            writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+            await writer.drain()
+            await asyncio.sleep(0.4)
+        data = b"data: " + said(message, "done") + b"\n\n"
+        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+
+    told: list[float] = []
+
+    async def hear(progress: float, total: float | None, text: str | None) -> None:
+        told.append(progress)
+
+    async with rude_http(answer) as rude:
+        await start(fresh, rude, timeout="1s")
+        async with fresh.client(MODERN) as client:
+            began = time.monotonic()
+            answered = await client.call_tool("rude_do", {}, progress_callback=hear)
+            assert time.monotonic() - began > 2
+        assert answered.content[0].text == "done"
+        assert told == list(range(ticks))
+        await asyncio.to_thread(fresh.close)
