@@ -98,8 +98,7 @@ class RpcError(McpcpError):
             return cls(INTERNAL_ERROR, f"the server answered a malformed error: {error!r:.200}")
         code = error.get("code")
         message = str(error.get("message") or "the server gave no reason")
-        sound = isinstance(code, int) and not isinstance(code, bool)
-        rpc_error = cls(code if sound else INTERNAL_ERROR, message)
+        rpc_error = cls(code if type(code) is int else INTERNAL_ERROR, message)
         rpc_error.error = {**error, **rpc_error.error}
         return rpc_error
 

@@ -56,16 +56,28 @@ class Line:
         repeated only where `repeatable`. Raises RpcError, Unavailable, Interrupted,
         DeadlineExceeded.
         """
-        timeout = self.server.timeout
-        give_up_at = asyncio.get_running_loop().time() + min(timeout, RESTART_WAIT)
+        give_up_at = asyncio.get_running_loop().time() + min(self.server.timeout, RESTART_WAIT)
+        try:
+            return await self._deliver(method, params, back, give_up_at)
+        except Interrupted as error:
+            if not repeatable:
+                raise _unsure(error) from None
+            first = error
+        try:
+            return await self._deliver(method, params, back, give_up_at)
+        except Unavailable:
+            raise _unsure(first) from None
+
+    async def _deliver(
+        self, method: str, params: Message, back: Back | None, give_up_at: float
+    ) -> Any:
+        """Send a request to one connection after the other until one has taken it."""
         while True:
             connection = self.connection or await self.wait(give_up_at)
             try:
-                return await connection.request(method, params, timeout, back)
-            except Interrupted as error:
-                if not repeatable:
-                    raise Interrupted(f"{error}: whether it took effect is not known") from None
-                repeatable = False
+                return await connection.request(method, params, self.server.timeout, back)
+            except Interrupted:
+                raise
             except Unavailable as error:
                 await self._before_retry(connection, give_up_at, str(error))
 
@@ -104,3 +116,7 @@ class Line:
     def _unavailable(self, reason: str | None) -> Unavailable:
         because = f": {reason}" if reason else ""
         return Unavailable(f"server {self.server.name} is not available for now{because}")
+
+
+def _unsure(error: Interrupted) -> Interrupted:
+    return Interrupted(f"{error}: whether it took effect is not known")
