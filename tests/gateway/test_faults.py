@@ -40,7 +40,7 @@ def add_rude(gateway: Gateway, name: str, **entry: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def rude(tmp_path_factory: pytest.TempPathFactory, keys: Any) -> Iterator[Gateway]:
+def rude_servers(tmp_path_factory: pytest.TempPathFactory, keys: Any) -> Iterator[Gateway]:
     """One rude server that all share, one where each client has its own, and a good one."""
     with ExitStack() as stack:
         gateway = stack.enter_context(open_gateway(tmp_path_factory.mktemp("rude"), keys))
@@ -107,9 +107,9 @@ NOISE = {
 @pytest.mark.parametrize("server", ["rude", "own"])
 @pytest.mark.parametrize("noise", NOISE)
 async def test_noise_before_an_answer_does_not_disturb_the_answer(
-    rude: Gateway, noise: str, server: str, way: Way
+    rude_servers: Gateway, noise: str, server: str, way: Way
 ) -> None:
-    async with rude.http() as http:
+    async with rude_servers.http() as http:
         session = {} if way.modern else await initialize(http)
         params = call(f"{server}_say", lines=[NOISE[noise]])
         body = modern("tools/call", params) if way.modern else request("tools/call", params)
@@ -117,7 +117,7 @@ async def test_noise_before_an_answer_does_not_disturb_the_answer(
         async with asyncio.timeout(10):
             answer = await http.post("/mcp", json=body, headers=headers)
     assert '"text":"said"' in answer.text
-    assert rude.get("/health")[0] == 200
+    assert rude_servers.get("/health")[0] == 200
 
 
 BAD_ANSWERS = {
@@ -137,11 +137,11 @@ BAD_ANSWERS = {
 @pytest.mark.parametrize("server", ["rude", "own"])
 @pytest.mark.parametrize("bad", BAD_ANSWERS)
 async def test_a_bad_answer_ends_its_own_call_at_once(
-    rude: Gateway, bad: str, server: str, way: Way
+    rude_servers: Gateway, bad: str, server: str, way: Way
 ) -> None:
     params = call(f"{server}_say", lines=[BAD_ANSWERS[bad]], answer=False)
     echo = call(f"{server}_echo", message="on")
-    async with rude.http() as http:
+    async with rude_servers.http() as http:
         session = {} if way.modern else await initialize(http)
         answers = []
         for wanted in (params, echo):
@@ -154,11 +154,13 @@ async def test_a_bad_answer_ends_its_own_call_at_once(
 
 
 @pytest.mark.parametrize("depth", [300, 1000])
-async def test_an_answer_too_deep_to_pass_on_is_an_error_in_time(rude: Gateway, depth: int) -> None:
+async def test_an_answer_too_deep_to_pass_on_is_an_error_in_time(
+    rude_servers: Gateway, depth: int
+) -> None:
     """Nothing that an encoder of ours refuses may come as far as to a client's stream."""
     line = f'{{"jsonrpc":"2.0","id":$ID,"result":{nested(depth)}}}'
     for way in (MODERN, Way("sse", "legacy")):
-        async with rude.client(way) as client:
+        async with rude_servers.client(way) as client:
             async with asyncio.timeout(10):
                 await failing(client, "rude_say", lines=[line], answer=False)
             answer = await client.call_tool("rude_echo", {"message": "on"})

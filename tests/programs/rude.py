@@ -52,7 +52,7 @@ def receive(message: dict[str, Any]) -> None:
     if method == "initialize":
         version = params["protocolVersion"]
         info = {"name": options.name, "version": "1"}
-        capabilities = {"tools": {}, "logging": {}}
+        capabilities: dict[str, Any] = {"tools": {}, "logging": {}}
         hello = {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info}
         answer(request_id, hello)
     elif method == "tools/list":
