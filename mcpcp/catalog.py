@@ -83,8 +83,10 @@ class Entry:
         """Whether a second run does no harm: a tool that says so, and whatever is only read."""
         if self.kind != "tool":
             return True
-        hints = self.definition.get("annotations") or {}
-        return bool(hints.get("idempotentHint") or hints.get("readOnlyHint"))
+        hints = self.definition.get("annotations")
+        return isinstance(hints, dict) and bool(
+            hints.get("idempotentHint") or hints.get("readOnlyHint")
+        )
 
 
 Entries = Mapping[str, Entry]

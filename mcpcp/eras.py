@@ -13,9 +13,10 @@ import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final
 
-from mcpcp.errors import ProtocolError
+from mcpcp.errors import Interrupted, McpcpError, ProtocolError
 from mcpcp.jsonrpc import CONNECTION_CLOSED, INVALID_PARAMS, Back, Message, RpcError
 
 MOST_ROUNDS: Final = 20
@@ -55,9 +56,18 @@ async def with_answers(send: Send, params: Message, back: Back) -> Any:
 
 
 async def _answers(asked: Message, back: Back) -> Message:
-    async with asyncio.TaskGroup() as tasks:
-        answers = {key: tasks.create_task(_ask(back, request)) for key, request in asked.items()}
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            answers = {k: tasks.create_task(_ask(back, request)) for k, request in asked.items()}
+    except* McpcpError as errors:
+        raise _first(errors) from None
     return {key: task.result() for key, task in answers.items()}
+
+
+def _first(errors: BaseExceptionGroup[McpcpError]) -> McpcpError:
+    """One of several errors: the client that caused them needs no more."""
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _ask(back: Back, request: Any) -> Any:
@@ -95,6 +105,30 @@ class _Parked:
             return await future
         finally:
             self.questions.pop(key, None)
+            if not self.questions:
+                self.asked.clear()  # the server may have taken its question back
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    error: Exception
+
+
+async def _settled(call: Coroutine[Any, Any, Any]) -> Any:
+    """What came of a call; an error is its client's, and no reason to end the tasks beside it."""
+    try:
+        return await call
+    except Exception as error:
+        return _Failed(error)
+
+
+def _result(call: asyncio.Task[Any]) -> Any:
+    if call.cancelled():
+        raise Interrupted("the call was given up while it waited for its client")
+    result = call.result()
+    if isinstance(result, _Failed):
+        raise result.error
+    return result
 
 
 class ParkingLot:
@@ -134,7 +168,7 @@ class ParkingLot:
         if len(self._calls) >= MOST_PARKED:
             raise RpcError(CONNECTION_CLOSED, "too many calls wait for input: try again later")
         parked = _Parked(owner)
-        parked.call = self._start(begin(parked))
+        parked.call = self._start(_settled(begin(parked)))
         parked_id = secrets.token_hex(16)
         self._calls[parked_id] = parked
         return parked_id, parked
@@ -148,7 +182,7 @@ class ParkingLot:
             asked.cancel()
         if parked.call.done():
             self._calls.pop(parked_id, None)
-            return parked.call.result()
+            return _result(parked.call)
         loop = asyncio.get_running_loop()
         parked.expiry = loop.call_later(PARKED_FOR, self._drop, parked_id)
         return {
@@ -158,10 +192,12 @@ class ParkingLot:
         }
 
     def _deliver(self, parked: _Parked, responses: Any) -> None:
-        if parked.expiry is not None:
-            parked.expiry.cancel()
+        if responses is None:
+            responses = {}
         if not isinstance(responses, dict):
             raise RpcError(INVALID_PARAMS, "inputResponses must be an object")
+        if parked.expiry is not None:
+            parked.expiry.cancel()
         for key, response in responses.items():
             if key in parked.questions:
                 _, future = parked.questions.pop(key)

@@ -77,6 +77,8 @@ LIST_CHANGES: Final = {
     "resource": "notifications/resources/list_changed",
 }
 SESSION_WIDE: Final = frozenset({UPDATED, *LIST_CHANGES.values()})
+_SURELY_FLAT: Final = 200
+"""Brackets in a message that can't be nested deeper than orjson writes, which is 254 levels."""
 MOST_SERVED: Final = 100
 """Requests of one server that may wait for its client at once."""
 
@@ -95,17 +97,30 @@ class RpcError(McpcpError):
         """From an answer's `error` member; unknown members are kept."""
         if not isinstance(error, dict):
             return cls(INTERNAL_ERROR, f"the server answered a malformed error: {error!r:.200}")
-        rpc_error = cls(error.get("code", INTERNAL_ERROR), str(error.get("message", "")))
-        rpc_error.error = error
+        code = error.get("code")
+        message = str(error.get("message") or "the server gave no reason")
+        rpc_error = cls(code if type(code) is int else INTERNAL_ERROR, message)
+        rpc_error.error = {**error, **rpc_error.error}
         return rpc_error
 
 
 def decode(raw: bytes | str) -> Any:
-    """Parse one JSON text; `RpcError` with PARSE_ERROR where it is none."""
+    """Parse one JSON text; `RpcError` with PARSE_ERROR where it is none, or nested too deep."""
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        value = orjson.loads(raw)
+        if _may_be_deep(raw):
+            # Reading goes deeper than writing does: what can't be passed on must not come in.
+            encode([[[[[[[[value]]]]]]]])
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise RpcError(PARSE_ERROR, f"Parse error: {error}") from None
+    return value
+
+
+def _may_be_deep(raw: bytes | str) -> bool:
+    """A look that costs nothing for messages of the usual kind."""
+    if isinstance(raw, str):
+        return raw.count("{") + raw.count("[") > _SURELY_FLAT
+    return raw.count(b"{") + raw.count(b"[") > _SURELY_FLAT
 
 
 encode = orjson.dumps
@@ -281,6 +296,11 @@ class Peer:
         method, request_id = message["method"], message.get("id")
         if not isinstance(method, str) or not isinstance(request_id, str | int | float | None):
             logger.warning("ignored a message that is no JSON-RPC: %.200r", message)
+        elif not _has_params(message):
+            logger.warning("ignored a message with malformed params: %.200r", message)
+            if request_id is not None:
+                error = {"code": INVALID_PARAMS, "message": "params must be an object"}
+                self._transport.send_soon(error_response(request_id, error))
         elif request_id is not None:
             self._serve(message, self._related(related))
         elif method == "notifications/progress":
@@ -356,6 +376,14 @@ class Peer:
         if pending.back is not None and pending.progress_token is not None:
             restored = {**params, "progressToken": pending.progress_token}
             pending.back.notify({**message, "params": restored})
+
+
+def _has_params(message: Message) -> bool:
+    """Whether params and their `_meta`, where there are any, are objects."""
+    params = message.get("params")
+    if not isinstance(params, dict):
+        return params is None
+    return isinstance(params.get("_meta"), dict | None)
 
 
 def _end(pending: _Pending, error: Exception) -> None:

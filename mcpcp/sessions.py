@@ -108,6 +108,8 @@ class ClientSession:
         """See link.Owner; the question goes where the request that caused it will be answered."""
         params = message.get("params") or {}
         token = (params.get("_meta") or {}).get("progressToken")
+        if not isinstance(token, str | int):
+            token = None
         if token is not None:
             self._progress[token] = server
         try:

@@ -342,7 +342,7 @@ class Backend:
         if message["method"] in CHANGES:
             self.announce(message["method"])
         elif message["method"] == UPDATED and isinstance(params, dict):
-            for told in list(self._followers.get(params.get("uri", ""), {}).values()):
+            for told in list(self._followers.get(str(params.get("uri")), {}).values()):
                 told(message)
 
     async def on_request(self, message: Message, back: Back | None) -> Any:

@@ -228,8 +228,8 @@ class Connection:
             self._peer.close(
                 f"{name} is not connected",
                 lambda: Interrupted(
-                    f"{name} went away while the call was running: whether it took effect is not "
-                    "known" + (f" ({cause})" if cause else "")
+                    f"{name} went away while the call was running"
+                    + (f" ({cause})" if cause else "")
                 ),
             )
 

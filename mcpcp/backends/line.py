@@ -13,8 +13,8 @@ from mcpcp.jsonrpc import Back, Message
 
 RESTART_WAIT: Final = 15.0
 """Seconds a request waits at most for a server that is being restarted."""
-MOST_ATTEMPTS: Final = 5
-"""Connections a request is tried on at most: a server that takes none has to be believed."""
+TRY_AGAIN: Final = 0.1
+"""Seconds until a request that was not delivered is tried on the same connection again."""
 
 
 class Line:
@@ -56,22 +56,30 @@ class Line:
         repeated only where `repeatable`. Raises RpcError, Unavailable, Interrupted,
         DeadlineExceeded.
         """
-        timeout = self.server.timeout
-        give_up_at = asyncio.get_running_loop().time() + min(timeout, RESTART_WAIT)
-        for attempt in range(1, MOST_ATTEMPTS + 1):
+        give_up_at = asyncio.get_running_loop().time() + min(self.server.timeout, RESTART_WAIT)
+        try:
+            return await self._deliver(method, params, back, give_up_at)
+        except Interrupted as error:
+            if not repeatable:
+                raise _unsure(error) from None
+            first = error
+        try:
+            return await self._deliver(method, params, back, give_up_at)
+        except Unavailable:
+            raise _unsure(first) from None
+
+    async def _deliver(
+        self, method: str, params: Message, back: Back | None, give_up_at: float
+    ) -> Any:
+        """Send a request to one connection after the other until one has taken it."""
+        while True:
             connection = self.connection or await self.wait(give_up_at)
             try:
-                return await connection.request(method, params, timeout, back)
+                return await connection.request(method, params, self.server.timeout, back)
             except Interrupted:
-                if not repeatable:
-                    raise
-                repeatable = False
-            except Unavailable:
-                if attempt == MOST_ATTEMPTS:
-                    raise
-                connection.drop()
-            await self._wait_for_other(connection, give_up_at)
-        raise self._unavailable(self.error)
+                raise
+            except Unavailable as error:
+                await self._before_retry(connection, give_up_at, str(error))
 
     async def wait(self, give_up_at: float | None = None) -> Connection:
         """The connection, as soon as there is one; raises Unavailable at that loop time."""
@@ -93,14 +101,22 @@ class Line:
             self._ready.set()
             self._ready = asyncio.Event()
 
-    async def _wait_for_other(self, dead: Connection, give_up_at: float) -> None:
-        """Give the owner its chance to notice that a connection is dead."""
+    async def _before_retry(self, failed: Connection, give_up_at: float, reason: str) -> None:
+        """Let the owner notice that a connection is dead; one that is not is tried again.
+
+        Without a session there is nothing to lose, and so nothing that would tell of a death.
+        """
         loop = asyncio.get_running_loop()
-        while self.connection is dead:
-            if loop.time() >= give_up_at:
-                raise self._unavailable(self.error)
+        again_at = min(loop.time() + TRY_AGAIN, give_up_at)
+        while self.connection is failed and loop.time() < again_at:  # noqa: ASYNC110  (it is short)
             await asyncio.sleep(0.01)
+        if loop.time() >= give_up_at:
+            raise self._unavailable(self.error or reason)
 
     def _unavailable(self, reason: str | None) -> Unavailable:
         because = f": {reason}" if reason else ""
         return Unavailable(f"server {self.server.name} is not available for now{because}")
+
+
+def _unsure(error: Interrupted) -> Interrupted:
+    return Interrupted(f"{error}: whether it took effect is not known")

@@ -60,6 +60,10 @@ class Link:
                     await connection.run(self._use)
             except McpcpError as error:
                 self.line.take_out(str(error))
+            except Exception:
+                name = backend.server.name
+                logger.exception("a session with %s failed in an unforeseen way", name)
+                self.line.take_out("internal error: the gateway's log has the details")
             if asyncio.get_running_loop().time() - began > LAST_RETRY:
                 delay = FIRST_RETRY
             with contextlib.suppress(TimeoutError):

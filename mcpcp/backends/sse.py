@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from mcpcp.backends.http import HttpClient, events
-from mcpcp.backends.transports import Fail, Receive
+from mcpcp.backends.transports import Fail, Receive, refusal
 from mcpcp.errors import McpcpError, ProtocolError, Unavailable
 from mcpcp.jsonrpc import Message, RpcError, decode, encode
 
@@ -51,8 +51,11 @@ class SseTransport:
         body = encode(message)
         answer = await self._client.request("POST", self._endpoint, _POST_HEADERS, body)
         await answer.read()
+        if answer.head.status == 404:
+            self._client.close()  # the stream is of no use without its session
+            raise Unavailable("the server forgot the session")
         if answer.head.status >= 300:
-            raise Unavailable(f"the server refused the message with HTTP {answer.head.status}")
+            raise refusal(answer.head.status)
 
     def send_soon(self, message: Message) -> None:
         """See BackendTransport."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from mcpcp.backends.http import HttpClient, Place, Response, events
-from mcpcp.backends.transports import Fail, Receive
-from mcpcp.errors import Interrupted, McpcpError, Unavailable
+from mcpcp.backends.transports import Fail, Receive, refusal
+from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
 from mcpcp.jsonrpc import META_VERSION, Message, RpcError, decode, encode
 from mcpcp.paramheaders import DeclaredBy, encode_header, made
 
@@ -71,7 +71,9 @@ class StreamableTransport:
         if status in (200, 400, 404) and body.lstrip()[:1] in (b"{", b"["):
             self._take_body(body, message)  # the modern era has statuses for its errors
         elif status >= 300:
-            raise Unavailable(f"the server answered HTTP {status}")
+            raise refusal(status)
+        # Does nothing where the answer was among that.
+        self._fail(message["id"], Interrupted("the server took the request without an answer"))
 
     def send_soon(self, message: Message) -> None:
         """See BackendTransport."""
@@ -109,7 +111,7 @@ class StreamableTransport:
         return headers
 
     def _take_body(self, body: bytes, message: Message) -> None:
-        answer = decode(body)
+        answer = _decoded(body)
         if isinstance(answer, dict) and answer.get("id") is None and "error" in answer:
             self._fail(message.get("id"), RpcError.of(answer["error"]))
             return
@@ -137,7 +139,7 @@ class StreamableTransport:
     async def _read_to_answer(self, answer: Response, request_id: int, place: Place) -> bool:
         async for event, data in events(answer, place):
             if event == "message" and data:
-                message = decode(data)
+                message = _decoded(data)
                 self._receive(message, request_id)
                 if isinstance(message, dict) and message.get("id") == request_id:
                     return "method" not in message
@@ -207,6 +209,14 @@ class StreamableTransport:
                 await self._client.request("DELETE", self._target, self._session_headers())
         except (McpcpError, TimeoutError) as error:
             logger.info("the session was not ended: %s", error)
+
+
+def _decoded(data: bytes) -> Any:
+    """The server's JSON; what is none is its own mistake, not the client's."""
+    try:
+        return decode(data)
+    except RpcError as error:
+        raise ProtocolError(f"the server's answer is not readable: {error}") from None
 
 
 def _modern_headers(message: Message, version: str, declared: DeclaredBy) -> dict[str, str]:

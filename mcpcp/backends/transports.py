@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from mcpcp.jsonrpc import Message
+from mcpcp.errors import McpcpError, Unavailable
+from mcpcp.jsonrpc import CONNECTION_CLOSED, Message, RpcError
 
 
 class Receive(Protocol):
@@ -45,3 +46,14 @@ def credential_headers(headers: Mapping[str, str], credential: str | None) -> di
     if credential is None:
         return dict(headers)
     return {**headers, "X-Mcpcp-Credential": credential}
+
+
+def refusal(status: int) -> McpcpError:
+    """What an HTTP status means for the request that it answers."""
+    if status == 503:
+        return Unavailable("the server answered HTTP 503")
+    if status < 500:
+        text = f"the server refused the message with HTTP {status}"
+        return RpcError(CONNECTION_CLOSED, text, {"delivered": False})
+    text = f"the server answered HTTP {status}: whether the request took effect is not known"
+    return RpcError(CONNECTION_CLOSED, text, {"delivered": True})

@@ -1,0 +1,321 @@
+"""Servers that break the protocol: it costs them a call at most, and nobody else anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.backends.raw import chunked, whole
+from tests.gateway.harness import (
+    PROJECT,
+    Gateway,
+    Way,
+    call,
+    modern,
+    modern_headers,
+    open_gateway,
+    request,
+)
+from tests.gateway.rude_http import RudeHttp, rude_http, said
+from tests.gateway.test_http_protocol import initialize
+from tests.gateway.test_servers_away import failing
+
+pytestmark = pytest.mark.anyio
+
+RUDE = PROJECT / "tests" / "programs" / "rude.py"
+MODERN, LEGACY = Way("http", "auto"), Way("http", "legacy")
+DEEP = 200
+
+
+def add_rude(gateway: Gateway, name: str, **entry: Any) -> None:
+    arguments = [str(RUDE), "--name", name]
+    gateway.servers[name] = {"command": "python", "args": arguments, **entry}
+
+
+@pytest.fixture(scope="module")
+def rude_servers(tmp_path_factory: pytest.TempPathFactory, keys: Any) -> Iterator[Gateway]:
+    """One rude server that all share, one where each client has its own, and a good one."""
+    with ExitStack() as stack:
+        gateway = stack.enter_context(open_gateway(tmp_path_factory.mktemp("rude"), keys))
+        add_rude(gateway, "rude", timeout="5s")
+        add_rude(gateway, "own", timeout="5s", sessions="per_client")
+        gateway.add_raw("raw")
+        gateway.start()
+        yield gateway
+
+
+def message(**members: Any) -> str:
+    return json.dumps({"jsonrpc": "2.0", **members})
+
+
+def nested(depth: int) -> str:
+    return '{"a":' * depth + "1" + "}" * depth
+
+
+def notice(params: str) -> str:
+    return f'{{"jsonrpc":"2.0","method":"notifications/message","params":{params}}}'
+
+
+NOISE = {
+    "no JSON": "this is a stray print",
+    "half a message": '{"jsonrpc":"2.0","id":',
+    "binary": "\x00\x01\x7f",
+    "no object": "[1, null, true]",
+    "a number": "7",
+    "empty object": "{}",
+    "an id that we never sent": message(id=987654321, result={}),
+    "an id of another kind": message(id={"a": []}, result={}),
+    "an id of null": message(id=None, error={"code": -32700, "message": "what?"}),
+    "a method of another kind": message(method=["x"], params={}),
+    "an unknown notification": message(method="notifications/x/unknown", params=None),
+    "progress that nobody asked for": message(
+        method="notifications/progress", params={"progressToken": [1], "progress": 1}
+    ),
+    "progress without params": message(method="notifications/progress"),
+    "an update of no URI": message(method="notifications/resources/updated", params={"uri": [1]}),
+    "a cancellation of nothing": message(
+        method="notifications/cancelled", params={"requestId": [1]}
+    ),
+    "a request with a list as params": message(id=1, method="sampling/createMessage", params=[1]),
+    "a request with a text as meta": message(
+        id=2, method="roots/list", params={"_meta": "x", "progressToken": []}
+    ),
+    "a request with a list as token": message(
+        id=3, method="elicitation/create", params={"_meta": {"progressToken": [1]}}
+    ),
+    "a request whose id is a list": message(id=[1], method="roots/list"),
+    "NaN": notice('{"level":"info","data":NaN}'),
+    "infinity": notice('{"level":"info","data":1e999}'),
+    "a number without end": notice('{"level":"info","data":' + "9" * 5000 + "}"),
+    "duplicate keys": notice('{"level":"info","level":"error","data":1,"data":2}'),
+    "half a surrogate": notice('{"level":"info","data":"\\ud800"}'),
+    "200 levels deep": notice(nested(DEEP)),
+    "500 levels deep": notice(nested(500)),
+    "100,000 levels deep": notice(nested(100_000)),
+    "lists 300 deep": notice("[" * 300 + "]" * 300),
+}
+
+
+@pytest.mark.parametrize("way", [MODERN, LEGACY], ids=str)
+@pytest.mark.parametrize("server", ["rude", "own"])
+@pytest.mark.parametrize("noise", NOISE)
+async def test_noise_before_an_answer_does_not_disturb_the_answer(
+    rude_servers: Gateway, noise: str, server: str, way: Way
+) -> None:
+    async with rude_servers.http() as http:
+        session = {} if way.modern else await initialize(http)
+        params = call(f"{server}_say", lines=[NOISE[noise]])
+        body = modern("tools/call", params) if way.modern else request("tools/call", params)
+        headers = modern_headers(body) if way.modern else session
+        async with asyncio.timeout(10):
+            answer = await http.post("/mcp", json=body, headers=headers)
+    assert '"text":"said"' in answer.text
+    assert rude_servers.get("/health")[0] == 200
+
+
+BAD_ANSWERS = {
+    "neither result nor error": '{"jsonrpc":"2.0","id":$ID}',
+    "an error of text": '{"jsonrpc":"2.0","id":$ID,"error":"broken"}',
+    "an error without members": '{"jsonrpc":"2.0","id":$ID,"error":{}}',
+    "an error whose code is a list": '{"jsonrpc":"2.0","id":$ID,"error":{"code":[1],"message":1}}',
+    "result and error": '{"jsonrpc":"2.0","id":$ID,"result":1,"error":{"code":1,"message":"m"}}',
+    "a result of null": '{"jsonrpc":"2.0","id":$ID,"result":null}',
+    "a result of text": '{"jsonrpc":"2.0","id":$ID,"result":"x"}',
+    "a result 200 levels deep": f'{{"jsonrpc":"2.0","id":$ID,"result":{nested(DEEP)}}}',
+    "content of no objects": '{"jsonrpc":"2.0","id":$ID,"result":{"content":[1,{"uri":[]}]}}',
+}
+
+
+@pytest.mark.parametrize("way", [MODERN, LEGACY], ids=str)
+@pytest.mark.parametrize("server", ["rude", "own"])
+@pytest.mark.parametrize("bad", BAD_ANSWERS)
+async def test_a_bad_answer_ends_its_own_call_at_once(
+    rude_servers: Gateway, bad: str, server: str, way: Way
+) -> None:
+    params = call(f"{server}_say", lines=[BAD_ANSWERS[bad]], answer=False)
+    echo = call(f"{server}_echo", message="on")
+    async with rude_servers.http() as http:
+        session = {} if way.modern else await initialize(http)
+        answers = []
+        for wanted in (params, echo):
+            body = modern("tools/call", wanted) if way.modern else request("tools/call", wanted)
+            headers = modern_headers(body) if way.modern else session
+            async with asyncio.timeout(4):  # long before the server's timeout
+                answers.append((await http.post("/mcp", json=body, headers=headers)).json())
+    assert "result" in answers[0] or answers[0]["error"]["message"]
+    assert answers[1]["result"]["content"][0]["text"] == "on"
+
+
+@pytest.mark.parametrize("depth", [300, 1000])
+async def test_an_answer_too_deep_to_pass_on_is_an_error_in_time(
+    rude_servers: Gateway, depth: int
+) -> None:
+    """Nothing that an encoder of ours refuses may come as far as to a client's stream."""
+    line = f'{{"jsonrpc":"2.0","id":$ID,"result":{nested(depth)}}}'
+    for way in (MODERN, Way("sse", "legacy")):
+        async with rude_servers.client(way) as client:
+            async with asyncio.timeout(10):
+                await failing(client, "rude_say", lines=[line], answer=False)
+            answer = await client.call_tool("rude_echo", {"message": "on"})
+            assert answer.content[0].text == "on"
+
+
+async def test_a_line_of_100_megabytes_costs_its_server_a_restart_and_bounded_memory(
+    fresh: Gateway,
+) -> None:
+    add_rude(fresh, "rude")
+    fresh.add_raw("raw")
+    fresh.start()
+    before = psutil.Process(fresh.pid).memory_info().rss
+    async with fresh.client(MODERN) as client, asyncio.TaskGroup() as tasks:
+        flood = tasks.create_task(failing(client, "rude_flood", megabytes=100))
+        slowest = 0.0
+        while not flood.done():
+            began = time.monotonic()
+            await client.call_tool("raw_echo", {"message": "quick"})
+            slowest = max(slowest, time.monotonic() - began)
+        assert "rude" in str(flood.result())
+        answer = await client.call_tool("rude_echo", {"message": "back"})
+        assert answer.content[0].text == "back"
+    assert slowest < 1.0
+    assert psutil.Process(fresh.pid).memory_info().rss - before < 250 * 2**20
+
+
+# Streamable HTTP
+
+
+async def start(gateway: Gateway, rude: RudeHttp, **entry: Any) -> None:
+    """The server is in our own loop, which must go on while the gateway starts."""
+    gateway.servers["rude"] = {"url": rude.server.url, "timeout": "8s", **entry}
+    gateway.add_raw("raw")
+    await asyncio.to_thread(gateway.start)
+
+
+def events(*messages: bytes, end: bool) -> bytes:
+    parts = [b"event: message\ndata: " + message + b"\n\n" for message in messages]
+    return chunked(*parts, content_type="text/event-stream", end=end)
+
+
+UNANSWERED: dict[str, tuple[bytes, bool]] = {
+    "accepted and nothing more": (whole(b"", "202 Accepted"), True),
+    "an empty answer": (whole(b""), True),
+    "a page": (whole(b"<html>hello</html>"), True),
+    "half of JSON": (whole(b'{"jsonrpc":"2.0","id":'), True),
+    "an answer to another id": (whole(b'{"jsonrpc":"2.0","id":99999,"result":{}}'), True),
+    "a stream without an answer": (events(end=True), True),
+    "a stream of garbage": (events(b"garbage", end=True), True),
+    "HTTP 500": (whole(b"", "500 Internal Server Error"), True),
+    "HTTP 502": (whole(b"oops", "502 Bad Gateway"), True),
+    "HTTP 403": (whole(b"", "403 Forbidden"), False),
+    "HTTP 429": (whole(b"", "429 Too Many Requests"), False),
+    "HTTP 302": (whole(b"", "302 Found", "location: http://127.0.0.1:1/\r\n"), False),
+}
+
+
+@pytest.mark.parametrize("kind", UNANSWERED)
+async def test_a_post_without_an_answer_is_an_error_at_once_and_is_not_sent_again(
+    fresh: Gateway, kind: str
+) -> None:
+    reply, delivered = UNANSWERED[kind]
+
+    async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply)
+
+    async with rude_http(answer) as rude:
+        await start(fresh, rude)
+        for way in (MODERN, LEGACY):
+            rude.calls.clear()
+            async with fresh.client(way) as client, asyncio.timeout(5):
+                error = await failing(client, "rude_do")
+            assert str(error)
+            assert error.error.code != -32700, "that would say that the client's JSON is bad"
+            if error.error.data is not None:
+                assert error.error.data == {"delivered": delivered}
+            assert len(rude.calls) == 1
+        await asyncio.to_thread(fresh.close)
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+async def test_a_stream_cut_in_mid_call_is_an_error_at_once_or_a_second_try_where_that_is_harmless(
+    fresh: Gateway, repeatable: bool
+) -> None:
+    async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
+        if len(rude.calls) == 1:
+            writer.write(events(notice("{}").encode(), end=False))
+            await writer.drain()
+            writer.close()
+        else:
+            writer.write(whole(said(message, "at last")))
+
+    async with rude_http(answer, idempotentHint=repeatable) as rude:
+        await start(fresh, rude)
+        async with fresh.client(MODERN) as client, asyncio.timeout(5):
+            if repeatable:
+                answered = await client.call_tool("rude_do", {})
+                assert answered.content[0].text == "at last"
+            else:
+                error = await failing(client, "rude_do")
+                assert error.error.data == {"delivered": True}
+                assert "not known" in str(error)
+        assert len(rude.calls) == 1 + repeatable
+        await asyncio.to_thread(fresh.close)
+
+
+@pytest.mark.parametrize("way", [MODERN, LEGACY], ids=str)
+async def test_a_call_on_a_session_that_is_gone_is_made_on_a_new_one(
+    fresh: Gateway, way: Way
+) -> None:
+    async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(whole(said(message, "here")))
+
+    async with rude_http(answer) as rude:
+        await start(fresh, rude)
+        async with fresh.client(way) as client:
+            for _ in range(2):
+                await client.call_tool("rude_do", {})
+                rude.forgotten |= {f"session-{n + 1}" for n in range(rude.sessions)}
+                answered = await client.call_tool("rude_do", {})
+                assert answered.content[0].text == "here"
+        assert len(rude.calls) == 4
+        assert len({session for session, _ in rude.calls}) == 3
+        await asyncio.to_thread(fresh.close)
+
+
+async def test_progress_carries_a_call_past_its_timeout(fresh: Gateway) -> None:
+    """The server's timeout is from one sign of life to the next, not for the call as a whole."""
+    ticks = 8
+
+    async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(events(end=False))
+        token = message["params"]["_meta"]["progressToken"]
+        for number in range(ticks):
+            params = {"progressToken": token, "progress": number}
+            note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+            data = b"data: " + json.dumps(note).encode() + b"\n\n"
+            writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+            await writer.drain()
+            await asyncio.sleep(0.4)
+        data = b"data: " + said(message, "done") + b"\n\n"
+        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+
+    told: list[float] = []
+
+    async def hear(progress: float, total: float | None, text: str | None) -> None:
+        told.append(progress)
+
+    async with rude_http(answer) as rude:
+        await start(fresh, rude, timeout="1s")
+        async with fresh.client(MODERN) as client:
+            began = time.monotonic()
+            answered = await client.call_tool("rude_do", {}, progress_callback=hear)
+            assert time.monotonic() - began > 2
+        assert answered.content[0].text == "done"
+        assert told == list(range(ticks))
+        await asyncio.to_thread(fresh.close)

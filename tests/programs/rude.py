@@ -1,0 +1,70 @@
+"""An MCP server over stdio that says, when asked, what no server should: raw lines, word by word.
+
+`say` writes its `lines` as they are, with $ID for the id of the call, and then answers, unless
+`answer` is false. `--name N` tells several of them apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--name", default="rude")
+options = parser.parse_args()
+
+
+def write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def answer(request_id: Any, result: Any) -> None:
+    write(json.dumps({"jsonrpc": "2.0", "id": request_id, "result": result}))
+
+
+def text(value: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": value}]}
+
+
+def call(request_id: Any, name: str, arguments: dict[str, Any]) -> None:
+    if name == "echo":
+        answer(request_id, text(arguments["message"]))
+    elif name == "flood":
+        write('{"jsonrpc":"2.0","method":"notifications/message","params":"')
+        piece = "x" * 2**20
+        for _ in range(arguments["megabytes"]):
+            sys.stdout.write(piece)
+        sys.stdout.flush()
+    else:
+        for line in arguments["lines"]:
+            write(line.replace("$ID", json.dumps(request_id)))
+        if arguments.get("answer", True):
+            answer(request_id, text("said"))
+
+
+def receive(message: dict[str, Any]) -> None:
+    method, request_id, params = message.get("method"), message.get("id"), message.get("params", {})
+    if request_id is None or method is None:
+        return
+    if method == "initialize":
+        version = params["protocolVersion"]
+        info = {"name": options.name, "version": "1"}
+        capabilities: dict[str, Any] = {"tools": {}, "logging": {}}
+        hello = {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info}
+        answer(request_id, hello)
+    elif method == "tools/list":
+        schema = {"type": "object"}
+        names = ("echo", "say", "flood")
+        answer(request_id, {"tools": [{"name": n, "inputSchema": schema} for n in names]})
+    elif method == "tools/call":
+        call(request_id, params["name"], params.get("arguments") or {})
+    else:
+        error = {"code": -32601, "message": f"Method not found: {method}"}
+        write(json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}))
+
+
+for raw in sys.stdin:
+    receive(json.loads(raw))
