@@ -19,7 +19,7 @@ from mcpcp.backends.backend import Backend
 from mcpcp.backends.line import Line
 from mcpcp.catalog import Entry, Kind, View
 from mcpcp.config import Config
-from mcpcp.eras import ParkingLot, with_answers
+from mcpcp.eras import ParkingLot, WithoutLogs, modern_error, with_answers
 from mcpcp.errors import (
     DeadlineExceeded,
     Interrupted,
@@ -150,8 +150,8 @@ class Gateway:
         back: Back,
     ) -> Any:
         """Send on the connection that is right for this caller; translate where eras differ."""
-        if caller.modern and not backend.modern and _can_be_asked(params):
-            return await self._send_parked(caller, backend, entry, method, params, back)
+        if caller.modern and not backend.modern:
+            return await self._send_older(caller, backend, entry, method, params, back)
         line = self._line(caller, backend)
         if not caller.modern:
             connection = line.connection or await line.wait()
@@ -168,6 +168,26 @@ class Gateway:
         own = caller.session is not None and backend.has_sessions
         return caller.session.link(backend).line if own and caller.session else backend.line
 
+    async def _send_older(
+        self,
+        caller: Caller,
+        backend: Backend,
+        entry: Entry,
+        method: str,
+        params: Message,
+        back: Back,
+    ) -> Any:
+        """A modern client before a legacy server."""
+        if META_LOG_LEVEL not in params["_meta"]:
+            back = WithoutLogs(back)
+        try:
+            if _can_be_asked(params):
+                return await self._send_parked(caller, backend, entry, method, params, back)
+            repeatable = entry.repeatable
+            return await backend.line.request(method, params, back=back, repeatable=repeatable)
+        except RpcError as error:
+            raise modern_error(error) from None
+
     async def _send_parked(
         self,
         caller: Caller,
@@ -178,7 +198,7 @@ class Gateway:
         back: Back,
     ) -> Any:
         """A modern client before a legacy server that may ask it something in the middle."""
-        capabilities = (params.get("_meta") or {}).get(META_CLIENT_CAPABILITIES) or {}
+        capabilities = params["_meta"].get(META_CLIENT_CAPABILITIES) or {}
         stand_in = self._stand_ins.get(caller.agent.identity, capabilities)
         line = stand_in.link(backend).line if backend.has_sessions else backend.line
         plain = {k: v for k, v in params.items() if k not in ("inputResponses", "requestState")}

@@ -240,7 +240,8 @@ class Backend:
 
     async def _attempt_once(self) -> str:
         """One connection, from its opening to its end; why it ended."""
-        hello = Hello(try_modern=self.server.transport == "http")
+        # Where legacy clients have sessions of their own, this connection is for modern ones.
+        hello = Hello(try_modern=self.has_sessions)
         try:
             self._attempt = Connection(self.server, self.credential, hello, self, self.declared)
             await self._attempt.run(self._use)

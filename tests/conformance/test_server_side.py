@@ -25,7 +25,6 @@ TOOLS_OWN = {
     (OLDER, "server-sse-retry-field"),
 }
 """This release says there that it speaks 2025-03-26, for which no server sends these events."""
-PENDING = "the gateway passes on only tools yet"
 
 
 def cases() -> Iterator[object]:
@@ -37,9 +36,7 @@ def cases() -> Iterator[object]:
     )
     for behind, known in runs:
         for run in known:
-            works = run.revision == "2025-03-26"
-            marks = () if works else pytest.mark.xfail(strict=True, reason=PENDING)
-            yield pytest.param(behind, run, id=f"{run}-{behind}-behind", marks=marks)
+            yield pytest.param(behind, run, id=f"{run}-{behind}-behind")
 
 
 @pytest.fixture(scope="module")

@@ -209,10 +209,6 @@ def test_the_inspector_in_every_era(
     assert ("hi there" if name == "everything" else '"time_difference": "+0.0h"') in said
 
 
-ONLY_TOOLS = pytest.mark.xfail(strict=True, reason="the gateway passes on only tools yet")
-
-
-@ONLY_TOOLS
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 def test_the_inspector_sees_prompts_and_resources(
     real: RealWorld, inspector_folder: Path, tmp_path: Path, era: str

@@ -91,7 +91,6 @@ async def test_it_lists_and_answers_as_it_does_directly(
 # What is not tools
 
 
-ONLY_TOOLS = pytest.mark.xfail(strict=True, reason="the gateway passes on only tools yet")
 PROMPTS = [
     ("simple-prompt", {}),
     ("args-prompt", {"city": "Paris", "state": "Texas"}),
@@ -114,7 +113,6 @@ async def prompt_answers(client: Any, prefix: str = "") -> list[Any]:
     return [answer.get("code", answer) for answer in found]
 
 
-@ONLY_TOOLS
 @pytest.mark.parametrize("way", IN_FRONT, ids=str)
 async def test_its_prompts_are_the_same(real: RealWorld, way: Way) -> None:
     prefix = "everything_"
@@ -139,7 +137,6 @@ async def resources(client: Any) -> list[Any]:
     ]
 
 
-@ONLY_TOOLS
 @pytest.mark.parametrize("way", IN_FRONT, ids=str)
 async def test_its_resources_are_the_same(real: RealWorld, way: Way) -> None:
     async with direct(real.servers["everything"]) as client:
@@ -152,7 +149,6 @@ async def test_its_resources_are_the_same(real: RealWorld, way: Way) -> None:
     assert found[-1]["code"] in (-32602, -32002)
 
 
-@ONLY_TOOLS
 @pytest.mark.parametrize("way", IN_FRONT, ids=str)
 async def test_it_completes_arguments(real: RealWorld, way: Way) -> None:
     async with real.gateway.client(way) as client:
@@ -201,7 +197,6 @@ ASKING = [
 ]
 
 
-@ONLY_TOOLS
 @pytest.mark.parametrize("way", IN_FRONT, ids=str)
 async def test_it_asks_the_clients_model_user_and_roots(
     real: RealWorld, tmp_path: Path, way: Way
