@@ -73,6 +73,21 @@ def locked(path: Path, patience: float = LOCK_DEADLINE) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def locked_folder(folder: Path, patience: float = LOCK_DEADLINE) -> Iterator[None]:
+    """As `locked`, but by a lock on the folder itself: where that works, no file is left in it."""
+    if sys.platform == "win32":
+        with locked(folder / "folder.lock", patience):
+            yield
+    else:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            _await_lock(descriptor, folder, patience)
+            yield
+        finally:
+            os.close(descriptor)
+
+
 def _await_lock(descriptor: int, path: Path, patience: float) -> None:
     deadline = time.monotonic() + patience
     while not _try_lock(descriptor):

@@ -165,7 +165,7 @@ def children(pid: int) -> list[int]:
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         found = [int(c) for t in tasks for c in (t / "children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
+    except OSError:  # gone, hidden from us, or a system without /proc
         if sys.platform == "linux" and not Path(f"/proc/{pid}").exists():
             return []
         return _children_by_psutil(pid)

@@ -68,7 +68,8 @@ class Registry:
     def statuses(self) -> tuple[ProcessStatus, ...]:
         """Where the servers stand that the supervisor does not know: stdio and remote ones."""
         own = (b for b in self._backends.values() if b.server.managed_by != "supervisor")
-        return tuple(backend.status() for backend in own)
+        told = self._fleet or FleetState()
+        return tuple(b.status() for b in own if told.get(b.server.name) is None)
 
     @contextlib.contextmanager
     def watch(self, changed: Callable[[], None]) -> Iterator[None]:
@@ -94,8 +95,7 @@ class Registry:
         """Hand each supervised server the supervisor's word on its process."""
         self._fleet = fleet
         for name, backend in self._backends.items():
-            if backend.server.managed_by == "supervisor":
-                backend.follow(fleet.get(name))
+            self._follow(backend, fleet.get(name))
 
     def apply(self, config: Config) -> None:
         """Take over a changed config; only servers whose entry changed lose their connection."""
@@ -127,10 +127,15 @@ class Registry:
     def _add(self, server: ServerConfig) -> None:
         backend = Backend(server, self._credential, self._changed)
         self._backends[server.name] = backend
-        if self._fleet is not None and server.managed_by == "supervisor":
-            backend.follow(self._fleet.get(server.name))
+        if self._fleet is not None:
+            self._follow(backend, self._fleet.get(server.name))
         if self._group is not None:
             self._tasks[server.name] = self._group.create_task(backend.run())
+
+    def _follow(self, backend: Backend, process: ProcessStatus | None) -> None:
+        """Of servers that are not its own, the supervisor tells only those that `--only` omits."""
+        if process is not None or backend.server.managed_by == "supervisor":
+            backend.follow(process)
 
     def _remove(self, name: str) -> None:
         del self._backends[name]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import socket
 import sys
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NoReturn
 
 from mcpcp.errors import ConfigError, McpcpError, Unavailable
 
@@ -56,11 +57,19 @@ def _run(options: argparse.Namespace) -> int:
     config = find_config(options.config)
     token = token_source(config, options.agent, options.token_file)
     if not options.no_launch:
-        return Relay(ensure_fleet(config), token).run()
+        _leave(Relay(ensure_fleet(config), token).run())
     runtime = runtime_dir(config)
     if answers(runtime):
-        return Relay(runtime, token).run()
+        _leave(Relay(runtime, token).run())
     return _serve_alone(config, token())
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once: a thread may wait for the client's input still, with its buffer locked, and the
+    interpreter's own end would abort over that."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _serve_alone(config: Path, token: str) -> int:
@@ -102,6 +111,10 @@ def _read_token(path: Path) -> str:
         raise ConfigError(f"the token file {path} can't be read: {error.strerror}") from None
 
 
+class _GatewayAway(Exception):
+    """The gateway is not there, or not any more."""
+
+
 class Relay:
     """One client's connection to the gateway, kept up over the gateway's restarts.
 
@@ -115,6 +128,7 @@ class Relay:
         self._shown_token = ""
         self._lock = threading.Lock()  # held for whole lines, and while there is no connection
         self._in_flight: dict[str, None] = {}
+        self._unsent: list[bytes] = []
         self._initialize: dict[str, Any] | None = None
         self._finished = False
         self._answers: BinaryIO
@@ -138,28 +152,38 @@ class Relay:
     def _copy_requests(self) -> None:
         for line in sys.stdin.buffer:
             with self._lock:
-                self._note_request(line)
-                self._send(line if line.endswith(b"\n") else line + b"\n")
+                self._forward(line if line.endswith(b"\n") else line + b"\n")
         with self._lock:
             self._finished = True
             self._socket.shutdown(socket.SHUT_WR)
 
-    def _note_request(self, line: bytes) -> None:
+    def _forward(self, line: bytes) -> None:
+        """Send a line, or keep it for the next connection: a line that broke off had no effect."""
+        request_id = self._note_request(line)
+        if self._unsent or not self._send(line):
+            self._unsent.append(line)
+            self._in_flight.pop(request_id, None)
+
+    def _note_request(self, line: bytes) -> str:
+        """Remember a request before it is sent; its id, empty where it is none."""
         try:
             message = json.loads(line)
         except (ValueError, RecursionError):
-            return  # the gateway says what is wrong with it
+            return ""  # the gateway says what is wrong with it
         if not isinstance(message, dict) or "method" not in message or "id" not in message:
-            return
-        self._in_flight[json.dumps(message["id"])] = None
+            return ""
+        request_id = json.dumps(message["id"], ensure_ascii=False)  # as answers spell it
+        self._in_flight[request_id] = None
         if message["method"] == "initialize":
             self._initialize = message
+        return request_id
 
-    def _send(self, line: bytes) -> None:
+    def _send(self, line: bytes) -> bool:
         try:
             self._socket.sendall(line)
         except OSError:
-            return  # the end of the connection is noticed, and told, where answers are read
+            return False  # the end of the connection is noticed where answers are read
+        return True
 
     def _renew_token(self) -> None:
         while True:
@@ -198,39 +222,59 @@ class Relay:
     # The connection.
 
     def _connect(self, deadline: float) -> None:
-        from mcpcp.control import GATEWAY_SOCKET, connect_private
-
+        """Present the token to the gateway, which may be about to start while the fleet runs."""
         token = self._token()
         while True:
             try:
-                connection = connect_private(self._runtime / GATEWAY_SOCKET)
+                self._present(token)
                 break
-            except Unavailable:
+            except (_GatewayAway, OSError) as error:
+                self._check_fleet()
                 if time.monotonic() > deadline:
-                    raise
+                    raise Unavailable(f"the gateway does not come back: {error}") from None
                 time.sleep(0.02)
-        self._socket, self._answers = connection, connection.makefile("rb")
-        connection.sendall(json.dumps({"token": token}).encode() + b"\n")
-        hello = json.loads(self._answers.readline() or b'{"error": "the gateway went away"}')
-        if "error" in hello:
-            raise Unavailable(f"the gateway does not take the token: {hello['error']}")
-        connection.settimeout(None)
         self._shown_token = token
+
+    def _present(self, token: str) -> None:
+        """One try; a gateway that is being killed may take a connection and never speak."""
+        from mcpcp.control import GATEWAY_SOCKET, connect_private
+
+        try:
+            connection = connect_private(self._runtime / GATEWAY_SOCKET)
+        except Unavailable as error:
+            raise _GatewayAway(str(error)) from None
+        answers = connection.makefile("rb")
+        connection.sendall(json.dumps({"token": token}).encode() + b"\n")
+        hello = answers.readline()
+        if not hello.endswith(b"\n"):
+            connection.close()
+            raise _GatewayAway("it went away")
+        refusal = json.loads(hello).get("error")
+        if refusal is not None:
+            raise Unavailable(f"the gateway does not take the token: {refusal}")
+        connection.settimeout(None)
+        self._socket, self._answers = connection, answers
+
+    def _check_fleet(self) -> None:
+        """Raise Unavailable once there is no supervisor that would bring the gateway back."""
+        from mcpcp.control import CONTROL_SOCKET, connect_private
+
+        connect_private(self._runtime / CONTROL_SOCKET).close()
 
     def _reconnect(self) -> bool:
         """Find the restarted gateway and introduce the client; False where the fleet has ended."""
-        from mcpcp.control import CONTROL_SOCKET, connect_private
-
         with self._lock:
             lost, self._in_flight = self._in_flight, {}
             for request_id in lost:
                 _write_error(request_id)
             try:
-                connect_private(self._runtime / CONTROL_SOCKET).close()
                 self._connect(time.monotonic() + RECONNECT_TIMEOUT)
                 self._introduce()
             except (McpcpError, OSError):
                 return False
+            unsent, self._unsent = self._unsent, []
+            for line in unsent:
+                self._forward(line)
         return True
 
     def _introduce(self) -> None:
@@ -251,5 +295,6 @@ class Relay:
 def _write_error(request_id: str) -> None:
     text = "the gateway restarted while the call was running: whether it took effect is not known"
     error = json.dumps({"code": -32000, "message": text, "data": {"delivered": True}})
-    sys.stdout.write(f'{{"jsonrpc":"2.0","id":{request_id},"error":{error}}}\n')
-    sys.stdout.flush()
+    line = f'{{"jsonrpc":"2.0","id":{request_id},"error":{error}}}\n'
+    sys.stdout.buffer.write(line.encode("utf-8"))
+    sys.stdout.buffer.flush()

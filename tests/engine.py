@@ -18,7 +18,7 @@ import tarfile
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ from docker.errors import DockerException
 
 IMAGE = "mcpcp-tests:latest"
 VOLUME_IMAGE = "mcpcp-tests-volume:latest"
+BARE_IMAGE = "mcpcp-tests-bare:latest"
+"""Has no shell."""
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
@@ -184,12 +186,8 @@ def _provide_images(engine: DockerEngine, shared: Path) -> None:
     if marker.exists():
         return
     with engine.client() as client:
-        name, _, tag = IMAGE.partition(":")
-        with tempfile.NamedTemporaryFile(suffix=".tar") as file:
-            with tarfile.open(fileobj=file, mode="w") as tar:
-                _fill(tar)
-            file.flush()
-            client.api.import_image(src=file.name, repository=name, tag=tag)
+        _import(client, IMAGE, _fill)
+        _import(client, BARE_IMAGE, lambda tar: _add_text(tar, "/etc/passwd", ""))
         container = client.containers.create(IMAGE, command=["true"])
         try:
             name, _, tag = VOLUME_IMAGE.partition(":")
@@ -197,6 +195,17 @@ def _provide_images(engine: DockerEngine, shared: Path) -> None:
         finally:
             container.remove()
     marker.touch()
+
+
+def _import(
+    client: docker.DockerClient, image: str, fill: Callable[[tarfile.TarFile], None]
+) -> None:
+    name, _, tag = image.partition(":")
+    with tempfile.NamedTemporaryFile(suffix=".tar") as file:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            fill(tar)
+        file.flush()
+        client.api.import_image(src=file.name, repository=name, tag=tag)
 
 
 def _fill(tar: tarfile.TarFile) -> None:

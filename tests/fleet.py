@@ -239,15 +239,15 @@ class Fleet:
     # The end
 
     def assert_nothing_left(self, within: float = 10.0) -> None:
-        """No process, no port, no socket."""
+        """No process, no port, no socket or lock."""
         deadline = time.monotonic() + within
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not left, f"left over: {[describe(p) for p in left]}\n{self.log()[-4000:]}"
         ports = [self.gateway["port"], *(s["port"] for s in self.servers.values() if "port" in s)]
         assert not [port for port in ports if not is_free(port)]
-        sockets = [path.name for path in Path(self._runtime).rglob("*") if path.is_socket()]
-        assert not sockets
+        files = [str(path) for path in Path(self._runtime).rglob("*") if not path.is_dir()]
+        assert not files
 
     def close(self) -> None:
         """Stop what still runs, as a user would."""

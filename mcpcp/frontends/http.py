@@ -49,7 +49,7 @@ class HttpFrontend:
         return self.legacy.count + self.old_sse.count + self._modern.count
 
     def close(self) -> None:
-        """End every stream, so that the server's connections can close."""
+        """End every stream that waits for nothing, so that its connection can close."""
         self.draining = True
         self.legacy.close()
         self.old_sse.close()
@@ -76,6 +76,7 @@ class HttpFrontend:
             agent = self.gateway.authenticate(request.bearer)
             await self._route(request, reply, agent)
         except TokenError as error:
+            self.old_sse.refuse(request)
             challenge = (b"www-authenticate", b'Bearer realm="mcpcp", error="invalid_token"')
             await reply.json(401, _refusal(str(error)), [challenge])
         except TooLarge as error:

@@ -11,7 +11,8 @@ from mcpcp.errors import TokenError
 from mcpcp.frontends.answers import check_message
 from mcpcp.frontends.calls import PostedCall
 from mcpcp.frontends.requests import EventStream, Reply, Request, event
-from mcpcp.frontends.session import MOST_IN_FLIGHT, TOOLS_CHANGED, DuplexSession
+from mcpcp.frontends.session import MOST_IN_FLIGHT, DuplexSession
+from mcpcp.frontends.subscriptions import TOOLS_CHANGED
 from mcpcp.gateway import Caller, Gateway
 from mcpcp.jsonrpc import (
     INVALID_REQUEST,
@@ -28,6 +29,7 @@ MOST_SESSIONS: Final = 10_000
 IDLE_TIMEOUT: Final = 30 * 60.0
 """Seconds after which a session that nobody uses is forgotten."""
 RECENT: Final = 60.0
+_LOOK_EVERY: Final = 0.1
 
 
 class HttpSession:
@@ -229,8 +231,17 @@ class OldSse:
         return len(self._sessions)
 
     def close(self) -> None:
-        """End every stream."""
+        """End every stream once its requests are answered."""
         for session in self._sessions.values():
+            self._tasks.create_task(session.drain())
+
+    def refuse(self, request: Request) -> None:
+        """A message's token is void: where the session rests on it, the session ends.
+
+        Its answers come on the stream, so a client may wait there for ever without a sign.
+        """
+        session = self._sessions.get(request.parameter("session_id") or "")
+        if session is not None and session.token == request.bearer:
             session.stream.end()
 
     async def stream(self, request: Request, reply: Reply, agent: Agent) -> None:
@@ -277,3 +288,9 @@ class _SseSession:
             lambda message: self.stream.push(event(message)),
             tasks,
         )
+
+    async def drain(self) -> None:
+        """Let what was taken be answered, then end."""
+        while self.duplex.busy:
+            await self.duplex.answered(_LOOK_EVERY)
+        self.stream.end()

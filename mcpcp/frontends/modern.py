@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from contextlib import ExitStack
 from typing import Any, Final
 
-from mcpcp.errors import TokenError
 from mcpcp.frontends.answers import check_message, error_object
 from mcpcp.frontends.calls import STATUS_OF_ERROR, PostedCall
 from mcpcp.frontends.requests import EventStream, Reply, Request, event
-from mcpcp.frontends.session import TOOLS_CHANGED
+from mcpcp.frontends.subscriptions import LISTEN, Subscription
 from mcpcp.gateway import Caller, Gateway, check_modern
 from mcpcp.jsonrpc import (
     HEADER_MISMATCH,
-    META_SUBSCRIPTION,
     META_VERSION,
     MODERN_VERSIONS,
     UNSUPPORTED_PROTOCOL_VERSION,
@@ -25,7 +22,6 @@ from mcpcp.jsonrpc import (
     decode,
     encode,
     error_response,
-    notification,
 )
 from mcpcp.policy import Agent
 
@@ -38,7 +34,7 @@ class ModernHttp:
     def __init__(self, gateway: Gateway, tasks: asyncio.TaskGroup) -> None:
         self._gateway = gateway
         self._tasks = tasks
-        self._streams: set[EventStream] = set()
+        self._streams: dict[EventStream, Subscription] = {}
         self._calls = 0
 
     @property
@@ -48,7 +44,8 @@ class ModernHttp:
 
     def close(self) -> None:
         """End every subscription."""
-        for stream in list(self._streams):
+        for stream, subscription in self._streams.items():
+            stream.push(event(subscription.result))
             stream.end()
 
     async def handle(self, request: Request, reply: Reply, agent: Agent) -> None:
@@ -76,7 +73,7 @@ class ModernHttp:
         check_modern(message.get("params"))
         self._calls += 1
         try:
-            if message["method"] == "subscriptions/listen":
+            if message["method"] == LISTEN:
                 await self._listen(request, reply, message)
             else:
                 await PostedCall(self._gateway, reply, self._tasks).run(caller, message, request)
@@ -88,36 +85,19 @@ class ModernHttp:
         if not request.accepts("text/event-stream"):
             await reply.text(406, "a subscription is a stream: accept text/event-stream")
             return
-        meta = {META_SUBSCRIPTION: message["id"]}
-        wanted = message["params"].get("notifications") or {}
-        honored = {"toolsListChanged": True} if wanted.get("toolsListChanged") else {}
-        stream = EventStream()
-        stream.push(
-            event(
-                notification(
-                    "notifications/subscriptions/acknowledged",
-                    {"notifications": honored, "_meta": meta},
-                )
-            )
-        )
-        changed = event(notification(TOOLS_CHANGED, {"_meta": meta}))
         token = request.bearer
-
-        def push() -> None:
-            try:
-                self._gateway.authenticate(token)
-            except TokenError:
-                stream.end()
-            else:
-                stream.push(changed)
-
-        self._streams.add(stream)
-        with ExitStack() as watching:
-            if honored:
-                watching.enter_context(self._gateway.registry.watch(push))
-            watching.callback(self._streams.discard, stream)
-            await reply.start_stream()
-            await stream.serve(request, reply)
+        subscription = Subscription(
+            self._gateway, lambda: self._gateway.authenticate(token), message
+        )
+        stream = EventStream()
+        stream.push(event(subscription.acknowledgement))
+        self._streams[stream] = subscription
+        try:
+            with subscription.following(lambda m: stream.push(event(m)), stream.end):
+                await reply.start_stream()
+                await stream.serve(request, reply)
+        finally:
+            del self._streams[stream]
 
 
 def _check_version(version: str | None) -> None:

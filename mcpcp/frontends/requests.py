@@ -17,6 +17,7 @@ while it still sends often never sees the answer."""
 BODY_TIMEOUT: Final = 30.0
 PING_EVERY: Final = 15.0
 _SLOW_READER: Final = 1024
+_SLOW_READER_BYTES: Final = 32 * 1024 * 1024
 _JSON: Final = b"application/json"
 _SSE_HEADERS: Final = (
     (b"content-type", b"text/event-stream"),
@@ -180,16 +181,18 @@ class EventStream:
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=_SLOW_READER)
+        self._size = 0
         self.closed = False
 
     def push(self, data: bytes) -> None:
         """Add an event; never waits."""
         if self.closed:
             return
-        try:
-            self._queue.put_nowait(data)
-        except asyncio.QueueFull:
+        if self._queue.full() or (self._size and self._size + len(data) > _SLOW_READER_BYTES):
             self.closed = True
+            return
+        self._queue.put_nowait(data)
+        self._size += len(data)
 
     def end(self) -> None:
         """End the stream after what is queued."""
@@ -205,6 +208,8 @@ class EventStream:
                     data = await self._queue.get()
             except TimeoutError:
                 data = b": ping\n\n"
+            else:
+                self._size -= len(data or b"")
             if data is None:
                 break
             await reply.stream(data)

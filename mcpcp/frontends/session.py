@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from mcpcp.errors import McpcpError, TokenError
 from mcpcp.frontends.answers import answer, check_message, error_object
+from mcpcp.frontends.subscriptions import LISTEN, TOOLS_CHANGED, Subscription
 from mcpcp.gateway import Caller, Gateway, check_modern
 from mcpcp.jsonrpc import (
-    META_SUBSCRIPTION,
     META_VERSION,
     Message,
     RpcError,
@@ -23,7 +23,6 @@ from mcpcp.policy import Agent
 
 Send = Callable[[Message], None]
 
-TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 MOST_IN_FLIGHT: Final = 1000
 """Requests of one session that may be under way at once."""
 
@@ -100,8 +99,8 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         if len(self._requests) >= MOST_IN_FLIGHT:
             raise RpcError(-32000, f"more than {MOST_IN_FLIGHT} requests at once: try again later")
         caller = self._caller(message)
-        if message["method"] == "subscriptions/listen" and caller.modern:
-            work = self._listen(message)
+        if message["method"] == LISTEN and caller.modern:
+            work = self._listen(Subscription(self._gateway, self._identify, message))
             self._subscriptions.add(request_id)
         else:
             work = self._answer(caller, message)
@@ -129,19 +128,12 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
     async def _answer(self, caller: Caller, message: Message) -> None:
         self._send(await answer(self._gateway, caller, message, self._send))
 
-    async def _listen(self, message: Message) -> None:
-        """A modern subscription: acknowledged at once, tells of changes until it is cancelled."""
-        meta = {META_SUBSCRIPTION: message["id"]}
-        wanted = message["params"].get("notifications") or {}
-        honored = {"toolsListChanged": True} if wanted.get("toolsListChanged") else {}
-        ack = {"notifications": honored, "_meta": meta}
-        self._send(notification("notifications/subscriptions/acknowledged", ack))
-        changed = notification(TOOLS_CHANGED, {"_meta": meta})
-        with ExitStack() as watching:
-            if honored:
-                on_change = lambda: self._send(changed)  # noqa: E731  (one line says it)
-                watching.enter_context(self._gateway.registry.watch(on_change))
-            await asyncio.Event().wait()
+    async def _listen(self, subscription: Subscription) -> None:
+        """Acknowledged at once, it tells of changes until it is cancelled or we stop."""
+        self._send(subscription.acknowledgement)
+        with subscription.following(self._send, lambda: None):
+            await self._gateway.draining.wait()
+        self._send(subscription.result)
 
     def _receive_notification(self, message: Message) -> None:
         if message["method"] != "notifications/cancelled":

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from mcpcp.config import load
@@ -51,16 +52,24 @@ def main() -> int:
     options = FleetOptions.from_wire(json.loads(sys.argv[1]))
     place = Place(Path(sys.argv[3]), int(sys.argv[2]), dict(os.environ))
     become_subreaper()
+    code = 1
     try:
-        return asyncio.run(_run(options, place))
-    except McpcpError as error:
-        sys.stderr.write(f"mcpcp: {error}\n")
-        return error.exit_code
-    except OSError as error:
-        sys.stderr.write(f"mcpcp: the supervisor can't work: {error}\n")
-        return 1
+        code = asyncio.run(_run(options, place))
+    except* (McpcpError, OSError) as errors:
+        for error in _leaves(errors):
+            sys.stderr.write(f"mcpcp: {error}\n")
+            code = getattr(error, "exit_code", 1)
     finally:
         kill_rest(place.runtime_dir)
+    return code
+
+
+def _leaves(errors: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 async def _run(options: FleetOptions, place: Place) -> int:

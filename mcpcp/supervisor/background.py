@@ -19,7 +19,7 @@ from typing import IO
 from mcpcp.config.places import runtime_dir
 from mcpcp.control import CONTROL_SOCKET, GATEWAY_SOCKET, ControlClient, connect_private
 from mcpcp.errors import DeadlineExceeded, FleetError, McpcpError, Unavailable
-from mcpcp.files import locked
+from mcpcp.files import locked_folder
 from mcpcp.fleet import ProcessState
 from mcpcp.supervisor import lock
 
@@ -48,7 +48,7 @@ def ensure_fleet(config: Path, patience: float = PATIENCE) -> Path:
         return runtime
     deadline = time.monotonic() + patience
     try:
-        with locked(runtime / "starting", patience):
+        with locked_folder(runtime, patience):
             _start_and_wait(config, runtime, deadline)
     except TimeoutError:
         raise DeadlineExceeded(

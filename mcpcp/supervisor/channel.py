@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from mcpcp.fleet import GatewayReport
@@ -30,8 +30,11 @@ class FleetChannel:
         self._writer: asyncio.StreamWriter | None = None
 
     @contextlib.contextmanager
-    def attach(self, *greeting: dict[str, Any]) -> Iterator[dict[str, int]]:
-        """Lend a new gateway its end; what is sent from now on follows the greeting."""
+    def attach(self, greeting: Callable[[], Iterable[dict[str, Any]]]) -> Iterator[dict[str, int]]:
+        """Lend a new gateway its end; `greeting` makes what it is told first.
+
+        It is called when messages begin to reach the gateway, so that none is lost in between.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)
@@ -58,10 +61,12 @@ class FleetChannel:
             self._writer.close()
             self._writer = None
 
-    async def _serve(self, ours: socket.socket, greeting: tuple[dict[str, Any], ...]) -> None:
+    async def _serve(
+        self, ours: socket.socket, greeting: Callable[[], Iterable[dict[str, Any]]]
+    ) -> None:
         reader, writer = await asyncio.open_connection(sock=ours, limit=LONGEST_REPORT)
         self._writer = writer
-        for message in greeting:
+        for message in greeting():
             self.send(message)
         try:
             while line := await reader.readline():

@@ -195,6 +195,7 @@ class Zygote:
             "cwd": str(launch.cwd),
             "inherit": list(launch.inherit),
         }
+        self._reaper.forget_early()
         try:
             async with asyncio.timeout(FORK_TIMEOUT):
                 await _send(channel, request, [launch.output, *launch.inherit.values()])
@@ -207,7 +208,7 @@ class Zygote:
             logger.warning("the zygote can't fork %s: %s", launch.name, answer["error"])
             return None
         pid = int(answer["pid"])
-        return Child(pid, self._reaper.expect(pid), forked=True)
+        return Child(pid, self._reaper.expect_forked(pid), forked=True)
 
     def _abandon(self) -> None:
         self._channel = None

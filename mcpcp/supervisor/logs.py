@@ -60,16 +60,16 @@ class LogFile:
         self._path = path
         self._largest = largest
         self._kept = kept
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = self._open()
-        self._size = os.fstat(self._descriptor).st_size
+        self._descriptor: int | None = None
+        self._size = 0
+        self._open()
 
     def write(self, data: bytes) -> int:
         """How many bytes are kept: fewer when the disk is full."""
         try:
             if self._size + len(data) > self._largest and self._size:
                 self._rotate()
-            written = os.write(self._descriptor, data)
+            written = os.write(self._open(), data)
         except OSError:
             return 0
         self._size += written
@@ -77,19 +77,24 @@ class LogFile:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        """The open file; opened anew where that failed after a rotation."""
+        if self._descriptor is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            self._size = os.fstat(self._descriptor).st_size
+        return self._descriptor
 
     def _rotate(self) -> None:
-        os.close(self._descriptor)
+        self.close()
         names = [self._path, *(self._nth(n) for n in range(1, self._kept))]
         for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
             with contextlib.suppress(FileNotFoundError):
                 newer.replace(older)
-        self._descriptor = self._open()
-        self._size = 0
 
     def _nth(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")

@@ -201,7 +201,7 @@ class ManagedProcess:
         self._enter(ProcessState.STARTING)
         try:
             child = await self._start()
-        except FleetError as error:
+        except (FleetError, OSError) as error:
             return self._judge(End(None, None), str(error))
         served = await self._accompany(child)
         code = child.ended.result() if child.ended.done() else None

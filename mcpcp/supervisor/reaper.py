@@ -12,14 +12,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Final
 
 from mcpcp.processes import exit_code
 
-EARLY_KEPT: Final = 10.0
-"""Seconds for which the exit of a child that nobody expects yet is remembered."""
+MOST_EARLY: Final = 1000
 
 
 class Reaper:
@@ -31,7 +29,7 @@ class Reaper:
     def __init__(self, on_orphan: Callable[[int], None]) -> None:
         self._on_orphan = on_orphan
         self._expected: dict[int, asyncio.Future[int]] = {}
-        self._early: dict[int, tuple[int, float]] = {}
+        self._early: dict[int, int] = {}
         self._loop = asyncio.get_running_loop()
         if sys.platform != "win32":
             self._loop.add_signal_handler(signal.SIGCHLD, self.reap)
@@ -41,19 +39,17 @@ class Reaper:
         """The children that somebody expects."""
         return frozenset(self._expected)
 
-    def expect(self, pid: int) -> asyncio.Future[int]:
-        """A future of the child's exit code: also when it has ended already."""
-        ended: asyncio.Future[int] = self._loop.create_future()
+    def expect_forked(self, pid: int) -> asyncio.Future[int]:
+        """A future of the exit code of a child that the zygote made: also when it has ended."""
         early = self._early.pop(pid, None)
+        ended = self._expect(pid)
         if early is not None:
-            ended.set_result(early[0])
-        else:
-            self._expected[pid] = ended
+            self._deliver(pid, early)
         return ended
 
     def expect_spawned(self, process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
-        """Like `expect`, for what `spawn` returned; Windows has a thread wait for each."""
-        ended = self.expect(process.pid)
+        """A future of the exit code of what `spawn` returned; on Windows a thread waits for it."""
+        ended = self._expect(process.pid)
         if sys.platform == "win32":
 
             def wait() -> None:
@@ -61,6 +57,18 @@ class Reaper:
                 self._loop.call_soon_threadsafe(self._deliver, process.pid, code)
 
             threading.Thread(target=wait, daemon=True).start()
+        return ended
+
+    def forget_early(self) -> None:
+        """Drop what is known of unexpected exits: the zygote is about to make a new child.
+
+        Its pid may be that of an orphan that ended before.
+        """
+        self._early.clear()
+
+    def _expect(self, pid: int) -> asyncio.Future[int]:
+        ended: asyncio.Future[int] = self._loop.create_future()
+        self._expected[pid] = ended
         return ended
 
     def reap(self) -> None:
@@ -79,10 +87,9 @@ class Reaper:
     def _deliver(self, pid: int, code: int) -> None:
         ended = self._expected.pop(pid, None)
         if ended is None:
-            # Perhaps a server whose pid the zygote is about to tell us.
-            now = time.monotonic()
-            self._early = {p: e for p, e in self._early.items() if now - e[1] < EARLY_KEPT}
-            self._early[pid] = (code, now)
+            if len(self._early) > MOST_EARLY:
+                self._early.clear()
+            self._early[pid] = code  # perhaps a server whose pid the zygote is about to tell us
             self._on_orphan(pid)
         elif not ended.done():
             ended.set_result(code)

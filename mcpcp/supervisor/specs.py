@@ -57,10 +57,10 @@ def plan(config: Config, only: Iterable[str] | None = None) -> dict[str, Process
     return {GATEWAY: _gateway(config), **{n: _server(s, servers) for n, s in servers.items()}}
 
 
-def left_out(config: Config, planned: Mapping[str, ProcessSpec]) -> tuple[str, ...]:
-    """Servers that are ours to start, but that `only` does not name."""
-    ours = (n for n, s in config.active.items() if s.managed_by == "supervisor")
-    return tuple(name for name in ours if name not in planned)
+def left_out(config: Config, only: Iterable[str] | None) -> tuple[str, ...]:
+    """Servers that `only` does not name, the gateway's own among them."""
+    wanted = config.active.keys() if only is None else _with_dependencies(config, only)
+    return tuple(name for name in config.active if name not in wanted)
 
 
 def _with_dependencies(config: Config, only: Iterable[str]) -> set[str]:

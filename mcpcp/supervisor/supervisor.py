@@ -178,7 +178,7 @@ class Supervisor:
     def _fleet_state(self) -> FleetState:
         left = (
             ProcessStatus(name, ProcessState.STOPPED, error="not started: --only leaves it out")
-            for name in left_out(self._config, self._plan)
+            for name in left_out(self._config, self._options.only)
         )
         return FleetState(
             self.changes.version, (*(p.status for p in self._processes.values()), *left)
@@ -286,9 +286,12 @@ class Supervisor:
     def _attach(self, spec: ProcessSpec) -> contextlib.AbstractContextManager[Mapping[str, int]]:
         if spec.name == GATEWAY:
             self._report = GatewayReport(calls=self._report.calls)
-            state = {"fleet": self._fleet_state().to_wire()}
-            return self._channel.attach({"credential": self._credential}, state)
+            return self._channel.attach(self._greeting)
         return _lend_secret(self._credential)
+
+    def _greeting(self) -> Iterator[dict[str, Any]]:
+        yield {"credential": self._credential}
+        yield {"fleet": self._fleet_state().to_wire()}
 
     # Services
 
@@ -334,7 +337,7 @@ class Supervisor:
             try:
                 config = load(path)
                 plan(config, self._options.only)
-            except McpcpError as error:
+            except (McpcpError, OSError, ValueError) as error:
                 self._config_error = str(error)
                 logger.warning("the changed config is not used: %s", error)
             else:
@@ -362,9 +365,8 @@ class Supervisor:
         self._channel.send({"reload": True})
 
     async def _end_when_idle(self) -> None:
-        while True:
+        while minutes := self._idle_exit():  # 0 means: never
             await self.changes.until(self._is_idle)
-            minutes = self._idle_exit() or 0.0
             try:
                 async with asyncio.timeout(minutes * 60):
                     await self.changes.until(lambda: not self._is_idle())

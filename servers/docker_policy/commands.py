@@ -108,6 +108,7 @@ class DockerCommands:
             command = grammar.understand(line)
             answer = await self._perform(command, agent)
         except Refused as e:
+            logger.info("refused", extra={"agent": agent, "reason": str(e)})
             answer = Answer("refused", stderr=str(e))
         except EngineAway as e:
             answer = Answer("unavailable", stderr=str(e))

@@ -38,6 +38,11 @@ def inside(entrypoint: Sequence[str]) -> list[str]:
     return words[4:] if words[:3] == [SHELL, "-c", _SCRIPT] else words
 
 
+def is_missing(stderr: str) -> bool:
+    """Whether the container's init said that the image has no shell."""
+    return "tini" in stderr and f"exec {SHELL} failed" in stderr
+
+
 def command_of(
     image: dict[str, Any], entrypoint: str | None, arguments: Sequence[str]
 ) -> list[str]:

@@ -17,6 +17,7 @@ from servers.docker_policy.wire import Wire
 from servers.docker_policy.words import Refused
 
 _ENGINE_SECONDS = 30
+_NO_PROGRAM = 127
 _LEAST_MEMORY = 6 * hardening.MIB
 
 
@@ -106,18 +107,10 @@ def _config(
 
 
 def started(client: DockerClient, container: str) -> Wire:
-    """Holds the lifeline before it starts; raises Refused where the image has no shell for it."""
+    """Holds the lifeline before it starts."""
     wire = Wire(client, container, output=False)
     try:
         client.api.start(container)
-    except APIError as e:
-        wire.close()
-        if lifeline.SHELL in str(e.explanation):
-            raise Refused(
-                f"docker run: the image has no {lifeline.SHELL}, which a container needs here to"
-                " end when this server does"
-            ) from e
-        raise
     except BaseException:
         wire.close()
         raise
@@ -135,6 +128,11 @@ def ended(client: DockerClient, container: str) -> Answer:
     state = client.api.inspect_container(container)["State"]
     stdout, stderr = output(client, container)
     code = int(state["ExitCode"])
+    if code == _NO_PROGRAM and lifeline.is_missing(stderr):
+        raise Refused(
+            f"docker run: the image has no {lifeline.SHELL}, which a container needs here to end"
+            " when this server does"
+        )
     if state.get("OOMKilled"):
         stderr += "the container needed more memory than it may have\n"
     return Answer("error" if code else "ok", stdout=stdout, stderr=stderr, exit_code=code)

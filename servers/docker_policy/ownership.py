@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import psutil
@@ -14,24 +16,36 @@ from docker.errors import APIError, NotFound
 AGENT = "mcpcp.agent"
 MAKER = "mcpcp.maker"
 NAME = "mcpcp.name"
+
+_LABEL = re.compile(r"\A(?P<node>.*)/(?P<pid>\d{1,9})/(?P<created>\d{1,12}\.\d\d)\Z", re.ASCII)
 IMAGE = "mcpcp.image"
+
+
+_SAME_START_SECONDS = 5.0
+"""A process's start is reckoned from the machine's clock, which is set now and then."""
 
 
 def maker() -> str:
     """This process, told apart from any other on any machine that uses the engine."""
-    return f"{platform.node()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
+    return _maker(os.getpid())
+
+
+@cache
+def _maker(pid: int) -> str:
+    """Once a process, because the clock that the start is reckoned from may be set."""
+    return f"{platform.node()}/{pid}/{psutil.Process(pid).create_time():.2f}"
 
 
 def is_orphan(made_by: str) -> bool:
     """Whether a maker was of this machine and is no more; another machine's we can't judge."""
-    node, _, rest = made_by.rpartition("/")[0].rpartition("/")
-    if node != platform.node() or not rest.isdigit():
+    label = _LABEL.match(made_by)
+    if label is None or label["node"] != platform.node():
         return False
     try:
-        created = psutil.Process(int(rest)).create_time()
+        created = psutil.Process(int(label["pid"])).create_time()
     except psutil.Error:
         return True
-    return made_by != f"{node}/{rest}/{created:.2f}"
+    return abs(created - float(label["created"])) > _SAME_START_SECONDS
 
 
 def sweep(client: DockerClient) -> int:

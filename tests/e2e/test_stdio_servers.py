@@ -45,3 +45,17 @@ def test_status_shows_a_stdio_server_and_restart_gives_it_a_new_process(fleet: F
     assert fleet.mcpcp("restart", "clock").returncode == 0
     fleet.until(lambda: clock()[0] == "RUNNING" and clock()[1] != before, "it has a new process")
     assert fleet.call("clock_get_current_time")["timezone"] == "UTC"
+
+
+def test_only_leaves_stdio_servers_out_as_well(fleet: Fleet) -> None:
+    script = PROJECT / "servers" / "time_client.py"
+    fleet.servers["clock"] = {"command": sys.executable, "args": [str(script)]}
+    fleet.add("mcp1")
+    fleet.launch("--only", "mcp1")
+    assert not children_of(fleet, "time_client.py")
+    snapshot = fleet.status()
+    assert snapshot is not None
+    assert [(p.name, str(p.state)) for p in snapshot.servers if p.name == "clock"] == [
+        ("clock", "STOPPED")
+    ]
+    assert fleet.call("mcp1_echo", message="hi") == "hi"

@@ -177,12 +177,23 @@ def call(request_id: Any, params: Message) -> Message | None:
         path = Path(params["arguments"]["file"])
         waiting[request_id] = path
         note(str(path), "begun")
+        if "until" in params["arguments"]:
+            until = Path(params["arguments"]["until"])
+            threading.Thread(target=answer_when, args=(request_id, until), daemon=True).start()
         token = (params.get("_meta") or {}).get("progressToken")
         if token is not None:
             told = {"progressToken": token, "progress": 0}
             say({"method": "notifications/progress", "params": told})
         return None
     return tools[params["name"]][0](params)
+
+
+def answer_when(request_id: Any, until: Path) -> None:
+    """Answer a waiting call once a file exists."""
+    while not until.exists():
+        time.sleep(0.01)
+    if waiting.pop(request_id, None) is not None:
+        say({"id": request_id, "result": text("released")})
 
 
 def cancelled(params: Message) -> None:

@@ -293,3 +293,19 @@ def test_a_fleet_that_was_let_go_lives_on(fleet: Fleet) -> None:
     assert not ended(fleet)
     assert fleet.mcpcp("down").returncode == 0
     fleet.until(lambda: ended(fleet), "it has ended")
+
+
+def test_a_data_folder_that_cannot_be_written_is_told_in_one_line(fleet: Fleet) -> None:
+    fleet.add("s", PLAIN)
+    (fleet.folder / "data").write_text("in the way")
+    launcher = fleet.start()
+    assert launcher.wait(20) == 1
+    assert "Traceback" not in fleet.log()
+    assert "Not a directory" in fleet.log() or "File exists" in fleet.log()
+
+
+def test_a_program_that_does_not_exist_is_told(fleet: Fleet) -> None:
+    fleet.add("s", command="no-such-program", args=["{port}"])
+    fleet.start()
+    fleet.until(lambda: "no such program" in row_error(fleet, "s"), "it is told")
+    assert row_error(fleet, "s").startswith("cannot start no-such-program: ")

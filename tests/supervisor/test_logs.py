@@ -1,5 +1,6 @@
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -145,3 +146,29 @@ async def test_a_flood_neither_blocks_its_writer_nor_the_loop_nor_fills_the_disk
     kept = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert kept <= BURST + RATE * took + 1_000_000
     assert "bytes dropped" in "".join(p.read_text() for p in tmp_path.iterdir())
+
+
+def test_a_log_whose_folder_was_removed_is_begun_anew_at_the_next_rotation(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    log = LogFile(folder / "a.log", largest=10)
+    log.write(b"1111111\n")
+    shutil.rmtree(folder)
+    log.write(b"2222222\n")
+    assert (folder / "a.log").read_bytes() == b"2222222\n"
+    log.close()
+
+
+def test_a_log_that_cannot_be_opened_again_loses_its_lines_and_recovers(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    log = LogFile(folder / "a.log", largest=10)
+    log.write(b"1111111\n")
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    with (tmp_path / "other").open("wb") as other:  # takes the number that the log had
+        assert log.write(b"2222222\n") == 0
+        folder.unlink()
+        assert log.write(b"3333333\n") == 8
+        assert other.tell() == 0
+    assert (tmp_path / "other").read_bytes() == b""
+    assert (folder / "a.log").read_bytes() == b"3333333\n"
+    log.close()

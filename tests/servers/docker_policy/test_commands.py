@@ -25,7 +25,7 @@ from servers.docker_policy.commands import DockerCommands
 from servers.docker_policy.engine import Engine
 from servers.docker_policy.hardening import USER, Envelope
 from servers.docker_policy.images import Allowlist
-from tests.engine import IMAGE, VOLUME_IMAGE, DockerEngine, no_engine
+from tests.engine import BARE_IMAGE, IMAGE, VOLUME_IMAGE, DockerEngine, no_engine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 
@@ -155,6 +155,12 @@ async def test_an_image_that_is_not_allowed_or_not_there_is_refused(engine: Dock
     assert denied.status == "refused" and IMAGE in denied.stderr
     assert missing.status == "refused" and "docker pull absent" in missing.stderr
     assert by_id.status == "refused"
+
+
+async def test_an_image_without_a_shell_for_its_lifeline_is_refused(engine: DockerEngine) -> None:
+    async with serving(replace(SETTINGS, allowlist=Allowlist((BARE_IMAGE,)))) as docker:
+        answer = await docker.run(f"run {BARE_IMAGE} /program", "a")
+        assert answer.status == "refused" and "has no /bin/sh" in answer.stderr
 
 
 async def test_an_id_that_is_on_the_allowlist_by_accident_is_refused(engine: DockerEngine) -> None:
