@@ -41,10 +41,19 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with open_fleet(tmp_path_factory.mktemp("readme"), keys) as fleet:
         for name, entry in config["mcpServers"].items():
             fleet.servers[name] = {**entry, "cwd": str(PROJECT), "port": fleet.port()}
+        move_database(fleet)
         fleet.servers["mcp1"]["env"] = {"BATTLE_LOG_DIR": str(fleet.folder / "battles")}
         fleet.agents = config["agents"]
         fleet.launch()
         yield fleet
+
+
+def move_database(fleet: Fleet) -> None:
+    """Have the shop keep its data in the fixture's folder, behind the fixture's port."""
+    database = fleet.servers["shop_db"]
+    database["args"] += ["--data-dir", str(fleet.folder / "mongo")]
+    for name in ("shop_auth", "shop_buyer", "shop_seller"):
+        fleet.servers[name]["env"] = {"MONGODB_URI": f"mongodb://127.0.0.1:{database['port']}"}
 
 
 def run(fleet: Fleet, command: str) -> subprocess.CompletedProcess[str]:

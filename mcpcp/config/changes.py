@@ -60,4 +60,5 @@ def _process(server: ServerConfig) -> ServerConfig:
         depends_on=(),
         prefix="",
         timeout=0.0,
+        unneeded=False,
     )

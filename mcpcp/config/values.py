@@ -10,7 +10,7 @@ from typing import Literal
 
 from mcpcp.policy import Allowlist
 
-Transport = Literal["stdio", "sse", "http"]
+Transport = Literal["stdio", "sse", "http", "service"]
 Manager = Literal["supervisor", "gateway"]
 
 PYTHON = frozenset({"python", "python3"})
@@ -69,7 +69,9 @@ class ServerConfig:
     """One entry of `mcpServers`.
 
     Either `command` (ours to start) or `url` (somebody else's). A `command` of type sse or http
-    has a `port` and is started by the supervisor; one of type stdio is started by the gateway.
+    has a `port` and is started by the supervisor; one of type stdio is started by the gateway. A
+    service is a supervised command with a port that speaks no MCP, such as a database. `unneeded`
+    is a disabled server that those who depend on it do without.
     """
 
     name: str
@@ -89,6 +91,7 @@ class ServerConfig:
     tools: ToolRules = field(default_factory=ToolRules)
     timeout: float = 60.0
     disabled: bool = False
+    unneeded: bool = False
     sessions: Literal["shared", "per_client"] = "shared"
 
     @property
@@ -97,6 +100,11 @@ class ServerConfig:
         if self.command is None:
             return None
         return "gateway" if self.transport == "stdio" else "supervisor"
+
+    @property
+    def speaks_mcp(self) -> bool:
+        """Whether the gateway connects to it."""
+        return self.transport != "service"
 
     def argv(self) -> tuple[str, ...]:
         """The command line that starts it; empty for a `url`."""
@@ -108,7 +116,8 @@ class ServerConfig:
     def _arguments(self) -> tuple[str, ...]:
         if self.port is None:
             return self.args
-        if any(PORT in text for text in (*self.args, *self.env.values())):
+        told = any(PORT in text for text in (*self.args, *self.env.values()))
+        if told or not self.speaks_mcp:
             return tuple(self._with_port(arg) for arg in self.args)
         listen = ("--transport", self.transport, "--host", "127.0.0.1", "--port", str(self.port))
         return (*self.args, *listen)
@@ -121,8 +130,8 @@ class ServerConfig:
         return text if self.port is None else text.replace(PORT, str(self.port))
 
     def endpoint(self) -> str | None:
-        """The URL that the gateway connects to; None where it talks over pipes."""
-        if self.url is not None or self.port is None:
+        """The URL that the gateway connects to; None where there is none."""
+        if self.url is not None or self.port is None or not self.speaks_mcp:
             return self.url
         path = "/sse" if self.transport == "sse" else "/mcp"
         return f"http://127.0.0.1:{self.port}{path}"

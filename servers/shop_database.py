@@ -1,18 +1,24 @@
-"""The database where there is no MongoDB: nx-27017, its protocol on SQLite, on loopback.
+"""The shop's database where there is no MongoDB: nx-27017, its protocol on SQLite, on loopback.
 
-    python -m servers.shop.embedded --data-dir data/mongo --port 9027
+    python servers/shop_database.py --data-dir data/mongo --port 9027
 
-It asks nobody who he is, so it listens on loopback only, and its files are its user's alone.
+It is no MCP server. It asks nobody who he is, so it listens on loopback only, and its files are its
+user's alone.
 """
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a file: use the package that this very file belongs to
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
 import asyncio
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from nx_27017.handler import NeoSQLiteHandler
 from nx_27017.server import run_server
@@ -27,15 +33,15 @@ HOST = "127.0.0.1"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="embedded", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser = argparse.ArgumentParser(description="The shop's database, on loopback.")
+    parser.add_argument("--data-dir", type=Path, default=Path("data/mongo"))
+    parser.add_argument("--port", type=int, default=9027)
     flags = parser.parse_args(argv)
     logs.configure("INFO", "text")
     logging.getLogger("nx_27017").setLevel(logging.WARNING)  # it has a line for every command
     if os.name == "posix":
         os.umask(0o077)
-    folder: Path = flags.data_dir.absolute()
+    folder = flags.data_dir.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     # Not by its own main: that keeps a pid file and a log in /tmp, the same for all that run.
     asyncio.run(_serve(folder, flags.port))
