@@ -117,6 +117,7 @@ async def _reserve(store: Store, order: Mapping[str, Any], currency: str) -> str
     """Hold the cart, the stock and the money; what is short, if something is."""
     if not await _has_cart(store, order):
         return f"{CHANGED} {AGAIN}."
+    # Each of these is sent once: an attempt whose answer is lost is given up, not repeated.
     hold = marks.hold_of(order)
     for line in order["lines"]:
         enough = {
@@ -124,12 +125,11 @@ async def _reserve(store: Store, order: Mapping[str, Any], currency: str) -> str
             "state": products.ON_SALE,
             "price": line["price"],
             "stock": {"$gte": line["quantity"]},
-            "marks": {"$ne": str(hold)},
         }
         taking = marks.put(hold, {"stock": line["quantity"]})
         if not await store.products.change(enough, taking):
             return await _why_not(store, line, currency)
-    rich = {"_id": order["buyer"], "balance": {"$gte": order["total"]}, "marks": {"$ne": str(hold)}}
+    rich = {"_id": order["buyer"], "balance": {"$gte": order["total"]}}
     if not await store.users.change(rich, marks.put(hold, {"balance": order["total"]})):
         return (
             f"The balance is too low for {to_text(order['total'], currency)}: see check_balance, "

@@ -1,7 +1,7 @@
 """The shop's tables on a MongoDB, or what speaks its protocol: the only code that knows pymongo.
 
 Only what `Table` has is used, on one document at a time: no transactions, no server-side joins, no
-positional operators. `tests/servers/shop/test_contract.py` holds a database to exactly these.
+positional operators, and no `$ne` on a list, which the embedded database answers wrongly. `tests/servers/shop/test_contract.py` holds a database to exactly these.
 
 Importing pymongo takes 0.3 s, so a server imports this module when it already serves.
 """
@@ -115,11 +115,14 @@ class Table:
         return done.matched_count == 1
 
     async def count_up(self, key: str, by: int, expires: int) -> int:
-        """Add to the counter of that `_id`, which starts with zero; its value after that."""
+        """Add to the counter of that `_id`, which starts with zero; its value after that.
+
+        Not by `$setOnInsert`, which the embedded database ignores here.
+        """
         async with _writing():
             found: Document = await self._plain.find_one_and_update(  # type: ignore[assignment]
                 {"_id": key},
-                {"$inc": {"count": by}, "$setOnInsert": {"expires": expires}},
+                {"$inc": {"count": by}, "$set": {"expires": expires}},
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
@@ -157,6 +160,11 @@ class Store:
         async with _writing():
             for table, keys, unique in INDEXES:
                 await self._database[table].create_index(list(keys), unique=unique)
+
+    async def drop(self) -> None:
+        """Remove the whole shop."""
+        async with _writing():
+            await self._client.drop_database(self._database)
 
     async def ping(self) -> None:
         """Return if the database answers."""
