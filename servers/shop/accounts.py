@@ -62,12 +62,20 @@ class Session:
 
 async def register(store: Store, new: Registration) -> Document:
     """The new account's document; Refused where the e-mail has one already."""
-    user: Document = {
+    user = document(new, await hash_password(new.password))
+    if not await store.users.insert(user, durable=True):
+        raise Refused("this e-mail address is registered already: sign in with login_user")
+    return user
+
+
+def document(new: Registration, hashed: str) -> Document:
+    """An account as the database has it."""
+    return {
         "_id": marks.new_id("user"),
         "name": new.name,
         "email": new.email,
         "role": new.role,
-        "password": await hash_password(new.password),
+        "password": hashed,
         "phone": new.phone,
         "address": new.address,
         "created": clock.now(),
@@ -75,9 +83,6 @@ async def register(store: Store, new: Registration) -> Document:
         "marks": [],
         "marked": 0,
     }
-    if not await store.users.insert(user, durable=True):
-        raise Refused("this e-mail address is registered already: sign in with login_user")
-    return user
 
 
 async def is_known(store: Store, name: str) -> bool:

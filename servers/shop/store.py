@@ -1,7 +1,8 @@
 """The shop's tables on a MongoDB, or what speaks its protocol: the only code that knows pymongo.
 
 Only what `Table` has is used, on one document at a time: no transactions, no server-side joins, no
-positional operators, and no `$ne` on a list, which the embedded database answers wrongly. `tests/servers/shop/test_contract.py` holds a database to exactly these.
+positional operators, and no `$ne` on a list, which the embedded database answers wrongly.
+`tests/servers/shop/test_contract.py` holds a database to exactly these.
 
 Importing pymongo takes 0.3 s, so a server imports this module when it already serves.
 """
