@@ -54,7 +54,7 @@ async def place(store: Store, buyer: str, key: str | None, currency: str) -> Doc
     try:
         if not await store.orders.insert(order):
             return await _resume(store, await orders.own(store, buyer, order_id), currency)
-        return await _go_on(store, order, currency)
+        return await go_on(store, order, currency)
     except Unsure as error:
         raise Unsure(UNKNOWN) from error
 
@@ -96,7 +96,7 @@ def _objection(line: carts.Line, found: Mapping[str, Mapping[str, Any]], currenc
 # On, to one end or the other
 
 
-async def _go_on(store: Store, order: Document, currency: str) -> Document:
+async def go_on(store: Store, order: Document, currency: str) -> Document:
     """Bring a pending order to its end, under further attempts where writes got lost."""
     for _ in range(ATTEMPTS):
         try:
@@ -208,7 +208,7 @@ async def _resume(store: Store, order: Document, currency: str) -> Document:
                 f"cancelled: {order['reason']} Use a new key to order again."
             )
         if clock.now() - order["touched"] > STALE_SECONDS * 1000:
-            return await _go_on(store, await _new_attempt(store, order), currency)
+            return await go_on(store, await _new_attempt(store, order), currency)
         await anyio.sleep(PAUSE)
         order = await orders.own(store, order["buyer"], order["_id"])
     raise Refused(UNDERWAY)

@@ -32,7 +32,7 @@ Where = Mapping[str, Any]
 Order = Sequence[tuple[str, Literal[1, -1]]]
 
 SELECTION_SECONDS = 2.0
-ANSWER_SECONDS = 8.0
+ANSWER_SECONDS = 5.0
 POOL = 32
 
 AWAY = "the shop's database can't be reached; nothing was changed. Try again in a minute."
