@@ -22,6 +22,8 @@ DATABASE = PROJECT / "servers" / "shop_database.py"
 SERVERS = ("shop_auth", "shop_buyer", "shop_seller")
 PASSWORD = "correct horse"
 PATIENCE = 30.0
+QUICK = {"slow_retry": "1s", "max_backoff": "0.3s", "stable_after": "0.1s"}
+"""For processes that are killed again and again."""
 
 
 @dataclass
@@ -115,11 +117,13 @@ def add_shop(fleet: Fleet, **settings: str) -> int:
         "command": "python",
         "args": [str(DATABASE), "--port", "{port}", "--data-dir", str(fleet.folder / "data/mongo")],
         "port": port,
-        "restart": {"slow_retry": "1s", "max_backoff": "0.5s"},
+        "restart": QUICK,
     }
     env = {"MONGODB_URI": f"mongodb://127.0.0.1:{port}", **settings}
     for name in SERVERS:
-        fleet.add(name, PROJECT / "servers" / f"{name}.py", env=env, depends_on=["shop_db"])
+        fleet.add(
+            name, PROJECT / "servers" / f"{name}.py", env=env, depends_on=["shop_db"], restart=QUICK
+        )
     return port
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -64,3 +65,42 @@ def test_a_killed_database_comes_back_under_its_servers(fleet: Fleet) -> None:
     fleet.until(lambda: fleet.pid("shop_db") not in (0, before), "the database is back")
     assert buyer.buy("check_balance") == {"balance": "30.00 EUR"}
     assert {name: fleet.pid(name) for name in SERVERS} == servers
+
+
+def test_a_backup_is_taken_and_put_back_while_the_shop_runs(fleet: Fleet) -> None:
+    add_shop(fleet)
+    fleet.launch()
+    buyer = customer(fleet, "buyer")
+    buyer.buy("add_balance", amount="30")
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(lambda: [buyer.buy("add_balance", amount="0.01") for _ in range(40)])
+        saved = fleet.mcpcp("data", "backup", str(fleet.folder / "monday"))
+        assert saved.returncode == 0, saved.stderr
+        busy.result()
+    assert fleet.mcpcp("data", "backup", str(fleet.folder / "monday")).returncode == 1
+    assert buyer.buy("check_balance") == {"balance": "30.40 EUR"}
+    restored = fleet.mcpcp("data", "restore", str(fleet.folder / "monday"))
+    assert restored.returncode == 0, restored.stderr
+    assert "restarted shop_db" in restored.stdout
+    at_the_time = buyer.buy("check_balance")["balance"]
+    assert "30.00 EUR" <= at_the_time <= "30.40 EUR"
+    added = buyer.buy("add_balance", amount="1")["balance"]
+    assert float(added.split()[0]) == pytest.approx(float(at_the_time.split()[0]) + 1)
+    (before,) = (fleet.folder / "data" / "backups").glob("before-restore-*")
+    assert fleet.mcpcp("data", "restore", str(before)).returncode == 0
+    assert buyer.buy("check_balance") == {"balance": "30.40 EUR"}
+
+
+def test_a_damaged_backup_is_not_put_back(fleet: Fleet) -> None:
+    add_shop(fleet)
+    fleet.launch()
+    buyer = customer(fleet, "buyer")
+    folder = fleet.folder / "monday"
+    assert fleet.mcpcp("data", "backup", str(folder)).returncode == 0
+    with (folder / "shop.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+    refused = fleet.mcpcp("data", "restore", str(folder))
+    assert refused.returncode == 1
+    assert "damaged" in refused.stderr or "can't be read" in refused.stderr
+    assert buyer.buy("check_balance") == {"balance": "0.00 EUR"}
