@@ -133,8 +133,7 @@ def run(fleet: Fleet, seconds: float, seed: int, kills_a_second: float = 1.0) ->
     began = time.monotonic()
     _let_them_work(fleet, report, _workers(buyers, products, report, seed), seconds, kills_a_second)
     report.seconds = time.monotonic() - began
-    for name in VICTIMS:
-        fleet.until(lambda name=name: fleet.pid(name), f"{name} is back")
+    fleet.until(lambda: all(map(fleet.pid, VICTIMS)), "all that were killed are back")
     anyio.run(check, f"mongodb://127.0.0.1:{port}", report)
     return report
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from servers.shop import clock, marks, text
 from servers.shop.errors import Refused
@@ -29,6 +29,8 @@ SESSION_HOURS = 12
 WINDOW_MINUTES = 15
 TRIES_PER_ACCOUNT = 10
 TRIES_PER_CALLER = 60
+HASHES_AT_ONCE = 4
+"""Each takes 64 MiB and a processor: many sign-ins at once wait for each other."""
 
 SIGN_IN = "sign in with shop_auth's login_user and use the session that it returns"
 WRONG = "e-mail or password is wrong"
@@ -134,7 +136,9 @@ async def update(store: Store, session: Session, changes: Mapping[str, Any]) -> 
     fields = dict(changes)
     if "password" in fields:
         fields["password"] = await hash_password(fields["password"])
-    if fields and not await store.users.change({"_id": session.user}, {"$set": fields}):
+    if fields and not await store.users.change(
+        {"_id": session.user}, {"$set": fields}, durable=True
+    ):
         raise Refused(NO_SESSION)
     user = await store.users.get(session.user)
     if user is None:
@@ -203,13 +207,18 @@ def _hasher() -> PasswordHasher:
 
 
 @functools.cache
+def _hashing() -> CapacityLimiter:
+    return CapacityLimiter(HASHES_AT_ONCE)
+
+
+@functools.cache
 def _nobodys_hash() -> str:
     return _hasher().hash(secrets.token_hex(16))
 
 
 async def hash_password(password: str) -> str:
     """In a thread, for it is meant to take long."""
-    return await to_thread.run_sync(lambda: _hasher().hash(password))
+    return await to_thread.run_sync(lambda: _hasher().hash(password), limiter=_hashing())
 
 
 async def password_matches(known: str | None, password: str) -> bool:
@@ -223,7 +232,7 @@ async def password_matches(known: str | None, password: str) -> bool:
         except (VerificationError, InvalidHashError):
             return False
 
-    return await to_thread.run_sync(verify) and known is not None
+    return await to_thread.run_sync(verify, limiter=_hashing()) and known is not None
 
 
 def needs_rehash(known: str) -> bool:
