@@ -206,8 +206,8 @@ def main() -> None:
 def show(title: str, figures: dict[str, list[float]]) -> None:
     """One line: both medians and their ratio."""
     mine, theirs = (statistics.median(figures[name]) for name in ("ours", "supervisord"))
-    ratio = mine / theirs if theirs else float("nan")
-    print(f"{title:<38} ours {mine:6.3f}   supervisord {theirs:6.3f}   ratio {ratio:.2f}")
+    ratio = f"{mine / theirs:.2f}" if theirs else "-"
+    print(f"{title:<38} ours {mine:6.3f}   supervisord {theirs:6.3f}   ratio {ratio}")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,13 @@ class Fleet:
         """The real launcher, as a user starts it; its log lines go to `launcher.log`."""
         self.write()
         with (self.folder / "launcher.log").open("ab") as log:
-            options = {"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL, **options}
+            options = {
+                "stdout": log,
+                "stderr": log,
+                "stdin": subprocess.DEVNULL,
+                "preexec_fn": heed_signals,
+                **options,
+            }
             process = subprocess.Popen(
                 [
                     sys.executable,
@@ -315,6 +321,12 @@ def rpc(url: str, token: str, method: str, params: dict[str, Any], timeout: floa
     if "error" in answer:
         raise CallFailed(answer["error"]["message"])
     return answer["result"]
+
+
+def heed_signals() -> None:
+    """In a launcher to be: a test run under nohup must not hand its deafness on."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def describe(process: psutil.Process) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -23,25 +24,30 @@ def last_lines(path: Path, count: int) -> list[str]:
     return list(lines)
 
 
-def follow_file(path: Path) -> Iterator[str]:
+def follow_file(path: Path, *, from_start: bool = False) -> Generator[str, None, None]:
     """Lines that are written from now on, for ever; a file that was replaced is opened anew."""
-    file = _open(path, at_end=True)
+    at_end = not from_start
+    while True:
+        with _open(path, at_end) or nullcontext() as file:
+            if file is not None:
+                yield from _lines(file, path)
+        at_end = False
+        time.sleep(LOOK)
+
+
+def _lines(file: IO[str], path: Path) -> Iterator[str]:
+    """The file's whole lines, until another one has its place and this one is read to its end."""
     rest = ""
     while True:
-        piece = file.readline() if file else ""
-        if piece.endswith("\n"):
-            yield rest + piece[:-1]
-            rest = ""
-        elif piece:
+        replaced = _is_replaced(file, path)  # looked at first: what it got before is read below
+        while piece := file.readline():
             rest += piece
-        elif file is None or _is_replaced(file, path):
-            if file:
-                file.close()
-            file = _open(path, at_end=False)
-            if file is None:
-                time.sleep(LOOK)
-        else:
-            time.sleep(LOOK)
+            if rest.endswith("\n"):
+                yield rest[:-1]
+                rest = ""
+        if replaced:
+            return
+        time.sleep(LOOK)
 
 
 def _open(path: Path, at_end: bool) -> IO[str] | None:

@@ -80,7 +80,7 @@ class ThreadedView:
                     return
                 self._outlet.closing.wait(self._painter.pause)
         except Gone as gone:
-            if gone.terminal:
+            if gone.terminal and not self._closed:  # afterwards there is nobody to tell
                 self._on_lost()
 
     def _wait(self) -> tuple[News, bool]:

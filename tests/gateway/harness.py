@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,7 @@ class Gateway:
 
     def close(self) -> None:
         """Stop it, however it stands, and see that nothing is left of it."""
+        shutil.rmtree(self._runtime, ignore_errors=True)
         if self.process is None:
             return
         below = psutil.Process(self.pid).children(recursive=True) if self.running else []

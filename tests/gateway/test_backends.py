@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.fleet import UNRULY
 from tests.gateway.harness import BATTLE, TIME, Gateway, Way, open_gateway
 from tests.gateway.test_servers_away import failing, listening, names
 from tests.ports import reserve
@@ -123,3 +125,47 @@ async def exercise(fresh: Gateway, fighter: Fighter, script: Script) -> None:
             await changes.next()
             answer = await client.call_tool("battle_echo", {"message": "back"})
             assert answer.content[0].text == "back"
+
+
+@pytest.mark.parametrize("transport", ["sse", "http"])
+async def test_a_call_on_an_http_server_that_is_killed_fails_at_once(
+    fresh: Gateway, tmp_path: Path, transport: str
+) -> None:
+    begun = tmp_path / "begun"
+    with running(UNRULY) as script:
+        path = "/sse" if transport == "sse" else "/mcp"
+        fresh.servers["doomed"] = {"url": f"{script.url}{path}", "type": transport}
+        fresh.start()
+        async with fresh.client(HTTP) as client, asyncio.TaskGroup() as tasks:
+            arguments = {"seconds": 60, "note": str(begun)}
+            waiting = tasks.create_task(failing(client, "doomed_nap", **arguments))
+            await fresh.until(begun.exists)
+            await asyncio.to_thread(script.kill)
+            async with asyncio.timeout(5):
+                error = await waiting
+    assert "doomed" in str(error) or "the server" in str(error)
+    assert error.error.data == {"delivered": True}
+    assert fresh.audit()[-1]["outcome"] == "interrupted"
+
+
+@pytest.mark.parametrize("transport", ["sse", "http"])
+async def test_a_frozen_http_server_costs_its_own_calls_their_timeout_and_no_more(
+    fresh: Gateway, transport: str
+) -> None:
+    with running(UNRULY) as script:
+        path = "/sse" if transport == "sse" else "/mcp"
+        entry = {"url": f"{script.url}{path}", "type": transport, "timeout": "1s"}
+        fresh.servers["frozen"] = entry
+        fresh.add_raw("raw")
+        fresh.start()
+        async with fresh.client(HTTP) as client:
+            script.process.send_signal(signal.SIGSTOP)
+            async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+                late = tasks.create_task(failing(client, "frozen_echo", message="?"))
+                answer = await client.call_tool("raw_echo", {"message": "quick"})
+                assert answer.content[0].text == "quick"
+                assert not late.done()
+            assert "within 1 s" in str(late.result())
+            script.process.send_signal(signal.SIGCONT)
+            answer = await client.call_tool("frozen_echo", {"message": "awake"})
+            assert answer.content[0].text == "awake"

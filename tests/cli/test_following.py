@@ -1,0 +1,33 @@
+"""Reading logs: the last lines across rotation, and lines to come."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from mcpcp.cli.following import follow_file, last_lines
+
+
+def test_the_last_lines_reach_into_the_rotated_file(tmp_path: Path) -> None:
+    log = tmp_path / "mcp1.log"
+    (tmp_path / "mcp1.log.1").write_text("one\ntwo\n")
+    log.write_text("three\n")
+    assert last_lines(log, 2) == ["two", "three"]
+    assert last_lines(log, 0) == []
+    assert last_lines(tmp_path / "other.log", 5) == []
+
+
+def test_following_goes_on_in_the_file_that_replaced_the_old_one(tmp_path: Path) -> None:
+    log = tmp_path / "mcp1.log"
+    log.write_text("before\n")
+    with closing(follow_file(log, from_start=True)) as following:
+        assert next(following) == "before"
+        with log.open("a") as file:
+            file.write("half")
+            file.flush()
+            file.write(" and half\nlast\n")
+        assert next(following) == "half and half"
+        log.rename(tmp_path / "mcp1.log.1")
+        log.write_text("new\n")
+        assert next(following) == "last"
+        assert next(following) == "new"
