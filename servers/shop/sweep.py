@@ -35,6 +35,8 @@ async def _for_ever(store: Store, *, stale: float, every: float) -> None:
             await accounts.forget_expired(store)
         except DatabaseTrouble as error:
             logger.info("the sweep waits for the database", extra={"why": error})
+        except Exception:
+            logger.exception("a round of the sweep failed; the next one tries again")
         await anyio.sleep(every)
 
 

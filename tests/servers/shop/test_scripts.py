@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -135,6 +138,46 @@ async def test_without_a_database_the_servers_stay_up_and_say_so(
             assert (await shop.call("view_all_products"))["products"] == []
         finally:
             database.kill()
+
+
+async def test_the_servers_stop_in_order_with_the_database_there_or_not(
+    database: Database, free_port: Callable[[], int]
+) -> None:
+    for uri in (database.uri, f"mongodb://127.0.0.1:{free_port()}"):
+        for name in SERVERS:
+            with running(script(name), env={"MONGODB_URI": uri}) as one:
+                if uri == database.uri:
+                    one.wait_for("the shop's database is there")
+                assert one.stop() == 0
+                assert one.noise == []
+    assert database.stop() == 0
+
+
+async def test_a_uri_that_can_not_be_used_is_named() -> None:
+    with running(script("shop_auth"), env={"MONGODB_URI": "http://nowhere"}) as one:
+        health = one.get("/health").json()
+        deadline = time.monotonic() + DEADLINE
+        while "MONGODB_URI" not in health["detail"]:
+            assert time.monotonic() < deadline, health
+            await anyio.sleep(0.05)
+            health = one.get("/health").json()
+        assert health["status"] == "degraded"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("SHOP_CURRENCY", "euro"), ("SHOP_STALE_SECONDS", "soon")]
+)
+def test_a_setting_that_can_not_be_used_ends_the_script(name: str, value: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(script("shop_buyer"))],
+        env={**os.environ, name: value},
+        input=b"",
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert name in done.stderr.decode()
 
 
 async def test_a_database_that_hangs_is_not_waited_for(database: Database) -> None:
