@@ -10,6 +10,7 @@ McpcpError                what a person or an agent can act on
 │   └── Interrupted       it went away after the call had been sent: whether it ran is not known
 ├── DeadlineExceeded      no answer in the time that was allowed
 ├── ProtocolError         a peer broke the protocol
+├── DataError             a database can't be saved or put back
 └── FleetError            the launcher can't do what was asked (port in use, already running, ...)
 """
 
@@ -68,6 +69,10 @@ class DeadlineExceeded(McpcpError):
 
 class ProtocolError(McpcpError):
     """A peer broke the protocol."""
+
+
+class DataError(McpcpError):
+    """A database can't be saved or put back; the message says what became of it."""
 
 
 class FleetError(McpcpError):

@@ -135,7 +135,7 @@ class Registry:
 
     def _start_missing(self) -> None:
         for name, server in self.config.servers.items():
-            if name not in self._backends and not server.disabled:
+            if name not in self._backends and not server.disabled and server.speaks_mcp:
                 self._add(server)
 
     def _add(self, server: ServerConfig) -> None:

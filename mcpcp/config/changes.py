@@ -66,4 +66,5 @@ def _process(server: ServerConfig) -> ServerConfig:
         timeout=0.0,
         concurrency=None,
         pin="off",
+        unneeded=False,
     )

@@ -23,7 +23,7 @@ from mcpcp.config.kinds import (
 )
 
 TRANSPORTS = Choice(
-    ("stdio", "sse", "http"),
+    ("stdio", "sse", "http", "service"),
     aliases={"streamable-http": "http", "streamableHttp": "http", "streamable_http": "http"},
 )
 PORT = Whole(1, 65535)
@@ -113,7 +113,7 @@ SERVER = Section(
             "type",
             TRANSPORTS,
             "How to talk to it. Without it: a command is stdio, with a port sse; a url is http,"
-            " one that ends in /sse is sse.",
+            " one that ends in /sse is sse. A service speaks no MCP: others depend on it.",
             aliases=("transport", "transportType"),
         ),
         Key(
@@ -157,7 +157,7 @@ SERVER = Section(
         Key(
             "port",
             PORT,
-            "The port of a command of type sse or http; it is told by"
+            "The port of a command of type sse, http or service; an sse or http one is told by"
             " `--transport TYPE --host 127.0.0.1 --port PORT`, or by {port} in args or env.",
         ),
         Key(
@@ -196,6 +196,13 @@ SERVER = Section(
         ),
         Key("disabled", Flag(), "Leave the server out.", False),
         Key("enabled", Flag(), "The reverse of disabled.", True),
+        Key(
+            "unless",
+            Text(),
+            "Leaves the server out where this is not empty, as ${VAR:-} is where VAR is set."
+            " What depends on it is started without it.",
+            "",
+        ),
         Key(
             "disabledTools",
             PATTERNS,

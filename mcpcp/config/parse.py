@@ -130,12 +130,13 @@ def _server(name: str, v: Mapping[str, Any], root: Path, found: Findings) -> Ser
         cwd=cwd,
         env={**_env_file(v, root, at, found), **v.get("env", {})},
         restart=RestartPolicy(**v.get("restart", {})),
-        health=_health(v, cwd),
+        health=_health(v, transport, cwd),
         limits=_limits(v.get("limits", {})),
         prefix=v.get("prefix", name),
         tools=_tools(v, at, found),
         pin=v.get("pin") or _default_pin(v, cwd, root),
-        disabled=v.get("disabled", False) or not v.get("enabled", True),
+        disabled=v.get("disabled", False) or not v.get("enabled", True) or bool(v.get("unless")),
+        unneeded=bool(v.get("unless")),
         **{key: v[key] for key in _AS_THEY_ARE if key in v},
     )
 
@@ -156,8 +157,8 @@ _AS_THEY_ARE = (
 def _transport(v: Mapping[str, Any], at: str, found: Findings) -> Transport:
     given: Transport | None = v.get("type")
     if "url" in v:
-        if given == "stdio":
-            found.problem(below(at, "type"), "stdio needs a command, and here is a url")
+        if given in ("stdio", "service"):
+            found.problem(below(at, "type"), f"{given} needs a command, and here is a url")
         ends_in_sse = urlsplit(v["url"]).path.rstrip("/").endswith("/sse")
         return given or ("sse" if ends_in_sse else "http")
     return given or ("sse" if "port" in v else "stdio")
@@ -209,8 +210,8 @@ def _env_file(v: Mapping[str, Any], root: Path, at: str, found: Findings) -> dic
         return {}
 
 
-def _health(v: Mapping[str, Any], cwd: Path) -> HealthCheck:
-    path = "/health" if _is_project_script(v, cwd) else None
+def _health(v: Mapping[str, Any], transport: Transport, cwd: Path) -> HealthCheck:
+    path = "/health" if transport != "service" and _is_project_script(v, cwd) else None
     return HealthCheck(**{"path": path, **v.get("health", {})})
 
 
@@ -289,17 +290,20 @@ def _check_dependencies(config: Config, named: _Named, found: Findings) -> None:
     for server in config.active.values():
         for i, needed in enumerate(server.depends_on):
             at = below(below("mcpServers", server.name), f"depends_on[{i}]")
-            other = config.servers.get(needed)
             if needed not in named.servers:
                 found.problem(at, f"no server {describe(needed)}; {suggest(needed, named.servers)}")
-            elif other is None:
-                continue  # it is there, with problems of its own
-            elif other.disabled or other.managed_by != "supervisor":
+            elif not _can_be_waited_for(config.servers.get(needed)):
                 found.problem(at, f"{needed} is not one that is started here with a port")
     if len(found.problems) == before:
         for cycle in _cycles(config):
             at = below(below("mcpServers", cycle[0]), "depends_on")
             found.problem(at, "goes in a circle: " + " -> ".join(cycle))
+
+
+def _can_be_waited_for(server: ServerConfig | None) -> bool:
+    if server is None or server.unneeded:
+        return True  # it has problems of its own, or is done without
+    return not server.disabled and server.managed_by == "supervisor"
 
 
 def _cycles(config: Config) -> Iterator[list[str]]:

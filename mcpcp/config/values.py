@@ -11,7 +11,7 @@ from typing import Literal
 from mcpcp import policy
 from mcpcp.policy import Allowlist
 
-Transport = Literal["stdio", "sse", "http"]
+Transport = Literal["stdio", "sse", "http", "service"]
 Manager = Literal["supervisor", "gateway"]
 PinPolicy = Literal["quarantine", "report", "off"]
 
@@ -71,7 +71,9 @@ class ServerConfig:
     """One entry of `mcpServers`.
 
     Either `command` (ours to start) or `url` (somebody else's). A `command` of type sse or http
-    has a `port` and is started by the supervisor; one of type stdio is started by the gateway.
+    has a `port` and is started by the supervisor; one of type stdio is started by the gateway. A
+    service is a supervised command with a port that speaks no MCP, such as a database. `unneeded`
+    is a disabled server that those who depend on it do without.
     """
 
     name: str
@@ -91,6 +93,7 @@ class ServerConfig:
     tools: ToolRules = field(default_factory=ToolRules)
     timeout: float = 60.0
     disabled: bool = False
+    unneeded: bool = False
     sessions: Literal["shared", "per_client"] = "shared"
     concurrency: int | None = None
     pin: PinPolicy = "quarantine"
@@ -102,6 +105,11 @@ class ServerConfig:
             return None
         return "gateway" if self.transport == "stdio" else "supervisor"
 
+    @property
+    def speaks_mcp(self) -> bool:
+        """Whether the gateway connects to it."""
+        return self.transport != "service"
+
     def argv(self) -> tuple[str, ...]:
         """The command line that starts it; empty for a `url`."""
         if self.command is None:
@@ -112,7 +120,8 @@ class ServerConfig:
     def _arguments(self) -> tuple[str, ...]:
         if self.port is None:
             return self.args
-        if any(PORT in text for text in (*self.args, *self.env.values())):
+        told = any(PORT in text for text in (*self.args, *self.env.values()))
+        if told or not self.speaks_mcp:
             return tuple(self._with_port(arg) for arg in self.args)
         listen = ("--transport", self.transport, "--host", "127.0.0.1", "--port", str(self.port))
         return (*self.args, *listen)
@@ -125,8 +134,8 @@ class ServerConfig:
         return text if self.port is None else text.replace(PORT, str(self.port))
 
     def endpoint(self) -> str | None:
-        """The URL that the gateway connects to; None where it talks over pipes."""
-        if self.url is not None or self.port is None:
+        """The URL that the gateway connects to; None where there is none."""
+        if self.url is not None or self.port is None or not self.speaks_mcp:
             return self.url
         path = "/sse" if self.transport == "sse" else "/mcp"
         return f"http://127.0.0.1:{self.port}{path}"

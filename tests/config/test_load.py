@@ -14,6 +14,7 @@ from mcpcp import policy
 from mcpcp.config import PROJECT, Config, load
 from mcpcp.errors import ConfigError
 from mcpcp.policy import Allowlist
+from mcpcp.supervisor.specs import plan
 
 Write = Callable[..., Path]
 
@@ -47,7 +48,10 @@ def loaded(path: Path, **environ: str) -> Config:
 def test_the_projects_own_config_is_good() -> None:
     config = load(PROJECT / "mcpcp.json", {})
     assert config.warnings == ()
-    assert list(config.servers) == ["mcp1", "mcp2", "mcp3", "time"]
+    assert list(config.servers) == [
+        *("mcp1", "mcp2", "mcp3", "time"),
+        *("shop_auth", "shop_buyer", "shop_seller", "shop_db"),
+    ]
     mcp1 = config.servers["mcp1"]
     flags = ("--transport", "sse", "--host", "127.0.0.1", "--port", "9004")
     assert mcp1.argv() == (sys.executable, "servers/battle.py", *flags)
@@ -193,7 +197,7 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
         (server(type="sse"), 'a command of type sse needs a "port"'),
         (server(type="stdio", port=1), "mcpServers.a.port: a server of type stdio has none"),
         (server(type="ssee"), '"ssee" is unknown; did you mean "sse"?'),
-        (server(type="websocket"), "it may be one of: http, sse, stdio"),
+        (server(type="websocket"), "it may be one of: http, service, sse, stdio"),
         (server(port=True), "must be a whole number from 1 to 65535, found true"),
         (server(port=0), "from 1 to 65535, found the number 0"),
         (server(port=5001.0), "found the number 5001.0"),
@@ -492,3 +496,34 @@ def test_search_is_the_gateways_word_unless_an_agent_has_its_own(write: Write) -
     agents["b"]["search"] = True
     config = loaded(write({**server(), "agents": agents}))
     assert [config.searches(name) for name in ("a", "b", "stranger")] == [False, True, False]
+
+
+def test_a_service_has_a_port_and_speaks_no_mcp(write: Write) -> None:
+    entry = {"type": "service", "command": "python", "args": ["servers/x.py", "-p", "{port}"]}
+    database = loaded(write({"mcpServers": {"db": {**entry, "port": 5001}}})).servers["db"]
+    assert database.argv() == (sys.executable, "servers/x.py", "-p", "5001")
+    assert (database.managed_by, database.speaks_mcp) == ("supervisor", False)
+    assert (database.endpoint(), database.health.path) == (None, None)
+    assert problems(write({"mcpServers": {"db": entry}})) == [
+        'mcpServers.db: a command of type service needs a "port"'
+    ]
+    remote = {"type": "service", "url": "http://localhost/mcp"}
+    assert problems(write({"mcpServers": {"db": remote}})) == [
+        "mcpServers.db.type: service needs a command, and here is a url"
+    ]
+
+
+def test_a_server_is_left_out_unless_it_is_needed(write: Write) -> None:
+    path = write(
+        {
+            "mcpServers": {
+                "db": {"type": "service", "command": "x", "port": 5001, "unless": "${DB_URI:-}"},
+                "shop": {"command": "x", "port": 5002, "depends_on": ["db"]},
+            }
+        }
+    )
+    assert list(loaded(path).active) == ["db", "shop"]
+    without = loaded(path, DB_URI="mongodb://elsewhere")
+    assert list(without.active) == ["shop"]
+    assert plan(without)["shop"].depends_on == ()
+    assert list(plan(without, ["shop"])) == ["gateway", "shop"]
