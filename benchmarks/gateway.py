@@ -88,6 +88,7 @@ async def sequential(target: Target, tool: str, arguments: bytes, calls: int) ->
         began = time.perf_counter()
         await target.client.request("tools/call", params)
         found.append((time.perf_counter() - began) * 1000)
+    target.calls += calls
     return found
 
 
@@ -109,6 +110,7 @@ async def at_once(
     async with asyncio.TaskGroup() as tasks:
         for _ in range(IN_FLIGHT):
             tasks.create_task(keep_calling())
+    target.calls += calls
     return calls / (time.perf_counter() - began), (target.cpu() - cpu) / calls * 1000
 
 

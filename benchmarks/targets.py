@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -70,8 +71,8 @@ class Target:
     roots: list[int]
     prefix: str
     started: float
-    verify: Callable[[], str] = field(default=lambda: "")
-    """Says what is wrong with its records, if anything; called when it has ended."""
+    calls: int = 0
+    """Tool calls that were made through it."""
 
     def tool(self, name: str) -> bytes:
         """A tool's name in front of it."""
@@ -130,7 +131,23 @@ def open_servers(count: int, tools: int) -> Iterator[Servers]:
         for port in ports:
             command = [sys.executable, "-m", ECHO_MARK, "http"]
             stack.enter_context(running([*command, "--port", str(port), "--tools", str(tools)]))
+        for port in ports:
+            _until_open(port)
         yield Servers(tuple(ports), tools)
+
+
+def _until_open(port: int) -> None:
+    """Until somebody listens there."""
+    deadline = time.monotonic() + READY_WITHIN
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 async def until_ready(make: Callable[[], load.Client], tools: int) -> load.Client:
@@ -211,11 +228,10 @@ async def mcpcp(
         start = {"http": _serving, "relay": _relayed, "alone": _alone}[front]
         async with start(fleet, _tokens(keys), servers.total, profile) as target:
             target.name = f"mcpcp: {_FRONTS[front]}, {behind} behind"
-            target.verify = lambda: _verified(fleet, keys)
             yield target
             await target.client.close()
         # The process has ended here, and the folder is still there.
-        if wrong := target.verify():
+        if wrong := _what_is_wrong(fleet, keys, target.calls):
             raise RuntimeError(f"{target.name}: the audit log is not whole: {wrong}")
 
 
@@ -283,9 +299,12 @@ def _tokens(keys: Path) -> list[str]:
     ]
 
 
-def _verified(fleet: Fleet, keys: Path) -> str:
-    logs = chains(fleet.folder / "data" / "audit" / "audit.jsonl")
-    if not logs:
-        return "there is none"
-    verdicts = [verify(log, keys) for log in logs]
-    return "; ".join(v.broken for v in verdicts if v.broken is not None)
+def _what_is_wrong(fleet: Fleet, keys: Path, calls: int) -> str:
+    """With the audit log, if anything: a broken chain, or fewer records than there were calls."""
+    verdicts = [
+        verify(log, keys) for log in chains(fleet.folder / "data" / "audit" / "audit.jsonl")
+    ]
+    if broken := [verdict.broken for verdict in verdicts if verdict.broken is not None]:
+        return "; ".join(broken)
+    records = sum(verdict.records for verdict in verdicts)
+    return f"{records} records of {calls} calls" if records < calls else ""
