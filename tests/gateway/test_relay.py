@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -185,3 +186,29 @@ def test_a_relay_ends_when_the_fleet_is_stopped(running: Fleet) -> None:
         assert relay.wait(PATIENCE) == 1
         assert relay.stderr.read() == b"mcpcp stdio: the fleet has stopped\n"
         assert relay.stdout.read() == b"", "what was answered is not answered again"
+
+
+def test_a_relay_s_client_that_is_killed_in_mid_call_has_the_call_cancelled(
+    running: Fleet, tmp_path: Path
+) -> None:
+    file = tmp_path / "wait"
+    relay = subprocess.Popen(
+        command(running, "--agent", "tester"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=running.environ,
+        cwd=running.folder,
+    )
+    assert relay.stdin is not None
+    with relay.stdin:
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t"}}
+        wait = {"name": "raw_wait", "arguments": {"file": str(file)}}
+        for number, (method, params) in enumerate([("initialize", hello), ("tools/call", wait)]):
+            body = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+            relay.stdin.write(json.dumps(body).encode() + b"\n")
+        relay.stdin.flush()
+        running.until(file.exists, "the call has begun")
+        relay.kill()
+        relay.wait()
+    running.until(lambda: "cancelled" in file.read_text(), "the server is told")
+    assert running.call("raw_echo", message="on") == "on"

@@ -112,6 +112,20 @@ def release(params: Message) -> Message:
     return text("done")
 
 
+def ask(params: Message) -> Message:
+    """In the modern era: ask twice, by rounds, and say what the answers were."""
+    answers = params.get("inputResponses", {})
+    state = params.get("requestState", "")
+    if answers:
+        state += answers["q"]["content"]["word"] + " "
+    if len(state.split()) == 2:
+        return text(f"the words: {state.strip()}", resultType="complete")
+    schema = {"type": "object", "properties": {"word": {"type": "string"}}}
+    asked = {"message": f"word {len(state.split())}", "requestedSchema": schema}
+    question = {"q": {"method": "elicitation/create", "params": asked}}
+    return {"resultType": "input_required", "inputRequests": question, "requestState": state}
+
+
 Tool = tuple[Callable[[Message], Message], Message]
 tools: dict[str, Tool] = {
     "echo": (echo, {"readOnlyHint": True}),
@@ -129,6 +143,7 @@ tools: dict[str, Tool] = {
     "wait": (echo, {}),
     "release": (release, {}),
     **{name: (echo, {}) for name in options.tool},
+    **({"ask": (ask, {})} if options.modern else {}),
 }
 
 

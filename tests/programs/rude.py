@@ -1,18 +1,22 @@
 """An MCP server over stdio that says, when asked, what no server should: raw lines, word by word.
 
 `say` writes its `lines` as they are, with $ID for the id of the call, and then answers, unless
-`answer` is false. `--name N` tells several of them apart.
+`answer` is false. `--name N` tells several of them apart; `--journal FILE` notes
+what they are told.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--name", default="rude")
+parser.add_argument("--journal", type=Path)
 options = parser.parse_args()
 
 
@@ -47,18 +51,30 @@ def call(request_id: Any, name: str, arguments: dict[str, Any]) -> None:
 
 def receive(message: dict[str, Any]) -> None:
     method, request_id, params = message.get("method"), message.get("id"), message.get("params", {})
+    if options.journal:
+        with options.journal.open("a") as journal:
+            journal.write(json.dumps({"pid": os.getpid(), **message}) + "\n")
     if request_id is None or method is None:
         return
     if method == "initialize":
         version = params["protocolVersion"]
         info = {"name": options.name, "version": "1"}
-        capabilities: dict[str, Any] = {"tools": {}, "logging": {}}
+        capabilities: dict[str, Any] = {
+            "tools": {},
+            "logging": {},
+            "resources": {"subscribe": True},
+        }
         hello = {"protocolVersion": version, "capabilities": capabilities, "serverInfo": info}
         answer(request_id, hello)
     elif method == "tools/list":
         schema = {"type": "object"}
         names = ("echo", "say", "flood")
         answer(request_id, {"tools": [{"name": n, "inputSchema": schema} for n in names]})
+    elif method == "resources/list":
+        resources = [{"uri": f"rude://{options.name}", "name": "watched"}]
+        answer(request_id, {"resources": resources})
+    elif method in ("logging/setLevel", "resources/subscribe", "resources/unsubscribe"):
+        answer(request_id, {})
     elif method == "tools/call":
         call(request_id, params["name"], params.get("arguments") or {})
     else:
