@@ -87,7 +87,7 @@ def test_only_an_accepted_difference_in_its_place_is_right() -> None:
     polling = Difference("s", "server-sse-disconnect-resume", "", "SUCCESS", "INFO")
     worse = Difference("s", "server-sse-disconnect-resume", "", "SUCCESS", "WARNING")
     assert wrong("stdio", [polling, worse]) == [worse]
-    assert wrong("http", [polling]) == [polling]
+    assert wrong("http", [worse]) == [worse]
 
 
 def test_the_tools_folders_are_read_by_scenario(tmp_path: Path) -> None:

@@ -21,10 +21,16 @@ WORKS = {
     ("2025-11-25", "initialize"),
     ("2025-11-25", "tools_call"),
     ("2025-11-25", suite.ECHO),
+    ("2025-11-25", "elicitation-sep1034-client-defaults"),
+    ("2025-11-25", "sse-retry"),
+    ("2026-07-28", "tools_call"),
+    ("2026-07-28", "json-schema-2020-12-preservation"),
+    ("2026-07-28", "http-custom-headers"),
+    ("2026-07-28", "http-invalid-tool-headers"),
     ("2026-07-28", "sep-2322-client-request-state"),
     ("2026-07-28", "json-schema-ref-no-deref"),
 }
-PENDING = "the gateway passes on only tools yet, and handshakes with every server"
+PENDING = "the gateway introduces itself to a server on its own account as well"
 
 
 def case(run: suite.Run, scenario: str) -> Any:

@@ -193,8 +193,8 @@ class Person:
 ASKING = [
     ("trigger-sampling-request", {"prompt": "6 x 7?", "maxTokens": 10}),
     ("trigger-elicitation-request", {}),
-    ("get-roots-list", {}),
 ]
+"""Its third, get-roots-list, it offers only to clients with roots: the catalog never sees it."""
 
 
 @pytest.mark.parametrize("way", IN_FRONT, ids=str)
