@@ -181,7 +181,9 @@ class Catalog:
         servers = tuple(s for s in self.capabilities if allow.reaches(s))
         parts = [f"## {s}\n{text}" for s, text in self.instructions.items() if s in servers]
         capabilities = _merge(self.capabilities[s] for s in servers)
-        announced = {s: dict(self.announced[s]) for s in servers if s in self.announced}
+        # Whoever may not see all of a server does not hear of changes that it may not see.
+        whole = (s for s in servers if s in self.announced and allow.grants_all(s))
+        announced = {s: dict(self.announced[s]) for s in whole}
         return View(listings, servers, "\n\n".join(parts) or None, capabilities, announced)
 
 

@@ -57,6 +57,10 @@ class Allowlist:
             for server_pattern, patterns in self.rules
         )
 
+    def grants_all(self, server: str) -> bool:
+        """Whether some rule grants everything of `server`, so that nothing of it is hidden."""
+        return any("*" in tools and matches(pattern, server) for pattern, tools in self.rules)
+
     def reaches(self, server: str) -> bool:
         """Whether some rule grants anything at all of `server`."""
         return any(tools and matches(pattern, server) for pattern, tools in self.rules)

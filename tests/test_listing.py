@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,10 @@ ALL = Allowlist.of({"*": ["*"]})
 
 
 def catalog(version: int = 1, /, announced: Any = None, **offers: Offer) -> Catalog:
-    return build(version, {name: server(name) for name in offers}, offers, set(offers), announced)
+    said = {
+        name: replace(one, announced=(announced or {}).get(name, {})) for name, one in offers.items()
+    }
+    return build(version, {name: server(name) for name in offers}, said, set(offers))
 
 
 def tools(count: int) -> Offer:
