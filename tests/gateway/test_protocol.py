@@ -227,7 +227,7 @@ class Answering:
 
     async def roots(self, context: Any) -> types.ListRootsResult:
         self.asked.append("roots")
-        return types.ListRootsResult(roots=[types.Root(uri="file:///home")])
+        return types.ListRootsResult(roots=[types.Root.model_validate({"uri": "file:///home"})])
 
     @property
     def callbacks(self) -> dict[str, Any]:
@@ -367,7 +367,7 @@ async def test_a_modern_server_s_rounds_pass_to_a_modern_client(both: Gateway) -
 
 async def raw(gateway: Gateway, params: dict[str, Any], agent: str = "tester") -> Any:
     """One modern call, without the SDK."""
-    capabilities = {"io.modelcontextprotocol/clientCapabilities": {"sampling": {}}}
+    capabilities: dict[str, Any] = {"io.modelcontextprotocol/clientCapabilities": {"sampling": {}}}
     body = modern("tools/call", {**params, "_meta": capabilities})
     async with gateway.http(gateway.token(agent)) as http:
         return (await http.post("/mcp", json=body, headers=modern_headers(body))).json()
