@@ -2,9 +2,9 @@
 
     python3 -m benchmarks.launch            # needs: pip install -e '.[dev,bench]'
 
-Three figures, as ratios: the default fleet's way to ready, a killed server's way back to serving,
-and what an idle supervisor of ten servers costs. Ready means: every tool of every server can be
-listed through the gateway.
+Three figures, as ratios: the way to ready of the default fleet (without the shop, which waits for
+its database), a killed server's way back to serving, and what an idle supervisor of ten servers
+costs. Ready means: every tool of every server can be listed through the gateway.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import psutil
 from tests.fleet import PROJECT, CallFailed, Fleet, make_keys, open_fleet, rpc
 
 TOOLS = 9
-"""What the default fleet offers: 3 + 2 + 2 tools with echo in each, and 2 of the time server."""
+"""What these offer: 3 + 2 + 2 tools with echo in each, and 2 of the time server."""
 SCRIPTS = {
     "mcp1": "battle.py",
     "mcp2": "docker_commands.py",
@@ -53,7 +53,7 @@ def prepared(keys: Path, servers: dict[str, Path]) -> Iterator[Fleet]:
 
 
 def default_fleet() -> dict[str, Path]:
-    """The scripts that mcpcp.json starts."""
+    """The scripts of mcpcp.json that need nothing beside them: the shop waits for its database."""
     return {name: PROJECT / "servers" / script for name, script in SCRIPTS.items()}
 
 

@@ -16,6 +16,7 @@ import orjson
 from mcpcp.config import ServerConfig, ToolRules
 from mcpcp.names import ToolName, expose
 from mcpcp.policy import Allowlist, matches
+from mcpcp.search import Index
 from mcpcp.uris import Rewriter, exposed_uri, fits
 
 Definition = dict[str, Any]
@@ -38,6 +39,8 @@ class Offer:
     instructions: str | None = None
     capabilities: Definition = field(default_factory=dict)
     modern: bool = False
+    announced: Mapping[str, int] = field(default_factory=dict)
+    """How often the server had said of which list that it changed, when it was listed."""
 
     def of(self, kind: Kind) -> tuple[Definition, ...]:
         """The definitions of one kind."""
@@ -46,7 +49,7 @@ class Offer:
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON-able values."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "announced"}
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Offer:
@@ -116,6 +119,11 @@ class View:
     capabilities: Definition
     announced: Mapping[str, Mapping[str, int]]
     """How often each server has said of which list that it changed."""
+
+    @cached_property
+    def index(self) -> Index:
+        """For finding tools by words, made once."""
+        return Index.of(self.listings["tool"].definitions)
 
     def find(self, kind: Kind, exposed: str) -> Entry | None:
         """What is exposed under that name or URI."""
@@ -200,7 +208,6 @@ def build(
     servers: Mapping[str, ServerConfig],
     offers: Mapping[str, Offer],
     available: Collection[str],
-    announced: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Catalog:
     """The catalog of what `available` servers offer.
 
@@ -228,7 +235,7 @@ def build(
         refused,
         {s: o.instructions[:LONGEST_INSTRUCTIONS] for s, o in there.items() if o.instructions},
         {s: o.capabilities for s, o in there.items()},
-        announced or {},
+        {s: o.announced for s, o in there.items() if o.announced},
         {s: r for s, r in rewriters.items() if r},
     )
 

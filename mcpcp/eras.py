@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError
-from mcpcp.jsonrpc import CONNECTION_CLOSED, INVALID_PARAMS, Back, Message, RpcError
+from mcpcp.jsonrpc import (
+    CONNECTION_CLOSED,
+    INVALID_PARAMS,
+    RESOURCE_NOT_FOUND,
+    Back,
+    Message,
+    RpcError,
+)
 
 MOST_ROUNDS: Final = 20
 PARKED_FOR: Final = 600.0
@@ -33,6 +40,29 @@ Start = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 def needs_input(result: Any) -> bool:
     """Whether a modern result asks for something before the call can go on."""
     return isinstance(result, dict) and result.get("resultType") == "input_required"
+
+
+class WithoutLogs:
+    """A way back on which no log travels: a modern client asks for it, request by request."""
+
+    def __init__(self, back: Back) -> None:
+        self._back = back
+
+    def notify(self, message: Message) -> None:
+        """See Back."""
+        if message.get("method") != "notifications/message":
+            self._back.notify(message)
+
+    async def ask(self, method: str, params: Message) -> Any:
+        """See Back."""
+        return await self._back.ask(method, params)
+
+
+def modern_error(error: RpcError) -> RpcError:
+    """A legacy server's error as the modern era writes it."""
+    if error.error.get("code") != RESOURCE_NOT_FOUND:
+        return error
+    return RpcError.of({**error.error, "code": INVALID_PARAMS})
 
 
 async def with_answers(send: Send, params: Message, back: Back) -> Any:

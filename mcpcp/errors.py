@@ -4,11 +4,13 @@ McpcpError                what a person or an agent can act on
 ├── ConfigError           the config file or the environment is not usable; names file and key
 ├── KeyRingError          signing keys are missing, unreadable or too weak
 ├── TokenError            a token is not accepted; `reason` is for the audit, not for the agent
-├── Refused               policy or limits say no to this call
+├── Refused               policy says no to this call
+│   └── Limited           a limit of the token does; `retry_after` says when to try again
 ├── Unavailable           a tool server, the fleet or something it needs is away for now
 │   └── Interrupted       it went away after the call had been sent: whether it ran is not known
 ├── DeadlineExceeded      no answer in the time that was allowed
 ├── ProtocolError         a peer broke the protocol
+├── DataError             a database can't be saved or put back
 └── FleetError            the launcher can't do what was asked (port in use, already running, ...)
 """
 
@@ -41,6 +43,18 @@ class Refused(McpcpError):
     """Policy or a limit says no to this call."""
 
 
+class Limited(Refused):
+    """A limit of the token says no; `rule` names it.
+
+    `retry_after` is the seconds after which the same call may pass, None where it never will.
+    """
+
+    def __init__(self, rule: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.retry_after = retry_after
+
+
 class Unavailable(McpcpError):
     """A tool server, the fleet or something it needs is away for now."""
 
@@ -55,6 +69,10 @@ class DeadlineExceeded(McpcpError):
 
 class ProtocolError(McpcpError):
     """A peer broke the protocol."""
+
+
+class DataError(McpcpError):
+    """A database can't be saved or put back; the message says what became of it."""
 
 
 class FleetError(McpcpError):

@@ -3,32 +3,36 @@
 Above: the frontends bring each message with the agent whose token it came with, and translate
 errors into answers. Below: `registry` has the catalog and the connections, `listing` says what is
 on offer, `eras` translates, `audit` and `metrics` keep the record. The way of a call is
-`call_tool`, then `_forward`.
+`call_tool`, then `forward`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from mcpcp import listing
 from mcpcp.audit import AuditLog, CallRecord, Outcome
 from mcpcp.backends.backend import Backend
-from mcpcp.backends.connection import Hello
 from mcpcp.backends.line import Line
 from mcpcp.catalog import Entry, Kind, View
 from mcpcp.config import Config
-from mcpcp.eras import ParkingLot, with_answers
-from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError, TokenError, Unavailable
+from mcpcp.eras import ParkingLot, WithoutLogs, modern_error, with_answers
+from mcpcp.errors import (
+    DeadlineExceeded,
+    Interrupted,
+    McpcpError,
+    Refused,
+    TokenError,
+    Unavailable,
+)
 from mcpcp.jsonrpc import (
     INVALID_PARAMS,
     META_CLIENT_CAPABILITIES,
     META_LOG_LEVEL,
     META_VERSION,
-    METHOD_NOT_FOUND,
     MODERN_VERSIONS,
     RESOURCE_NOT_FOUND,
     UNSUPPORTED_PROTOCOL_VERSION,
@@ -37,18 +41,16 @@ from mcpcp.jsonrpc import (
     Notify,
     RpcError,
 )
+from mcpcp.limits import Limiter
 from mcpcp.metrics import Metrics
 from mcpcp.names import ToolName
-from mcpcp.policy import Agent
+from mcpcp.policy import NONE, Agent
 from mcpcp.registry import Registry
 from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
 from mcpcp.tokens import TokenVerifier
 
 META_AGENT: Final = "mcpcp/agent"
-LOG_LEVELS: Final = frozenset(
-    {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,6 @@ class Caller:
     agent: Agent
     session: ClientSession | None = None
     modern: bool = False
-
-
-Method = Callable[["Gateway", Caller, Message, Back], Awaitable[Any]]
 
 
 class Gateway:
@@ -74,6 +73,7 @@ class Gateway:
         self.draining = asyncio.Event()
         self._verifier = verifier
         self._audit = audit
+        self._limiter = Limiter()
         self._parked = ParkingLot(registry.start)
         self._stand_ins = StandIns(registry)
 
@@ -104,36 +104,13 @@ class Gateway:
         self.metrics.show_servers(self.registry.connected())
         return self.metrics.render()
 
-    async def handle(self, caller: Caller, message: Message, back: Back) -> Any:
-        """The result of one request; what comes on the way to it goes `back`.
-
-        Raises RpcError and every other McpcpError: the frontends make answers of them.
-        """
-        method = METHODS[caller.modern].get(message["method"])
-        params = message.get("params")
-        if params is None:
-            params = {}
-        elif not isinstance(params, dict):
-            raise RpcError(INVALID_PARAMS, "params must be an object")
-        if not isinstance(params.get("_meta"), dict | None):
-            raise RpcError(INVALID_PARAMS, "params._meta must be an object")
-        if method is None:
-            return await self._pass_on(caller, message["method"], params, back)
-        return await method(self, caller, params, back)
-
     def open_session(self, push: Notify) -> ClientSession:
         """A legacy session, closed by its opener; `push` takes what belongs to no request."""
         return ClientSession(self.registry, push)
 
     # The way of a call.
 
-    async def call_tool(self, caller: Caller, params: Message, back: Back) -> Any:
-        """Call a tool."""
-        entry = await self._authorize(caller, "tool", params.get("name"))
-        named = {**params, "name": entry.name.tool}
-        return await self._forward(caller, entry, "tools/call", named, back)
-
-    async def _forward(
+    async def forward(
         self, caller: Caller, entry: Entry, method: str, params: Message, back: Back
     ) -> Any:
         """Route, forward, record; `entry` is what the agent was found to be allowed."""
@@ -146,7 +123,12 @@ class Gateway:
         try:
             backend = self.registry.backend(server)
             addressed = _addressed(caller, params, trusted=backend.server.command is not None)
-            result = await self._send(caller, backend, entry, method, addressed, back)
+            turn = backend.turns.take(backend.server.concurrency, backend.server.timeout)
+            with self._limiter.admit(
+                caller.agent, server, entry.name.tool, params.get("arguments")
+            ):
+                async with turn:
+                    result = await self._send(caller, backend, entry, method, addressed, back)
             outcome = "error" if isinstance(result, dict) and result.get("isError") else "ok"
             return self._as_known(server, listing.in_era(result, method, caller.modern))
         except McpcpError as error:
@@ -168,8 +150,8 @@ class Gateway:
         back: Back,
     ) -> Any:
         """Send on the connection that is right for this caller; translate where eras differ."""
-        if caller.modern and not backend.modern and _can_be_asked(params):
-            return await self._send_parked(caller, backend, entry, method, params, back)
+        if caller.modern and not backend.modern:
+            return await self._send_older(caller, backend, entry, method, params, back)
         line = self._line(caller, backend)
         if not caller.modern:
             connection = line.connection or await line.wait()
@@ -186,6 +168,26 @@ class Gateway:
         own = caller.session is not None and backend.has_sessions
         return caller.session.link(backend).line if own and caller.session else backend.line
 
+    async def _send_older(
+        self,
+        caller: Caller,
+        backend: Backend,
+        entry: Entry,
+        method: str,
+        params: Message,
+        back: Back,
+    ) -> Any:
+        """A modern client before a legacy server."""
+        if META_LOG_LEVEL not in params["_meta"]:
+            back = WithoutLogs(back)
+        try:
+            if _can_be_asked(params):
+                return await self._send_parked(caller, backend, entry, method, params, back)
+            repeatable = entry.repeatable
+            return await backend.line.request(method, params, back=back, repeatable=repeatable)
+        except RpcError as error:
+            raise modern_error(error) from None
+
     async def _send_parked(
         self,
         caller: Caller,
@@ -196,7 +198,7 @@ class Gateway:
         back: Back,
     ) -> Any:
         """A modern client before a legacy server that may ask it something in the middle."""
-        capabilities = (params.get("_meta") or {}).get(META_CLIENT_CAPABILITIES) or {}
+        capabilities = params["_meta"].get(META_CLIENT_CAPABILITIES) or {}
         stand_in = self._stand_ins.get(caller.agent.identity, capabilities)
         line = stand_in.link(backend).line if backend.has_sessions else backend.line
         plain = {k: v for k, v in params.items() if k not in ("inputResponses", "requestState")}
@@ -207,7 +209,7 @@ class Gateway:
         owner = (caller.agent.identity, entry.name, method)
         return await self._parked.call(owner, params, back, begin)
 
-    async def _authorize(self, caller: Caller, kind: Kind, name: Any) -> Entry:
+    async def authorize(self, caller: Caller, kind: Kind, name: Any) -> Entry:
         """The entry that the agent may use; to it, denied and unknown look the same."""
         if not isinstance(name, str):
             raise RpcError(INVALID_PARAMS, f"the {kind}'s name is missing")
@@ -285,175 +287,14 @@ class Gateway:
             return params
         return {**params, "_meta": {META_LOG_LEVEL: level, **(params.get("_meta") or {})}}
 
-    # Prompts, resources, completion.
-
-    async def get_prompt(self, caller: Caller, params: Message, back: Back) -> Any:
-        """Get a prompt."""
-        entry = await self._authorize(caller, "prompt", params.get("name"))
-        named = {**params, "name": entry.name.tool}
-        return await self._forward(caller, entry, "prompts/get", named, back)
-
-    async def read_resource(self, caller: Caller, params: Message, back: Back) -> Any:
-        """Read a resource."""
-        entry = await self._authorize(caller, "resource", params.get("uri"))
-        named = {**params, "uri": _own_uri(entry, params["uri"])}
-        return await self._forward(caller, entry, "resources/read", named, back)
-
-    async def subscribe(self, caller: Caller, params: Message, back: Back) -> Any:
-        """Follow a resource, on the client's own session or on a connection that others share."""
-        entry = await self._authorize(caller, "resource", params.get("uri"))
-        backend, uri = self.registry.backend(entry.name.server), _own_uri(entry, params["uri"])
-        if caller.session is None:
-            raise RpcError(METHOD_NOT_FOUND, "a subscription needs a session")
-        if not backend.has_sessions:
-            await caller.session.subscribe(backend, uri)
-            return {}
-        method = "resources/subscribe"
-        result = await self._forward(caller, entry, method, {**params, "uri": uri}, back)
-        caller.session.link(backend).subscriptions.add(uri)
-        return result
-
-    async def unsubscribe(self, caller: Caller, params: Message, back: Back) -> Any:
-        """The reverse of `subscribe`."""
-        entry = await self._authorize(caller, "resource", params.get("uri"))
-        backend, uri = self.registry.backend(entry.name.server), _own_uri(entry, params["uri"])
-        if caller.session is None:
-            raise RpcError(METHOD_NOT_FOUND, "a subscription needs a session")
-        if not backend.has_sessions:
-            caller.session.unsubscribe(backend, uri)
-            return {}
-        caller.session.link(backend).subscriptions.discard(uri)
-        method = "resources/unsubscribe"
-        return await self._forward(caller, entry, method, {**params, "uri": uri}, back)
-
-    async def follow_resource(self, caller: Caller, uri: str, told: Notify) -> Callable[[], None]:
-        """Have `told` called with each update of a resource; returns what ends that."""
-        entry = await self._authorize(caller, "resource", uri)
-        server = entry.name.server
-        return await self.registry.backend(server).follow_resource(
-            _own_uri(entry, uri), lambda m: told(self.registry.catalog.rewritten(server, m))
-        )
-
-    async def complete(self, caller: Caller, params: Message, back: Back) -> Any:
-        """Complete an argument of a prompt, or of a resource template."""
-        ref = params.get("ref")
-        if not isinstance(ref, dict):
-            raise RpcError(INVALID_PARAMS, "params.ref must be an object")
-        if ref.get("type") == "ref/prompt":
-            entry = await self._authorize(caller, "prompt", ref.get("name"))
-            own = {**ref, "name": entry.name.tool}
-        else:
-            entry = await self._find_template(caller, ref.get("uri"))
-            own = {**ref, "uri": entry.name.tool}
-        named = {**params, "ref": own}
-        return await self._forward(caller, entry, "completion/complete", named, back)
-
-    async def _find_template(self, caller: Caller, uri: Any) -> Entry:
-        if isinstance(uri, str) and (entry := self.view(caller.agent).find("template", uri)):
-            return entry
-        return await self._authorize(caller, "resource", uri)
-
-    async def set_level(self, caller: Caller, params: Message, back: Back) -> Any:
-        """Set the log level, for the servers in use and for those that will be."""
-        level = params.get("level")
-        if level not in LOG_LEVELS:
-            raise RpcError(INVALID_PARAMS, f"params.level must be one of {sorted(LOG_LEVELS)}")
-        known = "logging" in self.view(caller.agent).capabilities
-        if caller.session is None or not (known or self.registry.expecting(caller.agent.allow)):
-            raise RpcError(METHOD_NOT_FOUND, "Method not found: logging/setLevel")
-        caller.session.log_level = level
-        lines = [link.line for link in caller.session.open_links()]
-        lines += [b.line for b in self._sharing_loggers(caller)]
-        requests = (line.request("logging/setLevel", params) for line in lines if line.connection)
-        await asyncio.gather(*requests, return_exceptions=True)
-        return {}
-
-    def _sharing_loggers(self, caller: Caller) -> list[Backend]:
-        catalog = self.registry.catalog
-        names = (s for s in self.view(caller.agent).servers if "logging" in catalog.capabilities[s])
-        return [b for b in map(self.registry.backend, names) if not b.has_sessions]
-
-    async def _pass_on(self, caller: Caller, method: str, params: Message, back: Back) -> Any:
-        """A method that we do not know: a question for the agent's server, if it has but one."""
-        view = self.view(caller.agent)
-        if len(view.servers) != 1 or method in METHODS[not caller.modern]:
-            raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method}")
-        entry = Entry("tool", ToolName(view.servers[0], method), method, {})
-        return await self._forward(caller, entry, method, params, back)
-
-    # What is on offer.
-
-    async def _list(self, caller: Caller, kind: Kind, params: Message) -> Any:
-        await self.registry.first_offers(caller.agent.allow)
-        catalog = self.registry.catalog
-        view = catalog.view(caller.agent.allow)
-        result = listing.page(view, kind, params.get("cursor"), catalog.version)
-        return listing.cacheable(result) if caller.modern else result
-
-    async def list_tools(self, caller: Caller, params: Message, back: Back) -> Any:
-        """The tools of the agent's view."""
-        return await self._list(caller, "tool", params)
-
-    async def list_prompts(self, caller: Caller, params: Message, back: Back) -> Any:
-        """The prompts of the agent's view."""
-        return await self._list(caller, "prompt", params)
-
-    async def list_resources(self, caller: Caller, params: Message, back: Back) -> Any:
-        """The resources of the agent's view."""
-        return await self._list(caller, "resource", params)
-
-    async def list_templates(self, caller: Caller, params: Message, back: Back) -> Any:
-        """The resource templates of the agent's view."""
-        return await self._list(caller, "template", params)
-
-    async def initialize(self, caller: Caller, params: Message, back: Back) -> Any:
-        """The legacy handshake; how the client introduces itself is how we will, in its name."""
-        expecting = self.registry.expecting(caller.agent.allow)
-        result = listing.legacy_hello(self.view(caller.agent), params, expecting=expecting)
-        if caller.session is not None:
-            version = result["protocolVersion"]
-            caller.session.hello = Hello.of({**params, "protocolVersion": version})
-        return result
-
-    async def discover(self, caller: Caller, params: Message, back: Back) -> Any:
-        """The modern handshake."""
-        expecting = self.registry.expecting(caller.agent.allow)
-        return listing.modern_hello(self.view(caller.agent), expecting=expecting)
-
-    async def ping(self, caller: Caller, params: Message, back: Back) -> Any:
-        """Still here."""
-        return {"resultType": "complete"} if caller.modern else {}
-
     def _anonymous(self) -> Agent:
         name = self.config.gateway.anonymous
         if name is None:
             raise TokenError("missing", "a token is needed: Authorization: Bearer TOKEN")
         allow = self.config.agents[name]
-        return Agent(name, allow, "anonymous", "anonymous", float("inf"))
+        limits = self.config.agent_limits.get(name, NONE)
+        return Agent(name, allow, "anonymous", "anonymous", float("inf"), limits)
 
-
-_BOTH: Final[dict[str, Method]] = {
-    "tools/call": Gateway.call_tool,
-    "tools/list": Gateway.list_tools,
-    "prompts/get": Gateway.get_prompt,
-    "prompts/list": Gateway.list_prompts,
-    "resources/list": Gateway.list_resources,
-    "resources/templates/list": Gateway.list_templates,
-    "resources/read": Gateway.read_resource,
-    "completion/complete": Gateway.complete,
-}
-METHODS: Final[dict[bool, dict[str, Method]]] = {
-    True: {**_BOTH, "server/discover": Gateway.discover},
-    False: {
-        **_BOTH,
-        "initialize": Gateway.initialize,
-        "ping": Gateway.ping,
-        "resources/subscribe": Gateway.subscribe,
-        "resources/unsubscribe": Gateway.unsubscribe,
-        "logging/setLevel": Gateway.set_level,
-    },
-}
-"""The methods that we know, of the modern era and of the legacy one."""
 
 _METHOD_OF: Final[dict[Kind, str]] = {
     "tool": "tools/call",
@@ -480,12 +321,6 @@ def _can_be_asked(params: Message) -> bool:
     return not {"sampling", "elicitation", "roots"}.isdisjoint(capabilities)
 
 
-def _own_uri(entry: Entry, uri: str) -> str:
-    """`uri` as the server itself writes it."""
-    prefix = entry.exposed.removesuffix(entry.name.tool)
-    return uri.removeprefix(prefix) if entry.kind in ("resource", "template") else uri
-
-
 def _label(entry: Entry) -> str:
     """A bounded label for metrics: URIs are not."""
     return entry.name.tool if entry.kind in ("tool", "prompt") else entry.kind
@@ -508,6 +343,8 @@ def check_modern(params: Any) -> None:
 
 
 def _outcome(error: McpcpError) -> Outcome:
+    if isinstance(error, Refused):
+        return "refused"
     if isinstance(error, RpcError):
         return "error"
     if isinstance(error, DeadlineExceeded):

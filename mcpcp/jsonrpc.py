@@ -58,6 +58,7 @@ INTERNAL_ERROR: Final = -32603
 RESOURCE_NOT_FOUND: Final = -32002
 CONNECTION_CLOSED: Final = -32000
 REQUEST_TIMEOUT: Final = -32001
+LIMITED: Final = -32029
 HEADER_MISMATCH: Final = -32020
 UNSUPPORTED_PROTOCOL_VERSION: Final = -32022
 
@@ -165,6 +166,8 @@ class _Pending:
     progress_token: Any
     listens: bool
     asked: int = 0
+    sender: asyncio.Task[Any] | None = None
+    """Who is sending it right now, for the timer to end that."""
 
 
 class Peer:
@@ -211,14 +214,10 @@ class Peer:
         self._pending[request_id] = pending
         timer = loop.call_later(timeout, self._expire, request_id)
         try:
-            async with asyncio.timeout(timeout):
-                await self._transport.send(
-                    {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
-                )
+            await self._deliver(
+                pending, {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+            )
             return await pending.future
-        except TimeoutError:
-            self._cancel(request_id, "the deadline passed")
-            raise _too_late(timeout) from None
         except (asyncio.CancelledError, DeadlineExceeded) as stopped:
             reason = str(stopped) or "the client cancelled the request"
             if method != "initialize":  # the specification forbids cancelling it
@@ -227,6 +226,21 @@ class Peer:
         finally:
             timer.cancel()
             del self._pending[request_id]
+
+    async def _deliver(self, pending: _Pending, message: Message) -> None:
+        """Send, at most until the request's own timer ends it: a second timer costs too much."""
+        sender = asyncio.current_task()
+        assert sender is not None  # noqa: S101  a coroutine that awaits runs in a task
+        cancelled_before = sender.cancelling()
+        pending.sender = sender
+        try:
+            await self._transport.send(message)
+        except asyncio.CancelledError:
+            if pending.sender is None and sender.uncancel() <= cancelled_before:
+                raise _too_late(pending.timeout) from None
+            raise  # the caller was cancelled too, and not by us
+        finally:
+            pending.sender = None
 
     def send_soon(self, method: str, params: Message) -> None:
         """Send a request whose answer nobody waits for."""
@@ -290,6 +304,9 @@ class Peer:
             loop.call_at(pending.deadline, self._expire, request_id)
             return
         _end(pending, _too_late(pending.timeout))
+        if (sender := pending.sender) is not None:
+            pending.sender = None
+            sender.cancel()
 
     def _receive_call(self, message: Message, related: int | None) -> None:
         method, request_id = message["method"], message.get("id")

@@ -63,6 +63,32 @@ class Allowlist:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a token allows beside names; None is no limit.
+
+    `arguments` is sorted pairs of a SERVER:TOOL pattern and the canonical text of the JSON Schema
+    that a call's arguments must meet, so equal limits are equal values and hash alike.
+    """
+
+    calls_per_minute: int | None = None
+    in_flight: int | None = None
+    arguments: tuple[tuple[str, str], ...] = ()
+
+    def schemas(self, server: str, tool: str) -> list[str]:
+        """The texts of all schemas that the arguments of `tool` of `server` must meet."""
+        found = []
+        for pattern, schema in self.arguments:
+            server_pattern, _, tool_pattern = pattern.partition(":")
+            if matches(server_pattern, server) and matches(tool_pattern, tool):
+                found.append(schema)
+        return found
+
+
+NONE = Limits()
+"""No limits; the hot path tells it by identity, so whoever makes Limits uses this one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Agent:
     """An authenticated identity and what it may use.
 
@@ -74,8 +100,12 @@ class Agent:
     issuer: str
     token_id: str
     expires_at: float
+    limits: Limits = NONE
 
     @property
-    def identity(self) -> tuple[str, str, Allowlist]:
+    def identity(self) -> Identity:
         """What a session is bound to: a renewed token of the same grant continues it."""
-        return (self.issuer, self.name, self.allow)
+        return (self.issuer, self.name, self.allow, self.limits)
+
+
+Identity = tuple[str, str, Allowlist, Limits]

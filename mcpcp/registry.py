@@ -10,15 +10,18 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from mcpcp.backends.backend import Backend
-from mcpcp.catalog import Catalog, Offer, build
+from mcpcp.catalog import KINDS, Catalog, Offer, build
 from mcpcp.config import Config, ServerConfig
 from mcpcp.errors import Unavailable
 from mcpcp.fleet import FleetState, ProcessStatus
 from mcpcp.offers import OfferStore
+from mcpcp.pins import PinBook
 from mcpcp.policy import Allowlist
+from mcpcp.sanitize import clean, clean_all
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +36,12 @@ class Registry:
         self.catalog = Catalog()
         self._credential = credential
         self._store = OfferStore(config.data_dir / "offers")
-        self._offers = self._store.load(config.servers)
+        self._pins = PinBook(config.pins_path)
+        self._cleaned: dict[str, tuple[Offer, Offer]] = {}
+        self._offers = {
+            name: self._vetted(config.servers[name], offer)
+            for name, offer in self._store.load(config.servers).items()
+        }
         self._backends: dict[str, Backend] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -121,13 +129,13 @@ class Registry:
             self._start_missing()
             self._rebuild()
             started()
-            await asyncio.Event().wait()
+            await self._pins.follow(self._changed)
 
     # Backends come and go.
 
     def _start_missing(self) -> None:
         for name, server in self.config.servers.items():
-            if name not in self._backends and not server.disabled:
+            if name not in self._backends and not server.disabled and server.speaks_mcp:
                 self._add(server)
 
     def _add(self, server: ServerConfig) -> None:
@@ -161,12 +169,10 @@ class Registry:
     def _rebuild(self) -> None:
         self._rebuild_timer = None
         for name, backend in self._backends.items():
-            if backend.offer is not None and self._offers.get(name) != backend.offer:
-                self._offers[name] = backend.offer
-                self._store.save(backend.server, backend.offer)
+            if backend.offer is not None:
+                self._offers[name] = self._vetted(backend.server, backend.offer)
         version = self.catalog.version + 1
-        announced = {n: dict(b.announced) for n, b in self._backends.items() if b.announced}
-        catalog = build(version, self.config.servers, self._offers, self._available(), announced)
+        catalog = build(version, self.config.servers, self._offers, self._available())
         for refused, holder in catalog.refused.items():
             if refused not in self.catalog.refused:
                 logger.error(
@@ -182,6 +188,15 @@ class Registry:
         if changed:
             for watcher in list(self._watchers):
                 watcher()
+
+    def _vetted(self, server: ServerConfig, offer: Offer) -> Offer:
+        """What may be shown of an offer: nothing that hides, and no tool that changed unseen."""
+        known = self._cleaned.get(server.name)
+        if known is None or known[0] is not offer:
+            self._store.save(server, offer)
+            known = self._cleaned[server.name] = (offer, _clean(server.name, offer))
+        cleaned = known[1]
+        return replace(cleaned, tools=self._pins.review(server, cleaned.tools).kept)
 
     def _available(self) -> set[str]:
         """Servers whose tools are on offer: those connected, and for a while those that were.
@@ -209,3 +224,18 @@ class Registry:
     def offers(self) -> dict[str, Offer]:
         """What is known of each server."""
         return dict(self._offers)
+
+
+def _clean(server: str, offer: Offer) -> Offer:
+    """An offer without characters that hide something from whoever reads it."""
+    cleaned = {kind: clean_all(offer.of(kind)) for kind in KINDS}
+    for name, reason in (refused for each in cleaned.values() for refused in each.refused):
+        logger.warning("%s: %s is not offered: %s", server, name, reason)
+    return replace(
+        offer,
+        tools=cleaned["tool"].kept,
+        prompts=cleaned["prompt"].kept,
+        resources=cleaned["resource"].kept,
+        templates=cleaned["template"].kept,
+        instructions=None if offer.instructions is None else clean(offer.instructions),
+    )

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcpcp import keyring
+from mcpcp import keyring, limits
 from mcpcp.errors import ConfigError, KeyRingError, TokenError
 from mcpcp.keyring import SigningKey
-from mcpcp.policy import Agent, Allowlist
+from mcpcp.policy import NONE, Agent, Allowlist, Limits
 from mcpcp.state import CHECK_EVERY, Revocations
 
 if TYPE_CHECKING:
@@ -52,22 +52,32 @@ _LATEST_TIME = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who may sign tokens for us, how, and which claims name the agent and its grants."""
+    """Who may sign tokens for us, how, and which claims name the agent, its grants and limits."""
 
     name: str
     audience: str
     algorithms: tuple[str, ...]
     subject_claim: str = "sub"
     allow_claim: str = "allow"
+    limits_claim: str = "limits"
 
 
 OURS = Issuer(name="https://mcpcp", audience="mcpcp-server", algorithms=("RS256",))
 
 
 def issue(
-    key: SigningKey, agent: str, allow: Allowlist, *, ttl: float, now: float | None = None
+    key: SigningKey,
+    agent: str,
+    allow: Allowlist,
+    *,
+    ttl: float,
+    now: float | None = None,
+    held_to: Limits = NONE,
 ) -> str:
-    """A token with which `agent` may use what `allow` grants, for `ttl` seconds."""
+    """A token with which `agent` may use what `allow` grants, for `ttl` seconds, `held_to` limits.
+
+    Raises ConfigError for what no token can say.
+    """
     start = int(time.time() if now is None else now)
     claims = {
         "iss": OURS.name,
@@ -79,6 +89,8 @@ def issue(
         "jti": uuid.uuid4().hex,
         OURS.allow_claim: allow.to_claim(),
     }
+    if held_to != NONE:
+        claims[OURS.limits_claim] = limits.to_claim(held_to)
     if not _SUBJECT.fullmatch(agent):
         raise ConfigError(f"{agent!r} can't be an agent's name")
     if not 1 <= ttl <= LONGEST_LIFE:
@@ -86,8 +98,8 @@ def issue(
     token = _signed({"alg": "RS256", "kid": key.kid, "typ": "JWT"}, claims, key)
     if len(token) > LONGEST:
         raise ConfigError(
-            f"the allowlist of {agent} makes a token of {len(token)} bytes, {LONGEST} are allowed:"
-            " use patterns instead of single tools"
+            f"the grants of {agent} make a token of {len(token)} bytes, {LONGEST} are allowed:"
+            " use patterns instead of single tools, and shorter schemas"
         )
     return token
 
@@ -203,6 +215,7 @@ class TokenSource:
         self._keys_dir = config.keys_dir
         self._agent = agent
         self._allow = config.agents[agent]
+        self._limits = config.agent_limits.get(agent, NONE)
         self._ttl = ttl
         self._clock = clock
         self._token = ""
@@ -213,7 +226,9 @@ class TokenSource:
         now = self._clock()
         if now >= self._renew_at:
             key = keyring.load_signing(self._keys_dir)
-            self._token = issue(key, self._agent, self._allow, ttl=self._ttl, now=now)
+            self._token = issue(
+                key, self._agent, self._allow, ttl=self._ttl, now=now, held_to=self._limits
+            )
             self._renew_at = now + self._ttl * 2 / 3
         return self._token
 
@@ -314,6 +329,7 @@ def _to_agent(claims: Mapping[str, Any], issuer: Issuer, now: float) -> Agent:
         issuer=issuer.name,
         token_id=token_id,
         expires_at=float(ends),
+        limits=_limits(claims, issuer),
     )
 
 
@@ -324,6 +340,16 @@ def _allowlist(claim: object) -> Allowlist:
         if not (isinstance(patterns, list) and all(isinstance(p, str) for p in patterns)):
             raise TokenError("claims")
     return Allowlist.of(claim)
+
+
+def _limits(claims: Mapping[str, Any], issuer: Issuer) -> Limits:
+    """The claim's limits; a claim that can't be enforced, `null` too, is no good token."""
+    if issuer.limits_claim not in claims:
+        return NONE
+    try:
+        return limits.parse(claims[issuer.limits_claim])
+    except ValueError as e:
+        raise TokenError("claims") from e
 
 
 def _text(value: object) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,10 +42,19 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with open_fleet(tmp_path_factory.mktemp("readme"), keys) as fleet:
         for name, entry in config["mcpServers"].items():
             fleet.servers[name] = {**entry, "cwd": str(PROJECT), "port": fleet.port()}
+        move_database(fleet)
         fleet.servers["mcp1"]["env"] = {"BATTLE_LOG_DIR": str(fleet.folder / "battles")}
-        fleet.agents = config["agents"]
+        fleet.agents |= config["agents"]
         fleet.launch()
         yield fleet
+
+
+def move_database(fleet: Fleet) -> None:
+    """Have the shop keep its data in the fixture's folder, behind the fixture's port."""
+    database = fleet.servers["shop_db"]
+    database["args"] += ["--data-dir", str(fleet.folder / "mongo")]
+    for name in ("shop_auth", "shop_buyer", "shop_seller"):
+        fleet.servers[name]["env"] = {"MONGODB_URI": f"mongodb://127.0.0.1:{database['port']}"}
 
 
 def run(fleet: Fleet, command: str) -> subprocess.CompletedProcess[str]:
@@ -54,10 +64,13 @@ def run(fleet: Fleet, command: str) -> subprocess.CompletedProcess[str]:
         words[:1] = [sys.executable, "-m", "mcpcp"]
     elif words[0] in ("python", "python3"):
         words[:1] = [sys.executable]
+    env = {**fleet.environ, "MCPCP_CONFIG": str(fleet.config)}
+    if "servers.shop.demo" in words:
+        env |= fleet.servers["shop_buyer"]["env"]
     return subprocess.run(
         words,
         cwd=PROJECT,
-        env={**fleet.environ, "MCPCP_CONFIG": str(fleet.config)},
+        env=env,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -75,6 +88,20 @@ def test_each_command_works_as_the_readme_says(fleet: Fleet, command: str) -> No
     found_missing = command == "mcpcp doctor" and done.returncode == 1  # it says so by its code
     assert done.returncode == 0 or found_missing, done.stderr
     assert done.stdout.strip()
+
+
+def test_the_shops_conversation_is_as_the_readme_shows(fleet: Fleet) -> None:
+    assert run(fleet, "python -m servers.shop.demo").returncode == 0
+    session = ""
+    answers: dict[str, Any] = {}
+    for line in "".join(blocks("tools")).splitlines():
+        tool, _, arguments = line.partition(" ")
+        given = json.loads(arguments.replace("SESSION", session))
+        answers[tool] = fleet.call(tool, **given)
+        session = answers[tool].get("session", session)
+    (order,) = answers["shop_buyer_list_orders"]["orders"]
+    assert order == answers["shop_buyer_place_order"]
+    assert (order["state"], order["total"]) == ("placed", "9.00 EUR")
 
 
 def test_the_demo_prints_the_lists_that_the_readme_shows(fleet: Fleet) -> None:

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcpcp import keyring
+from mcpcp import keyring, limits
 from mcpcp.config import loads
 from mcpcp.errors import ConfigError, KeyRingError, TokenError
 from mcpcp.keyring import SigningKey
-from mcpcp.policy import Allowlist
+from mcpcp.policy import NONE, Allowlist
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import LONGEST, TokenSource, TokenVerifier, issue, read_claims
 
@@ -129,6 +129,29 @@ def test_our_tokens_and_keys_are_everybodys(key: SigningKey, keys: Path) -> None
     assert jwt.get_unverified_header(token) == {"alg": "RS256", "kid": jwk.key_id, "typ": "JWT"}
 
 
+def test_a_token_holds_limits_and_without_any_it_says_nothing_of_them(
+    verifier: TokenVerifier, key: SigningKey
+) -> None:
+    claim = {
+        "calls_per_minute": 30,
+        "in_flight": 2,
+        "arguments": {"mcp1:echo": {"properties": {"message": {"maxLength": 5}}}},
+    }
+    held = limits.parse(claim)
+    token = issue(key, "me", ALLOW, ttl=100, now=NOW, held_to=held)
+    assert read_claims(token)["limits"] == claim
+    assert verifier.verify(token).limits == held
+    free = issue(key, "me", ALLOW, ttl=100, now=NOW)
+    assert "limits" not in read_claims(free)
+    assert verifier.verify(free).limits is NONE
+    assert verifier.verify(free).identity != verifier.verify(token).identity
+
+
+def test_null_is_no_way_to_be_without_limits(verifier: TokenVerifier, key: SigningKey) -> None:
+    text = json.dumps({**claims(), "limits": None})
+    assert refusal(verifier, sign(key, text)) == "claims"
+
+
 def test_two_tokens_differ_in_their_ids(key: SigningKey) -> None:
     ids = {read_claims(issue(key, "me", ALLOW, ttl=9))["jti"] for _ in range(2)}
     assert len(ids) == 2
@@ -173,6 +196,12 @@ def test_a_token_written_by_hand_is_accepted(verifier: TokenVerifier, key: Signi
         ({"allow": ["mcp1"]}, "claims"),
         ({"allow": {"mcp1": "*"}}, "claims"),
         ({"allow": {"mcp1": [1]}}, "claims"),
+        ({"limits": []}, "claims"),
+        ({"limits": {"calls_per_minute": 0}}, "claims"),
+        ({"limits": {"calls_per_minute": True}}, "claims"),
+        ({"limits": {"calls_per_hour": 5}}, "claims"),
+        ({"limits": {"arguments": {"mcp1:echo": {"$ref": "https://evil"}}}}, "claims"),
+        ({"limits": {"arguments": {"mcp1": {}}}}, "claims"),
     ],
 )
 def test_claims_that_are_refused(
@@ -489,6 +518,16 @@ def test_a_token_source_renews_in_time(
     assert second != first
     assert verifier.verify(second).identity == verifier.verify(first).identity
     assert verifier.verify(second).allow == Allowlist.of({"mcp1": ["echo"]})
+
+
+def test_a_token_source_holds_the_agent_to_the_configs_limits(
+    keys: Path, tmp_path: Path, verifier: TokenVerifier, clock: Clock
+) -> None:
+    me = {"allow": {"a": ["*"]}, "limits": {"in_flight": 3, "arguments": {"a:b": {}}}}
+    text = json.dumps({"mcpServers": {"a": {"url": "http://x"}}, "agents": {"me": me}})
+    config = loads(text, tmp_path / "mcpcp.json", {})
+    agent = verifier.verify(TokenSource(config, "me", clock=clock).token())
+    assert agent.limits == limits.parse(me["limits"])
 
 
 def test_a_token_source_without_agent_or_key_says_so(keys: Path, tmp_path: Path) -> None:

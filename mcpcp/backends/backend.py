@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello
 from mcpcp.backends.line import Line
 from mcpcp.catalog import Kind, Offer
 from mcpcp.config import ServerConfig
-from mcpcp.errors import McpcpError, ProtocolError
+from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
 from mcpcp.fleet import ProcessState, ProcessStatus
 from mcpcp.jsonrpc import (
     LIST_CHANGES,
@@ -30,12 +30,15 @@ from mcpcp.jsonrpc import (
     RpcError,
 )
 from mcpcp.paramheaders import Declared, declared
+from mcpcp.turns import Turns
 
 logger = logging.getLogger(__name__)
 
 FIRST_RETRY: Final = 0.02
 LAST_RETRY: Final = 10.0
 STABLE_AFTER: Final = 5.0
+MOST_PROCESSES: Final = 32
+"""Processes of one stdio server with `sessions: per_client`."""
 MOST_PAGES: Final = 100
 _DEBOUNCE: Final = 0.05
 _LISTEN_AGAIN: Final = 1.0
@@ -68,7 +71,9 @@ class Backend:
         self.server = server
         self.offer: Offer | None = None
         self.credential = credential
-        self.announced: dict[str, int] = {}
+        self.turns = Turns(server.name)
+        self._sessions = 0
+        self._announced: dict[str, int] = {}
         self.restarts = -1
         self.down_since = asyncio.get_running_loop().time()
         self.line = Line(server, self._why_hopeless)
@@ -103,6 +108,19 @@ class Backend:
     def has_sessions(self) -> bool:
         """Whether each client has a session of its own; a stdio server is one process and one."""
         return self.server.transport != "stdio" or self.server.sessions == "per_client"
+
+    @contextlib.contextmanager
+    def session_place(self) -> Iterator[None]:
+        """A place for one client's own session; raises Unavailable when all processes are taken."""
+        if self.server.transport == "stdio" and self._sessions >= MOST_PROCESSES:
+            raise Unavailable(
+                f"server {self.server.name} has {MOST_PROCESSES} clients, each with a process"
+            )
+        self._sessions += 1
+        try:
+            yield
+        finally:
+            self._sessions -= 1
 
     @property
     def gave_up(self) -> bool:
@@ -164,7 +182,7 @@ class Backend:
 
     def announce(self, change: str) -> None:
         """The server says that a list has changed: list again, soon, and pass that on."""
-        self.announced[change] = self.announced.get(change, 0) + 1
+        self._announced[change] = self._announced.get(change, 0) + 1
         self._stale.set()
 
     async def follow_resource(
@@ -222,7 +240,8 @@ class Backend:
 
     async def _attempt_once(self) -> str:
         """One connection, from its opening to its end; why it ended."""
-        hello = Hello(try_modern=self.server.transport == "http")
+        # Where legacy clients have sessions of their own, this connection is for modern ones.
+        hello = Hello(try_modern=self.has_sessions)
         try:
             self._attempt = Connection(self.server, self.credential, hello, self, self.declared)
             await self._attempt.run(self._use)
@@ -281,6 +300,7 @@ class Backend:
         return wanted
 
     async def _list_all(self, connection: Connection) -> Offer:
+        announced = dict(self._announced)  # what is said while we list may be missing in it
         lists: dict[Kind, tuple[Message, ...]] = {}
         for kind, (capability, method, member) in LISTS.items():
             if kind == "tool" or capability in connection.capabilities:
@@ -293,6 +313,7 @@ class Backend:
             instructions=connection.instructions,
             capabilities=connection.capabilities,
             modern=connection.modern,
+            announced=announced,
         )
 
     async def _list(
@@ -359,8 +380,10 @@ async def _listen(connection: Connection, wanted: Message) -> None:
             await connection.request(LISTEN, {"notifications": wanted}, _LISTENING)
         except RpcError:
             return
-        except McpcpError as error:
+        except Interrupted as error:
             logger.info("a subscription has ended: %s", error)
+        except McpcpError:
+            connection.drop()  # the server is gone; nothing else would tell of it
         await asyncio.sleep(_LISTEN_AGAIN)
 
 

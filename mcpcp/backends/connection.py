@@ -18,7 +18,13 @@ from mcpcp.backends.streamable import StreamableTransport
 from mcpcp.backends.transports import BackendTransport, credential_headers
 from mcpcp.config import ServerConfig
 from mcpcp.config.environment import child_environment
-from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
+from mcpcp.errors import (
+    DeadlineExceeded,
+    Interrupted,
+    McpcpError,
+    ProtocolError,
+    Unavailable,
+)
 from mcpcp.jsonrpc import (
     LATEST_LEGACY,
     LATEST_MODERN,
@@ -37,6 +43,8 @@ from mcpcp.jsonrpc import (
 from mcpcp.paramheaders import DeclaredBy
 
 HANDSHAKE_TIMEOUT: Final = 30.0
+PROBE_TIMEOUT: Final = 5.0
+"""Seconds for `server/discover`, which some older servers do not even refuse."""
 CLIENT_INFO: Final = {"name": "mcpcp", "version": __version__}
 ENVELOPE: Final = (META_VERSION, META_CLIENT_INFO, META_CLIENT_CAPABILITIES)
 
@@ -198,7 +206,7 @@ class Connection:
         """Whether the server proved to be of the modern era; all other answers mean legacy."""
         try:
             result = await self._discover()
-        except (RpcError, Unavailable, ProtocolError) as error:
+        except (RpcError, Unavailable, ProtocolError, DeadlineExceeded) as error:
             self.modern = False
             if isinstance(error, Interrupted):
                 raise
@@ -208,7 +216,7 @@ class Connection:
 
     async def _discover(self) -> Any:
         self.modern = True
-        result = await self.request("server/discover", {}, HANDSHAKE_TIMEOUT)
+        result = await self.request("server/discover", {}, PROBE_TIMEOUT)
         versions = result.get("supportedVersions") if isinstance(result, dict) else None
         if not isinstance(versions, list) or LATEST_MODERN not in versions:
             raise ProtocolError(f"the server answered server/discover with {result!r:.200}")

@@ -22,6 +22,7 @@ from mcpcp.errors import Interrupted, ProtocolError, Unavailable
 CONNECT_TIMEOUT: Final = 10.0
 IDLE_KEPT: Final = 4.0
 """Seconds an idle connection is reused for: less than the 5 s after which uvicorn closes it."""
+LONGEST_RETRY: Final = 30.0
 LARGEST_BODY: Final = 64 * 1024 * 1024
 _HIGH_WATER: Final = 1024 * 1024
 
@@ -298,12 +299,24 @@ def _encode_headers(headers: Mapping[str, str]) -> bytes:
     return "".join(lines).encode("latin-1")
 
 
-async def events(response: Response) -> AsyncIterator[tuple[str, bytes]]:
+@dataclass(slots=True)
+class Place:
+    """Where in a stream a reader is: what to name when taking it up again, and when (seconds)."""
+
+    last_id: str | None = None
+    retry: float = 1.0
+
+
+async def events(
+    response: Response, place: Place | None = None
+) -> AsyncIterator[tuple[str, bytes]]:
     """The (event, data) pairs of a server-sent event stream; comments and pings are passed over.
 
     Lines may end in CR LF, LF or CR; several data lines are joined with LF, as the standard says.
+    `place` is kept up to date.
     """
     event = ""
+    place = place or Place()
     data: list[bytes] = []
     async for line in _lines(response):
         if not line:
@@ -317,6 +330,10 @@ async def events(response: Response) -> AsyncIterator[tuple[str, bytes]]:
             data.append(value)
         elif field == b"event":
             event = value.decode("utf-8", "replace")
+        elif field == b"id" and b"\0" not in value:
+            place.last_id = value.decode("utf-8", "replace") or None
+        elif field == b"retry" and value.isdigit():
+            place.retry = min(int(value[:9]) / 1000, LONGEST_RETRY)
 
 
 async def _lines(response: Response) -> AsyncIterator[bytes]:

@@ -56,7 +56,8 @@ class Link:
                 backend.server, backend.credential, self._owner.hello, self, backend.declared
             )
             try:
-                await connection.run(self._use)
+                with backend.session_place():
+                    await connection.run(self._use)
             except McpcpError as error:
                 self.line.take_out(str(error))
             except Exception:

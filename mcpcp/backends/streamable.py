@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from mcpcp.backends.http import HttpClient, Response, events
+from mcpcp.backends.http import HttpClient, Place, Response, events
 from mcpcp.backends.transports import Fail, Receive, refusal
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
 from mcpcp.jsonrpc import META_VERSION, Message, RpcError, decode, encode
@@ -119,18 +119,49 @@ class StreamableTransport:
             self._receive(item, message.get("id"))
 
     async def _read_stream(self, answer: Response, message: Message) -> None:
-        error: Exception = Interrupted("the server ended the stream before its answer")
-        request_id = message["id"]
-        self._streams[request_id] = answer
+        """Read a call's stream to its answer; one that ends before is taken up where it was."""
+        request_id, place = message["id"], Place()
+        error: McpcpError = Interrupted("the server ended the stream before its answer")
+        following: Response | None = answer
         try:
-            async for event, data in events(answer):
-                if event == "message" and data:
-                    self._receive(_decoded(data), request_id)
-        except McpcpError as broken:
-            error = broken
+            while following is not None:
+                self._streams[request_id] = following
+                try:
+                    if await self._read_to_answer(following, request_id, place):
+                        return
+                except McpcpError as broken:
+                    error = broken
+                following = await self._resume(place)
         finally:
-            del self._streams[request_id]
-        self._fail(request_id, error)  # does nothing where the answer has come
+            self._streams.pop(request_id, None)
+            self._fail(request_id, error)  # does nothing where the answer has come
+
+    async def _read_to_answer(self, answer: Response, request_id: int, place: Place) -> bool:
+        async for event, data in events(answer, place):
+            if event == "message" and data:
+                message = _decoded(data)
+                self._receive(message, request_id)
+                if isinstance(message, dict) and message.get("id") == request_id:
+                    return "method" not in message
+        return False
+
+    async def _resume(self, place: Place) -> Response | None:
+        """The rest of a stream; None where the server can't send it."""
+        if place.last_id is None or self._session is None:
+            return None
+        await asyncio.sleep(place.retry)
+        headers = {"accept": "text/event-stream", "last-event-id": place.last_id}
+        place.last_id = None  # a stream that brings nothing new is not asked for again
+        try:
+            answer = await self._client.request(
+                "GET", self._target, {**headers, **self._session_headers()}
+            )
+        except McpcpError:
+            return None
+        if answer.head.status != 200:
+            answer.close()
+            return None
+        return answer
 
     async def _send_outbox(self) -> None:
         while True:

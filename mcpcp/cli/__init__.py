@@ -25,6 +25,7 @@ COMMANDS = {
     "keys": "keys:keys",
     "token": "token:token",
     "audit": "audit:audit",
+    "data": "data:data",
     "import": "importing:import_",
     "install": "install:install",
     "doctor": "doctor:doctor",

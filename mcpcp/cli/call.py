@@ -13,6 +13,7 @@ import click
 
 from mcpcp import keyring
 from mcpcp.backends.backend import Backend
+from mcpcp.cli.pins import approve, diff
 from mcpcp.config import Config, ServerConfig, find_config, load, process_environment
 from mcpcp.errors import ConfigError, Refused, Unavailable
 from mcpcp.policy import Allowlist
@@ -29,17 +30,22 @@ agent_option = click.option(
 )
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @agent_option
 @click.option("--json", "as_json", is_flag=True, help="Whole definitions, as JSON.")
 @config_option
-def tools(agent: str | None, as_json: bool, config_path: Path | None) -> None:
+@click.pass_context
+def tools(ctx: click.Context, agent: str | None, as_json: bool, config_path: Path | None) -> None:
     """List the tools that are on offer, or those that one agent sees.
 
     \b
     Example:  mcpcp tools
               mcpcp tools --agent agent_name1
+              mcpcp tools diff
     """
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = config_path
+        return
     config = load(find_config(config_path))
 
     async def show(gateway: Backend) -> None:
@@ -52,6 +58,10 @@ def tools(agent: str | None, as_json: bool, config_path: Path | None) -> None:
             click.echo(f"{tool['name']:<40} {summary}".rstrip())
 
     _with_gateway(config, agent, show)
+
+
+tools.add_command(diff)
+tools.add_command(approve)
 
 
 @click.command(name="call")

@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 
-from mcpcp import keyring
+from mcpcp import keyring, limits
 from mcpcp.cli.options import Duration, config_option, hint, json_option, load_config
 from mcpcp.config import Config, process_environment
 from mcpcp.config.findings import suggest
 from mcpcp.errors import ConfigError, TokenError
-from mcpcp.policy import Allowlist
+from mcpcp.policy import NONE, Allowlist, Limits
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import LEEWAY, LONGEST_LIFE, TokenVerifier, issue, read_claims
 
@@ -43,20 +43,39 @@ def token() -> None:
     multiple=True,
     help="Grant only this, instead of what the config says; * stands for anything; repeatable.",
 )
+@click.option("--per-minute", type=int, metavar="N", help="Calls that may begin in any minute.")
+@click.option("--in-flight", type=int, metavar="N", help="Calls that may run at once.")
+@click.option(
+    "--arguments",
+    "rules",
+    metavar="SERVER:TOOL=SCHEMA",
+    multiple=True,
+    help="A JSON Schema that the arguments of these tools must meet; repeatable.",
+)
 @config_option
-def issue_(agent: str, ttl: float, grants: tuple[str, ...], config: str | None) -> None:
+def issue_(
+    agent: str, ttl: float, grants: tuple[str, ...], config: str | None, **held_to: Any
+) -> None:
     """Print a token for AGENT; its last line on stdout is the token alone.
+
+    Its limits are the config's; a limit that is given here takes the place of the config's.
 
     \b
     mcpcp token issue agent_name1
     mcpcp token issue agent_name1 --ttl 30d > token.txt
     mcpcp token issue ci --allow mcp1:echo --allow 'time:*'
+    mcpcp token issue ci --allow 'mcp1:*' --per-minute 30 --in-flight 2
+    mcpcp token issue ci --allow 'files:*' \\
+        --arguments 'files:*={"properties": {"path": {"pattern": "^/srv/"}}}'
     """
     loaded = load_config(config)
     allow = _parse_grants(grants) if grants else _allow_of(agent, loaded)
-    made = issue(keyring.load_signing(loaded.keys_dir), agent, allow, ttl=ttl)
+    bounds = _limits(loaded.agent_limits.get(agent, NONE), **held_to)
+    made = issue(keyring.load_signing(loaded.keys_dir), agent, allow, ttl=ttl, held_to=bounds)
     claims = read_claims(made)
     hint(f"{agent} may use {_in_words(allow)} until {_moment(claims['exp'])}")
+    if bounds != NONE:
+        hint(f"held to {json.dumps(limits.to_claim(bounds))}")
     hint(f"take it back with: mcpcp token revoke {claims['jti']}")
     click.echo(made)
 
@@ -78,6 +97,39 @@ def _parse_grants(grants: Iterable[str]) -> Allowlist:
             raise click.BadParameter(f"{grant!r} is not SERVER:TOOL", param_hint="--allow")
         allow.setdefault(server, []).append(tool)
     return Allowlist.of(allow)
+
+
+def _limits(
+    base: Limits, per_minute: int | None, in_flight: int | None, rules: tuple[str, ...]
+) -> Limits:
+    claim = limits.to_claim(base)
+    if per_minute is not None:
+        claim["calls_per_minute"] = per_minute
+    if in_flight is not None:
+        claim["in_flight"] = in_flight
+    if rules:
+        claim["arguments"] = _parse_rules(rules)
+    try:
+        return limits.parse(claim)
+    except ValueError as e:
+        raise click.UsageError(f"limits: {e}") from None
+
+
+def _parse_rules(rules: Iterable[str]) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    for rule in rules:
+        pattern, equals, schema = rule.partition("=")
+        if not equals or pattern in parsed:
+            raise click.BadParameter(
+                f"{rule!r} is not SERVER:TOOL=SCHEMA, each pattern once", param_hint="--arguments"
+            )
+        try:
+            parsed[pattern] = json.loads(schema)
+        except (ValueError, RecursionError) as e:
+            raise click.BadParameter(
+                f"the schema of {pattern} is not JSON: {e}", param_hint="--arguments"
+            ) from None
+    return parsed
 
 
 def _in_words(allow: Allowlist) -> str:

@@ -44,8 +44,12 @@ def diff(old: Config, new: Config) -> ConfigDiff:
         changed=frozenset(n for n in both if before[n] != after[n]),
         respawn=frozenset(n for n in both if _process(before[n]) != _process(after[n])),
         gateway=old.gateway != new.gateway or places,
-        agents=old.agents != new.agents,
+        agents=_agents(old) != _agents(new),
     )
+
+
+def _agents(config: Config) -> tuple[object, ...]:
+    return (config.agents, config.agent_limits, config.agent_search)
 
 
 def _process(server: ServerConfig) -> ServerConfig:
@@ -60,4 +64,7 @@ def _process(server: ServerConfig) -> ServerConfig:
         depends_on=(),
         prefix="",
         timeout=0.0,
+        concurrency=None,
+        pin="off",
+        unneeded=False,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from mcpcp import limits
 from mcpcp.config.kinds import (
     Choice,
+    Constraint,
     Flag,
     Key,
     ListOf,
@@ -21,7 +23,7 @@ from mcpcp.config.kinds import (
 )
 
 TRANSPORTS = Choice(
-    ("stdio", "sse", "http"),
+    ("stdio", "sse", "http", "service"),
     aliases={"streamable-http": "http", "streamableHttp": "http", "streamable_http": "http"},
 )
 PORT = Whole(1, 65535)
@@ -85,6 +87,22 @@ TOOLS = Section(
     )
 )
 
+AGENT_LIMITS = Section(
+    (
+        Key(
+            "calls_per_minute",
+            Whole(1, limits.MOST_CALLS),
+            "How many calls may begin in any minute.",
+        ),
+        Key("in_flight", Whole(1, limits.MOST_CALLS), "How many calls may run at once."),
+        Key(
+            "arguments",
+            MapOf(Constraint(), r"[^\0:]+:[^\0]+", "SERVER:TOOL, patterns"),
+            "JSON Schemas that the arguments of calls must meet, by SERVER:TOOL pattern.",
+        ),
+    )
+)
+
 APPROVALS = "who may call what is said by `agents`, and asking is the client's part"
 METADATA = "it describes the server to people"
 SIGN_IN = "signing in by OAuth is not supported; put a token into `headers`"
@@ -95,7 +113,7 @@ SERVER = Section(
             "type",
             TRANSPORTS,
             "How to talk to it. Without it: a command is stdio, with a port sse; a url is http,"
-            " one that ends in /sse is sse.",
+            " one that ends in /sse is sse. A service speaks no MCP: others depend on it.",
             aliases=("transport", "transportType"),
         ),
         Key(
@@ -139,7 +157,7 @@ SERVER = Section(
         Key(
             "port",
             PORT,
-            "The port of a command of type sse or http; it is told by"
+            "The port of a command of type sse, http or service; an sse or http one is told by"
             " `--transport TYPE --host 127.0.0.1 --port PORT`, or by {port} in args or env.",
         ),
         Key(
@@ -164,8 +182,27 @@ SERVER = Section(
             "Whether a stdio server's process is shared, or each client gets its own.",
             "shared",
         ),
+        Key(
+            "concurrency",
+            Nullable(Whole(1, 100_000)),
+            "How many calls it is given at once; more wait their turn, as long as a call may take.",
+        ),
+        Key(
+            "pin",
+            Choice(("quarantine", "report", "off")),
+            "What is done with a tool whose definition changed: it is withheld until it is"
+            " approved, or only reported. The default is report for scripts in the config's own"
+            " folder, quarantine for everything else.",
+        ),
         Key("disabled", Flag(), "Leave the server out.", False),
         Key("enabled", Flag(), "The reverse of disabled.", True),
+        Key(
+            "unless",
+            Text(),
+            "Leaves the server out where this is not empty, as ${VAR:-} is where VAR is set."
+            " What depends on it is started without it.",
+            "",
+        ),
         Key(
             "disabledTools",
             PATTERNS,
@@ -218,6 +255,12 @@ GATEWAY = Section(
             "How long a first list waits for servers that were never seen before.",
             "10s",
         ),
+        Key(
+            "search",
+            Flag(),
+            "Show agents find_tools and call_tool instead of every tool.",
+            False,
+        ),
         Key("drain", duration(), "How long calls in flight may take when stopping.", "10s"),
         Key(
             "idle_exit",
@@ -245,6 +288,12 @@ AGENT = Section(
             MapOf(PATTERNS),
             "What the agent may use: patterns of servers, and patterns of tools for each.",
             required=True,
+        ),
+        Key("limits", AGENT_LIMITS, "What its calls are held to, beside names."),
+        Key(
+            "search",
+            Flag(),
+            "As gateway.search, for this agent alone; the gateway's word by default.",
         ),
     ),
     ignored={"description": METADATA, "name": METADATA},

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from mcpcp import constraints
 from mcpcp.config.findings import (
     Expanded,
     Findings,
@@ -210,6 +211,21 @@ def duration(unit: str = "seconds", low: float = 0.0, high: float = 1e7) -> Quan
 def memory() -> Quantity:
     """Bytes, at least one MiB: less is a forgotten unit."""
     return Quantity(BYTES, "bytes", "512MiB", low=2**20, high=2.0**60)
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A JSON Schema that the arguments of a call must meet."""
+
+    def read(self, value: Any, at: str, found: Findings) -> Any:
+        problem = constraints.fault(value)
+        if problem:
+            found.problem(at, problem.encode("utf-8", "replace").decode())
+            return BAD
+        return value
+
+    def schema(self) -> Schema:
+        return {"type": "object"}
 
 
 @dataclass(frozen=True)

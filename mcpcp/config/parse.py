@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mcpcp import limits
 from mcpcp.config.findings import Findings, below, describe, suggest
 from mcpcp.config.keys import FILE
+from mcpcp.config.origin import is_own
 from mcpcp.config.places import PROJECT
 from mcpcp.config.reading import (
     expand,
@@ -27,6 +29,7 @@ from mcpcp.config.values import (
     GatewayConfig,
     HealthCheck,
     Limits,
+    PinPolicy,
     RestartPolicy,
     ServerConfig,
     ToolRules,
@@ -88,6 +91,10 @@ def _build(path: Path, values: Mapping[str, Any], found: Findings) -> Config:
         servers=servers,
         gateway=_gateway(values.get("gateway", {})),
         agents={name: Allowlist.of(agent["allow"]) for name, agent in agents.items()},
+        agent_limits={
+            n: limits.of(agent["limits"]) for n, agent in agents.items() if "limits" in agent
+        },
+        agent_search={n: agent["search"] for n, agent in agents.items() if "search" in agent},
         keys_dir=_resolve(root, values.get("keys_dir", "keys"), "keys_dir", found),
         data_dir=_resolve(root, values.get("data_dir", "data"), "data_dir", found),
     )
@@ -123,11 +130,13 @@ def _server(name: str, v: Mapping[str, Any], root: Path, found: Findings) -> Ser
         cwd=cwd,
         env={**_env_file(v, root, at, found), **v.get("env", {})},
         restart=RestartPolicy(**v.get("restart", {})),
-        health=_health(v, cwd),
+        health=_health(v, transport, cwd),
         limits=_limits(v.get("limits", {})),
         prefix=v.get("prefix", name),
         tools=_tools(v, at, found),
-        disabled=v.get("disabled", False) or not v.get("enabled", True),
+        pin=v.get("pin") or _default_pin(v, cwd, root),
+        disabled=v.get("disabled", False) or not v.get("enabled", True) or bool(v.get("unless")),
+        unneeded=bool(v.get("unless")),
         **{key: v[key] for key in _AS_THEY_ARE if key in v},
     )
 
@@ -141,14 +150,15 @@ _AS_THEY_ARE = (
     "depends_on",
     "timeout",
     "sessions",
+    "concurrency",
 )
 
 
 def _transport(v: Mapping[str, Any], at: str, found: Findings) -> Transport:
     given: Transport | None = v.get("type")
     if "url" in v:
-        if given == "stdio":
-            found.problem(below(at, "type"), "stdio needs a command, and here is a url")
+        if given in ("stdio", "service"):
+            found.problem(below(at, "type"), f"{given} needs a command, and here is a url")
         ends_in_sse = urlsplit(v["url"]).path.rstrip("/").endswith("/sse")
         return given or ("sse" if ends_in_sse else "http")
     return given or ("sse" if "port" in v else "stdio")
@@ -200,8 +210,8 @@ def _env_file(v: Mapping[str, Any], root: Path, at: str, found: Findings) -> dic
         return {}
 
 
-def _health(v: Mapping[str, Any], cwd: Path) -> HealthCheck:
-    path = "/health" if _is_project_script(v, cwd) else None
+def _health(v: Mapping[str, Any], transport: Transport, cwd: Path) -> HealthCheck:
+    path = "/health" if transport != "service" and _is_project_script(v, cwd) else None
     return HealthCheck(**{"path": path, **v.get("health", {})})
 
 
@@ -214,6 +224,12 @@ def _is_project_script(v: Mapping[str, Any], cwd: Path) -> bool:
         return len(args) > 1 and args[1].startswith("servers.")
     script = (cwd / args[0]).resolve()
     return (PROJECT / "servers").resolve() in script.parents
+
+
+def _default_pin(v: Mapping[str, Any], cwd: Path, root: Path) -> PinPolicy:
+    """Whose tools may change unasked: those of scripts that the config's own author edits."""
+    own = _is_project_script(v, cwd) or is_own(v.get("command"), v.get("args", ()), cwd, root)
+    return "report" if own else "quarantine"
 
 
 def _limits(values: Mapping[str, Any]) -> Limits:
@@ -274,17 +290,20 @@ def _check_dependencies(config: Config, named: _Named, found: Findings) -> None:
     for server in config.active.values():
         for i, needed in enumerate(server.depends_on):
             at = below(below("mcpServers", server.name), f"depends_on[{i}]")
-            other = config.servers.get(needed)
             if needed not in named.servers:
                 found.problem(at, f"no server {describe(needed)}; {suggest(needed, named.servers)}")
-            elif other is None:
-                continue  # it is there, with problems of its own
-            elif other.disabled or other.managed_by != "supervisor":
+            elif not _can_be_waited_for(config.servers.get(needed)):
                 found.problem(at, f"{needed} is not one that is started here with a port")
     if len(found.problems) == before:
         for cycle in _cycles(config):
             at = below(below("mcpServers", cycle[0]), "depends_on")
             found.problem(at, "goes in a circle: " + " -> ".join(cycle))
+
+
+def _can_be_waited_for(server: ServerConfig | None) -> bool:
+    if server is None or server.unneeded:
+        return True  # it has problems of its own, or is done without
+    return not server.disabled and server.managed_by == "supervisor"
 
 
 def _cycles(config: Config) -> Iterator[list[str]]:
@@ -317,6 +336,12 @@ def _check_agents(config: Config, named: _Named, found: Findings) -> None:
             if not any(matches(pattern, server) for server in named.servers):
                 at = below(below(below("agents", agent), "allow"), pattern)
                 found.warn(at, f"names no server; {suggest(pattern, named.servers)}")
+    for agent, held_to in config.agent_limits.items():
+        for pattern, _ in held_to.arguments:
+            server_pattern = pattern.partition(":")[0]
+            if not any(matches(server_pattern, server) for server in named.servers):
+                at = below(below(f"{below('agents', agent)}.limits", "arguments"), pattern)
+                found.warn(at, f"names no server; {suggest(server_pattern, named.servers)}")
 
 
 def _check_anonymous(config: Config, named: _Named, found: Findings) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from mcpcp import policy
 from mcpcp.policy import Allowlist
 
-Transport = Literal["stdio", "sse", "http"]
+Transport = Literal["stdio", "sse", "http", "service"]
 Manager = Literal["supervisor", "gateway"]
+PinPolicy = Literal["quarantine", "report", "off"]
 
 PYTHON = frozenset({"python", "python3"})
 """Commands that mean the interpreter which runs mcpcp: its packages are then the server's too."""
@@ -69,7 +71,9 @@ class ServerConfig:
     """One entry of `mcpServers`.
 
     Either `command` (ours to start) or `url` (somebody else's). A `command` of type sse or http
-    has a `port` and is started by the supervisor; one of type stdio is started by the gateway.
+    has a `port` and is started by the supervisor; one of type stdio is started by the gateway. A
+    service is a supervised command with a port that speaks no MCP, such as a database. `unneeded`
+    is a disabled server that those who depend on it do without.
     """
 
     name: str
@@ -89,7 +93,10 @@ class ServerConfig:
     tools: ToolRules = field(default_factory=ToolRules)
     timeout: float = 60.0
     disabled: bool = False
+    unneeded: bool = False
     sessions: Literal["shared", "per_client"] = "shared"
+    concurrency: int | None = None
+    pin: PinPolicy = "quarantine"
 
     @property
     def managed_by(self) -> Manager | None:
@@ -97,6 +104,11 @@ class ServerConfig:
         if self.command is None:
             return None
         return "gateway" if self.transport == "stdio" else "supervisor"
+
+    @property
+    def speaks_mcp(self) -> bool:
+        """Whether the gateway connects to it."""
+        return self.transport != "service"
 
     def argv(self) -> tuple[str, ...]:
         """The command line that starts it; empty for a `url`."""
@@ -108,7 +120,8 @@ class ServerConfig:
     def _arguments(self) -> tuple[str, ...]:
         if self.port is None:
             return self.args
-        if any(PORT in text for text in (*self.args, *self.env.values())):
+        told = any(PORT in text for text in (*self.args, *self.env.values()))
+        if told or not self.speaks_mcp:
             return tuple(self._with_port(arg) for arg in self.args)
         listen = ("--transport", self.transport, "--host", "127.0.0.1", "--port", str(self.port))
         return (*self.args, *listen)
@@ -121,8 +134,8 @@ class ServerConfig:
         return text if self.port is None else text.replace(PORT, str(self.port))
 
     def endpoint(self) -> str | None:
-        """The URL that the gateway connects to; None where it talks over pipes."""
-        if self.url is not None or self.port is None:
+        """The URL that the gateway connects to; None where there is none."""
+        if self.url is not None or self.port is None or not self.speaks_mcp:
             return self.url
         path = "/sse" if self.transport == "sse" else "/mcp"
         return f"http://127.0.0.1:{self.port}{path}"
@@ -140,6 +153,7 @@ class GatewayConfig:
     first_list_wait: float = 10.0
     drain: float = 10.0
     idle_exit: float = 10.0
+    search: bool = False
     audit_required: bool = True
     audit_max_bytes: int = 64 * 2**20
 
@@ -155,16 +169,29 @@ class Config:
     keys_dir: Path
     data_dir: Path
     warnings: tuple[str, ...] = ()
+    agent_limits: Mapping[str, policy.Limits] = field(default_factory=dict)
+    agent_search: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def active(self) -> Mapping[str, ServerConfig]:
         """The servers that are not disabled."""
         return {name: server for name, server in self.servers.items() if not server.disabled}
 
+    def searches(self, agent: str) -> bool:
+        """Whether this agent sees the search tools instead of the list."""
+        return self.agent_search.get(agent, self.gateway.search)
+
     @property
     def revocations_dir(self) -> Path:
         """Where revoked tokens are recorded."""
         return self.data_dir / "revocations"
+
+    @property
+    def pins_path(self) -> Path:
+        """The lock file beside the config: the tools' definitions as they were first seen."""
+        if self.path.suffix == ".lock":
+            return self.path.with_name(self.path.name + ".lock")
+        return self.path.with_suffix(".lock")
 
     @property
     def audit_path(self) -> Path:

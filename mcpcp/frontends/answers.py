@@ -5,12 +5,20 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError, TokenError, Unavailable
+from mcpcp.errors import (
+    DeadlineExceeded,
+    Interrupted,
+    Limited,
+    McpcpError,
+    TokenError,
+    Unavailable,
+)
 from mcpcp.gateway import Caller, Gateway
 from mcpcp.jsonrpc import (
     CONNECTION_CLOSED,
     INTERNAL_ERROR,
     INVALID_REQUEST,
+    LIMITED,
     REQUEST_TIMEOUT,
     Back,
     Message,
@@ -18,6 +26,7 @@ from mcpcp.jsonrpc import (
     error_response,
     response,
 )
+from mcpcp.methods import dispatch
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +35,7 @@ async def answer(gateway: Gateway, caller: Caller, message: Message, back: Back)
     """The answer to one request, whatever happens to it."""
     request_id = message["id"]
     try:
-        return response(request_id, await gateway.handle(caller, message, back))
+        return response(request_id, await dispatch(gateway, caller, message, back))
     except McpcpError as error:
         return error_response(request_id, error_object(error))
     except Exception:
@@ -44,6 +53,9 @@ def error_object(error: McpcpError) -> Message:
     """The JSON-RPC error object of one of our errors."""
     if isinstance(error, RpcError):
         return error.error
+    if isinstance(error, Limited):
+        data = {"rule": error.rule, "retryAfter": error.retry_after}
+        return {"code": LIMITED, "message": str(error), "data": data}
     if isinstance(error, DeadlineExceeded):
         return {"code": REQUEST_TIMEOUT, "message": str(error)}
     if isinstance(error, Interrupted):

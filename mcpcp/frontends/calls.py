@@ -62,7 +62,9 @@ class PostedCall:
         """Answer `message`; in the modern era a client that leaves cancels it."""
         loop = asyncio.get_running_loop()
         self._caller, self._headers = asyncio.current_task(), headers
-        timers = [loop.call_later(PING_EVERY, self._begin_stream)]
+        # A client that can take its stream up again is given one before it may need to.
+        silence = _WATCH_AFTER if self._log is not None else PING_EVERY
+        timers = [loop.call_later(silence, self._begin_stream)]
         if caller.modern:
             timers.append(loop.call_later(_WATCH_AFTER, self._watch, request))
         try:

@@ -9,6 +9,8 @@ from mcpcp.frontends.requests import EventStream
 from mcpcp.jsonrpc import Message, encode
 
 MOST_EVENTS: Final = 1000
+RETRY: Final = 500
+"""Milliseconds after which a client should take up a cut stream."""
 MOST_HELD: Final = 100
 MOST_BYTES: Final = 8 * 1024 * 1024
 
@@ -95,7 +97,7 @@ class EventLog:
     def prime(self, stream: int) -> bytes:
         """See Outlet."""
         self._last += 1
-        return b"id: %d-%d\ndata: \n\n" % (stream, self._last)
+        return b"id: %d-%d\nretry: %d\ndata: \n\n" % (stream, self._last, RETRY)
 
     def add(self, stream: int, text: bytes) -> bytes:
         """Keep a message of `stream`; the event that carries it."""

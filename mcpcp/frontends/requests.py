@@ -16,6 +16,8 @@ MOST_DISCARDED: Final = 32 * 1024 * 1024
 while it still sends often never sees the answer."""
 BODY_TIMEOUT: Final = 30.0
 PING_EVERY: Final = 15.0
+WHOLE: Final = "mcpcp.whole"
+"""The extension of a scope whose body has come already: there is nothing to set a deadline for."""
 _SLOW_READER: Final = 1024
 _SLOW_READER_BYTES: Final = 32 * 1024 * 1024
 _JSON: Final = b"application/json"
@@ -37,7 +39,7 @@ class TooLarge(McpcpError):
 class Request:
     """The parts of an ASGI scope that we look at."""
 
-    __slots__ = ("_headers", "_receive", "method", "path", "query")
+    __slots__ = ("_headers", "_receive", "_whole", "method", "path", "query")
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Request:
         self.path: str = scope["path"].rstrip("/") or "/"
         self.query: bytes = scope["query_string"]
         self._receive = receive
+        self._whole: bool = WHOLE in scope.get("extensions", ())
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             if name in headers and (name in _SINGLE or name.startswith(b"mcp-param-")):
@@ -87,6 +90,8 @@ class Request:
         length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length) > MOST_DISCARDED:
             raise TooLarge(f"the body is larger than {LARGEST_BODY} bytes")
+        if self._whole:
+            return await self._whole_body()
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
                 return await self._whole_body()

@@ -18,6 +18,7 @@ from mcpcp.jsonrpc import (
     response,
 )
 from mcpcp.listing import Shown
+from mcpcp.methods import follow_resource
 from mcpcp.policy import Agent
 
 MOST_RESOURCES: Final = 1000
@@ -78,7 +79,7 @@ class Subscription:
             for uri in self._uris:
                 with contextlib.suppress(McpcpError):  # one that is not there is never updated
                     caller = Caller(self._identify(), modern=True)
-                    watching.callback(await self._gateway.follow_resource(caller, uri, updated))
+                    watching.callback(await follow_resource(self._gateway, caller, uri, updated))
             yield
 
 

@@ -73,7 +73,8 @@ def _with_dependencies(config: Config, only: Iterable[str]) -> set[str]:
             raise FleetError(f"{config.path} has no server {name!r}: there are {known}")
         if name not in wanted:
             wanted.add(name)
-            todo += config.active[name].depends_on
+            needed = config.active[name].depends_on
+            todo += (other for other in needed if not config.servers[other].unneeded)
     return wanted
 
 

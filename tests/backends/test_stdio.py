@@ -44,7 +44,9 @@ class Child:
         opened = asyncio.Event()
         try:
             await self.transport.run(
-                opened.set, self.messages.put_nowait, lambda request_id, error: None
+                opened.set,
+                lambda message, related=None: self.messages.put_nowait(message),
+                lambda request_id, error: None,
             )
         except Unavailable as error:
             return str(error)
@@ -165,7 +167,9 @@ async def test_a_line_without_bounds_ends_the_connection_not_us() -> None:
 async def test_a_command_that_does_not_exist_is_unavailable_and_named() -> None:
     transport = StdioTransport("x", ("/nonexistent/program",), {}, None)
     with pytest.raises(Unavailable, match=r"/nonexistent/program: No such file"):
-        await transport.run(lambda: None, lambda message: None, lambda request_id, error: None)
+        await transport.run(
+            lambda: None, lambda message, related=None: None, lambda request_id, error: None
+        )
 
 
 async def test_a_child_that_does_not_read_holds_up_its_own_requests_only() -> None:

@@ -18,7 +18,7 @@ from mcpcp.errors import McpcpError
 from mcpcp.policy import Allowlist
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import TokenVerifier
-from tests.cli.project import Project
+from tests.cli.project import CONFIG, Project
 
 
 @pytest.fixture
@@ -70,9 +70,35 @@ def test_a_token_can_be_narrowed_or_made_for_a_stranger(mine: Project) -> None:
     assert verifier(mine).verify(token).allow == Allowlist.of({"mcp1": ["echo", "x_*"]})
 
 
+def test_a_token_is_held_to_the_configs_limits_and_to_those_that_are_given(
+    mine: Project,
+) -> None:
+    bounds = {"in_flight": 3, "calls_per_minute": 9}
+    mine.write({**CONFIG, "agents": {"me": {"allow": {"mcp1": ["*"]}, "limits": bounds}}})
+    assert inspected(mine, mine.ok("token", "issue", "me"))["claims"]["limits"] == bounds
+    schema = '{"properties": {"path": {"pattern": "^/srv/.=*"}}}'
+    given = ("--per-minute", "30", "--arguments", f"mcp1:read_*={schema}")
+    result = mine.run("token", "issue", "me", *given)
+    assert inspected(mine, result.stdout)["claims"]["limits"] == {
+        "in_flight": 3,
+        "calls_per_minute": 30,
+        "arguments": {"mcp1:read_*": json.loads(schema)},
+    }
+    assert "held to " in result.stderr
+    other = mine.ok("token", "issue", "ci", "--allow", "mcp1:*", "--in-flight", "1")
+    assert verifier(mine).verify(other.strip()).limits.in_flight == 1
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (("me", "--per-minute", "0"), "calls_per_minute: must be a whole number"),
+        (("me", "--in-flight", "x"), "is not a valid integer"),
+        (("me", "--arguments", "mcp1:echo"), "is not SERVER:TOOL=SCHEMA"),
+        (("me", "--arguments", "echo={}"), "'echo' is not SERVER:TOOL"),
+        (("me", "--arguments", "a:b={}", "--arguments", "a:b={}"), "each pattern once"),
+        (("me", "--arguments", "a:b={"), "the schema of a:b is not JSON"),
+        (("me", "--arguments", 'a:b={"format": "uri"}'), "would not be enforced"),
         (("mee",), 'no agent "mee"; did you mean "me"?'),
         (("me", "--ttl", "soon"), "is no duration"),
         (("me", "--ttl", "900d"), "366 days at most"),
@@ -150,6 +176,7 @@ def test_no_audit_is_no_good_audit(mine: Project) -> None:
     [
         ("keys",), ("keys", "generate"), ("keys", "rotate"), ("keys", "retire"), ("keys", "list"),
         ("token",), ("token", "issue"), ("token", "inspect"), ("token", "revoke"),
+        ("tools",), ("tools", "diff"), ("tools", "approve"),
         ("audit",), ("audit", "verify"), ("audit", "tail"),
         ("import",), ("install",), ("install", "claude-desktop"), ("doctor",),
     ],

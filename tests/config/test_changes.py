@@ -44,6 +44,17 @@ def test_tools_and_limits_change_without_a_respawn() -> None:
     assert (d.changed, d.respawn) == (frozenset("a"), frozenset())
 
 
+def test_pins_and_concurrency_change_without_a_respawn() -> None:
+    d = changed(a={"command": "x", "port": 5001, "pin": "off", "concurrency": 2})
+    assert (d.changed, d.respawn) == (frozenset("a"), frozenset())
+
+
+def test_a_changed_limit_is_a_change_of_the_agents() -> None:
+    held = {"me": {"allow": {"a": ["*"]}, "limits": {"in_flight": 2}}}
+    d = between({**BASE, "agents": held})
+    assert (d.agents, d.gateway, d.changed) == (True, False, frozenset())
+
+
 def test_servers_come_and_go() -> None:
     d = changed(a=None, c={"command": "x"})
     assert (d.added, d.removed, d.changed) == (frozenset("c"), frozenset("a"), frozenset())

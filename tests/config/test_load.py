@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from mcpcp import policy
 from mcpcp.config import PROJECT, Config, load
 from mcpcp.errors import ConfigError
 from mcpcp.policy import Allowlist
+from mcpcp.supervisor.specs import plan
 
 Write = Callable[..., Path]
 
@@ -46,7 +48,10 @@ def loaded(path: Path, **environ: str) -> Config:
 def test_the_projects_own_config_is_good() -> None:
     config = load(PROJECT / "mcpcp.json", {})
     assert config.warnings == ()
-    assert list(config.servers) == ["mcp1", "mcp2", "mcp3", "time"]
+    assert list(config.servers) == [
+        *("mcp1", "mcp2", "mcp3", "time"),
+        *("shop_auth", "shop_buyer", "shop_seller", "shop_db"),
+    ]
     mcp1 = config.servers["mcp1"]
     flags = ("--transport", "sse", "--host", "127.0.0.1", "--port", "9004")
     assert mcp1.argv() == (sys.executable, "servers/battle.py", *flags)
@@ -192,7 +197,7 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
         (server(type="sse"), 'a command of type sse needs a "port"'),
         (server(type="stdio", port=1), "mcpServers.a.port: a server of type stdio has none"),
         (server(type="ssee"), '"ssee" is unknown; did you mean "sse"?'),
-        (server(type="websocket"), "it may be one of: http, sse, stdio"),
+        (server(type="websocket"), "it may be one of: http, service, sse, stdio"),
         (server(port=True), "must be a whole number from 1 to 65535, found true"),
         (server(port=0), "from 1 to 65535, found the number 0"),
         (server(port=5001.0), "found the number 5001.0"),
@@ -389,3 +394,136 @@ def test_what_does_nothing_for_a_url_is_a_warning(write: Write) -> None:
     assert loaded(path).warnings == (
         f"{path}: mcpServers.a.env: does nothing here: a url is not ours to start",
     )
+
+
+@pytest.mark.parametrize(
+    ("entry", "pin"),
+    [
+        ({"url": "https://example.com/mcp"}, "quarantine"),
+        ({"command": "npx", "args": ["-y", "x"]}, "quarantine"),
+        ({"command": "npx", "args": ["mine.py"]}, "quarantine"),
+        ({"command": "/usr/bin/uvx", "args": ["mine.py"]}, "quarantine"),
+        ({"command": "npx.cmd", "args": ["mine.py"]}, "quarantine"),
+        ({"command": "docker", "args": ["run", "mine.py"]}, "quarantine"),
+        ({"command": "python", "args": ["mine.py"]}, "report"),
+        ({"command": "python", "args": ["-u", "mine.py", "--flag"]}, "report"),
+        ({"command": "uv", "args": ["run", "mine.py"]}, "report"),
+        ({"command": "uv", "args": ["run", "--with", "x", "mine.py"]}, "quarantine"),
+        ({"command": "./mine.py"}, "report"),
+        ({"command": "node", "args": ["sub/tool.js"]}, "report"),
+        ({"command": "node", "args": ["tool.js"], "cwd": "sub"}, "report"),
+        ({"command": "node", "args": ["tool.js"], "cwd": "/"}, "quarantine"),
+        ({"command": "python", "args": ["-m", "package"]}, "report"),
+        ({"command": "python", "args": ["-m", "mine"]}, "report"),
+        ({"command": "python", "args": ["-m", "mcp_server_git"]}, "quarantine"),
+        ({"command": "python", "args": ["-m"]}, "quarantine"),
+        ({"command": "python", "args": ["-m", "servers.battle"]}, "report"),
+        ({"command": "python", "args": ["-c", "print()"]}, "quarantine"),
+        ({"command": "python", "args": ["x" * 5000]}, "quarantine"),
+        ({"command": "mine-elsewhere"}, "quarantine"),
+        ({"command": "node_modules/.bin/x"}, "quarantine"),
+        ({"command": "python", "args": ["link.py"]}, "quarantine"),
+        ({"command": "python", "args": ["mine.py"], "pin": "quarantine"}, "quarantine"),
+        ({"command": "npx", "args": ["x"], "pin": "off"}, "off"),
+    ],
+)
+def test_tools_are_pinned_by_where_their_server_is_from(
+    tmp_path: Path, entry: dict[str, Any], pin: str
+) -> None:
+    root, elsewhere = tmp_path / "home", tmp_path / "elsewhere.py"
+    for name in ("mine.py", "sub/tool.js", "package/__init__.py", "node_modules/.bin/x"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    elsewhere.touch()
+    (root / "link.py").symlink_to(elsewhere)
+    (root / "mcpcp.json").write_text(json.dumps({"mcpServers": {"a": entry}}))
+    assert loaded(root / "mcpcp.json").servers["a"].pin == pin
+
+
+def test_limits_of_agents_and_concurrency_of_servers(write: Write) -> None:
+    content = server(concurrency=4)
+    content["agents"] = {
+        "free": {"allow": {"a": ["*"]}},
+        "empty": {"allow": {"a": ["*"]}, "limits": {}},
+        "held": {
+            "allow": {"a": ["*"]},
+            "limits": {"calls_per_minute": 30, "arguments": {"a:*": {"maxProperties": 1}}},
+        },
+    }
+    config = loaded(write(content))
+    assert config.servers["a"].concurrency == 4
+    assert config.agents["held"] == Allowlist.of({"a": ["*"]})
+    assert config.agent_limits == {
+        "empty": policy.NONE,
+        "held": policy.Limits(30, None, (("a:*", '{"maxProperties":1}'),)),
+    }
+    assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "problem"),
+    [
+        ({"calls_per_minute": 0}, "agents.me.limits.calls_per_minute: must be a whole number"),
+        ({"calls": 1}, "agents.me.limits.calls: unknown key"),
+        ({"arguments": {"echo": {}}}, "agents.me.limits.arguments.echo: a name here must be"),
+        ({"arguments": {"a:b": True}}, "agents.me.limits.arguments.a:b: must be a JSON Schema"),
+        ({"arguments": {"a:b": {"$ref": "#"}}}, 'agents.me.limits.arguments.a:b: "$ref" is not'),
+        ({"arguments": {"a:b": {"format": "\ud800"}}}, 'agents.me.limits.arguments.a:b: "format'),
+    ],
+)
+def test_mistakes_in_limits(write: Write, limits: Any, problem: str) -> None:
+    content = {**server(), "agents": {"me": {"allow": {"a": ["*"]}, "limits": limits}}}
+    (found,) = problems(write(content))
+    assert found.startswith(problem)
+
+
+def test_a_rule_for_no_server_is_a_warning(write: Write) -> None:
+    me = {"allow": {"a": ["*"]}, "limits": {"arguments": {"b:*": {}, "*:x": {}}}}
+    (warning,) = loaded(write({**server(), "agents": {"me": me}})).warnings
+    assert "agents.me.limits.arguments.b:*: names no server; it may be one of: a" in warning
+
+
+def test_the_lock_file_is_beside_the_config_and_never_the_config(tmp_path: Path) -> None:
+    for name, lock in (("mcpcp.json", "mcpcp.lock"), ("x.lock", "x.lock.lock"), ("x", "x.lock")):
+        (tmp_path / name).write_text(json.dumps(server()))
+        assert loaded(tmp_path / name).pins_path == tmp_path / lock
+
+
+def test_search_is_the_gateways_word_unless_an_agent_has_its_own(write: Write) -> None:
+    agents: dict[str, Any] = {"a": {"allow": {}}, "b": {"allow": {}, "search": False}}
+    config = loaded(write({**server(), "agents": agents, "gateway": {"search": True}}))
+    assert [config.searches(name) for name in ("a", "b", "stranger")] == [True, False, True]
+    agents["b"]["search"] = True
+    config = loaded(write({**server(), "agents": agents}))
+    assert [config.searches(name) for name in ("a", "b", "stranger")] == [False, True, False]
+
+
+def test_a_service_has_a_port_and_speaks_no_mcp(write: Write) -> None:
+    entry = {"type": "service", "command": "python", "args": ["servers/x.py", "-p", "{port}"]}
+    database = loaded(write({"mcpServers": {"db": {**entry, "port": 5001}}})).servers["db"]
+    assert database.argv() == (sys.executable, "servers/x.py", "-p", "5001")
+    assert (database.managed_by, database.speaks_mcp) == ("supervisor", False)
+    assert (database.endpoint(), database.health.path) == (None, None)
+    assert problems(write({"mcpServers": {"db": entry}})) == [
+        'mcpServers.db: a command of type service needs a "port"'
+    ]
+    remote = {"type": "service", "url": "http://localhost/mcp"}
+    assert problems(write({"mcpServers": {"db": remote}})) == [
+        "mcpServers.db.type: service needs a command, and here is a url"
+    ]
+
+
+def test_a_server_is_left_out_unless_it_is_needed(write: Write) -> None:
+    path = write(
+        {
+            "mcpServers": {
+                "db": {"type": "service", "command": "x", "port": 5001, "unless": "${DB_URI:-}"},
+                "shop": {"command": "x", "port": 5002, "depends_on": ["db"]},
+            }
+        }
+    )
+    assert list(loaded(path).active) == ["db", "shop"]
+    without = loaded(path, DB_URI="mongodb://elsewhere")
+    assert list(without.active) == ["shop"]
+    assert plan(without)["shop"].depends_on == ()
+    assert list(plan(without, ["shop"])) == ["gateway", "shop"]

@@ -34,9 +34,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one run of the tool found, by scenario."""
+    """What one run of the tool found, by scenario; `said` is what it and its client printed."""
 
     scenarios: Mapping[str, tuple[Check, ...]]
+    said: str = ""
 
     def checks(self) -> Iterator[Check]:
         for checks in self.scenarios.values():
@@ -71,7 +72,7 @@ class Difference:
         return f"{line}\n      {self.reason}" if self.reason else line
 
 
-def read(folder: Path) -> Report:
+def read(folder: Path, said: str = "") -> Report:
     """The report that the tool wrote into `folder` with `--output-dir`."""
     scenarios = {}
     for file in sorted(folder.rglob("checks.json")):
@@ -80,7 +81,7 @@ def read(folder: Path) -> Report:
         assert match, f"not a folder of the tool: {place}"
         scenario = match["scenario"]
         scenarios[scenario] = tuple(_check(scenario, each) for each in json.loads(file.read_text()))
-    return Report(scenarios)
+    return Report(scenarios, said)
 
 
 def _check(scenario: str, said: Mapping[str, Any]) -> Check:

@@ -68,7 +68,7 @@ def stage(folder: Path, keys: Path, behind: Behind) -> Iterator[Stage]:
 def _entry(behind: Behind, port: int) -> dict[str, Any]:
     """How the config names the server."""
     if behind == "stdio":
-        return {"command": "python", "args": [str(EVERYTHING)]}
+        return {"command": "python", "args": [str(EVERYTHING)], "sessions": "per_client"}
     path = "/sse" if behind == "sse" else "/mcp"
     return {"type": behind, "url": f"http://127.0.0.1:{port}{path}"}
 

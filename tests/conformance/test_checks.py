@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.conformance import suite
 from tests.conformance.accepted import wrong
 from tests.conformance.checks import Check, Difference, Report, differences, read, render
 
@@ -84,7 +87,7 @@ def test_only_an_accepted_difference_in_its_place_is_right() -> None:
     polling = Difference("s", "server-sse-disconnect-resume", "", "SUCCESS", "INFO")
     worse = Difference("s", "server-sse-disconnect-resume", "", "SUCCESS", "WARNING")
     assert wrong("stdio", [polling, worse]) == [worse]
-    assert wrong("http", [polling]) == [polling]
+    assert wrong("http", [worse]) == [worse]
 
 
 def test_the_tools_folders_are_read_by_scenario(tmp_path: Path) -> None:
@@ -98,3 +101,17 @@ def test_the_tools_folders_are_read_by_scenario(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert sorted(found.scenarios) == ["auth/metadata-default", "tools-list", "tools_call"]
     assert found.bad()[0].reason == 'no | {"a": 1}'
+
+
+@pytest.mark.npm
+@pytest.mark.timeout(400)
+def test_a_server_that_never_answers_ends_the_run(
+    stranger: Callable[[int], socket.socket],
+    free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    stranger(port)
+    monkeypatch.setattr(suite, "RUN_TIMEOUT", 3.0)
+    with pytest.raises(suite.NothingRan, match="ping"):
+        suite.check_server(suite.RUNS[2], f"http://127.0.0.1:{port}/mcp", "ping")
