@@ -18,11 +18,8 @@ from tests.test_catalog import offer, server
 ALL = Allowlist.of({"*": ["*"]})
 
 
-def catalog(version: int = 1, /, announced: Any = None, **offers: Offer) -> Catalog:
-    said = {
-        name: replace(one, announced=(announced or {}).get(name, {})) for name, one in offers.items()
-    }
-    return build(version, {name: server(name) for name in offers}, said, set(offers))
+def catalog(version: int = 1, /, **offers: Offer) -> Catalog:
+    return build(version, {name: server(name) for name in offers}, offers, set(offers))
 
 
 def tools(count: int) -> Offer:
@@ -166,8 +163,9 @@ def test_a_client_hears_of_its_own_view_s_changes_once() -> None:
 
 def test_what_a_server_announces_is_passed_on_though_the_list_is_the_same() -> None:
     change = "notifications/prompts/list_changed"
-    shown = Shown(catalog(1, {"a": {change: 1}}, a=tools(1)).view(ALL))
-    assert shown.changes(catalog(2, {"a": {change: 2}}, a=tools(1)).view(ALL)) == [change]
+    one, two = (replace(tools(1), announced={change: count}) for count in (1, 2))
+    shown = Shown(catalog(1, a=one).view(ALL))
+    assert shown.changes(catalog(2, a=two).view(ALL)) == [change]
 
 
 def test_a_changed_template_is_a_changed_list_of_resources() -> None:

@@ -25,6 +25,7 @@ from tests.gateway.harness import (
     modern_headers,
     open_gateway,
 )
+from tests.gateway.test_faults import RUDE
 from tests.ports import is_free, reserve
 
 pytestmark = pytest.mark.anyio
@@ -70,6 +71,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, keys: Any) -> Iterator[Gatewa
         gateway.servers |= {
             "first": {"url": f"{url}/mcp", "type": "http"},
             "second": {"url": f"{url}/sse", "type": "sse"},
+            "old": {"command": "python", "args": [str(RUDE)], "sessions": "per_client"},
             "pipe": {**pipe, "sessions": "per_client", "tools": {"allow": ["test_*"]}},
         }
         gateway.agents |= {
@@ -113,7 +115,7 @@ async def test_a_uri_that_two_servers_claim_is_exposed_twice_and_read_from_each(
 ) -> None:
     async with both.client(way) as client:
         found = [str(r.uri) for r in (await client.list_resources()).resources]
-        assert len(found) == len(set(found)) == 12
+        assert len(found) == len(set(found)) == 13
         for uri in (STATIC, SECOND + STATIC, f"mcpcp://pipe/{STATIC}"):
             assert uri in found
             (contents,) = (await client.read_resource(uri)).contents
@@ -227,7 +229,7 @@ class Answering:
 
     async def roots(self, context: Any) -> types.ListRootsResult:
         self.asked.append("roots")
-        return types.ListRootsResult(roots=[types.Root(uri="file:///home")])
+        return types.ListRootsResult(roots=[types.Root.model_validate({"uri": "file:///home"})])
 
     @property
     def callbacks(self) -> dict[str, Any]:
@@ -248,15 +250,12 @@ ASKING = {
 
 @pytest.mark.parametrize(
     ("server", "way"),
-    [(s, w) for s in ("first", "second", "pipe") for w in WAYS if s != "first" or not w.modern],
+    [(s, w) for s in ("first", "second", "pipe") for w in WAYS if not w.modern],
 )
 async def test_a_server_s_questions_in_mid_call_reach_the_client_and_its_answers_the_server(
     both: Gateway, way: Way, server: str
 ) -> None:
-    """Over every transport on both sides; a modern client is asked in rounds.
-
-    In its own era, as before `first`, a server has no questions in mid-call.
-    """
+    """Over every transport on both sides; in the modern era no server asks in mid-call."""
     one = Answering()
     async with both.client(way, **one.callbacks) as client, asyncio.timeout(20):
         for tool, (arguments, expected) in ASKING.items():
@@ -367,7 +366,7 @@ async def test_a_modern_server_s_rounds_pass_to_a_modern_client(both: Gateway) -
 
 async def raw(gateway: Gateway, params: dict[str, Any], agent: str = "tester") -> Any:
     """One modern call, without the SDK."""
-    capabilities = {"io.modelcontextprotocol/clientCapabilities": {"sampling": {}}}
+    capabilities: dict[str, Any] = {"io.modelcontextprotocol/clientCapabilities": {"sampling": {}}}
     body = modern("tools/call", {**params, "_meta": capabilities})
     async with gateway.http(gateway.token(agent)) as http:
         return (await http.post("/mcp", json=body, headers=modern_headers(body))).json()
@@ -375,8 +374,10 @@ async def raw(gateway: Gateway, params: dict[str, Any], agent: str = "tester") -
 
 async def test_a_parked_call_is_its_agent_s_own(both: Gateway) -> None:
     both.agents["twin"] = {"allow": {"*": ["*"]}}
-    params = {"name": "second_test_sampling", "arguments": {"prompt": "x"}}
-    result = (await raw(both, params))["result"]
+    params = {"name": "old_ask", "arguments": {}}
+    first = await raw(both, params)
+    assert "result" in first, first
+    result = first["result"]
     assert result["resultType"] == "input_required"
     ((key, question),) = result["inputRequests"].items()
     assert question["method"] == "sampling/createMessage"
@@ -384,8 +385,8 @@ async def test_a_parked_call_is_its_agent_s_own(both: Gateway) -> None:
     again = {**params, "inputResponses": {key: content}, "requestState": result["requestState"]}
     stolen = await raw(both, again, "twin")
     assert "call again" in stolen["error"]["message"]
-    other = await raw(both, {**again, "name": "second_test_elicitation"})
+    other = await raw(both, {**again, "name": "old_echo"})
     assert "call again" in other["error"]["message"], "it is good for the tool it was made for"
     answer = await raw(both, again)
-    assert answer["result"]["content"][0]["text"] == "LLM response: mine"
+    assert "mine" in answer["result"]["content"][0]["text"]
     assert "call again" in (await raw(both, again))["error"]["message"], "and it is good once"

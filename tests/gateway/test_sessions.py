@@ -28,7 +28,9 @@ async def begin(http: Any, hello: Any = NEWEST) -> dict[str, str]:
 
 
 async def ask(http: Any, session: dict[str, str], method: str, params: Any) -> Any:
-    answer = (await http.post("/mcp", json=request(method, params), headers=session)).json()
+    posted = await http.post("/mcp", json=request(method, params), headers=session)
+    data = [line[6:] for line in posted.text.splitlines() if line.startswith("data: {")]
+    answer = json.loads(data[-1] if data else posted.text)
     assert "result" in answer, answer
     return answer["result"]
 

@@ -20,6 +20,10 @@ parser.add_argument("--journal", type=Path)
 options = parser.parse_args()
 
 
+asked: dict[str, Any] = {}
+"""Calls that wait for what the client was asked, by the id of the question."""
+
+
 def write(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -36,6 +40,11 @@ def text(value: str) -> dict[str, Any]:
 def call(request_id: Any, name: str, arguments: dict[str, Any]) -> None:
     if name == "echo":
         answer(request_id, text(arguments["message"]))
+    elif name == "ask":
+        asked[f"question-{request_id}"] = request_id
+        question = {"id": f"question-{request_id}", "method": "sampling/createMessage"}
+        params = {"messages": [], "maxTokens": 10}
+        write(json.dumps({"jsonrpc": "2.0", **question, "params": params}))
     elif name == "flood":
         write('{"jsonrpc":"2.0","method":"notifications/message","params":"')
         piece = "x" * 2**20
@@ -49,11 +58,17 @@ def call(request_id: Any, name: str, arguments: dict[str, Any]) -> None:
             answer(request_id, text("said"))
 
 
-def receive(message: dict[str, Any]) -> None:
-    method, request_id, params = message.get("method"), message.get("id"), message.get("params", {})
+def note(message: dict[str, Any]) -> None:
     if options.journal:
         with options.journal.open("a") as journal:
             journal.write(json.dumps({"pid": os.getpid(), **message}) + "\n")
+
+
+def receive(message: dict[str, Any]) -> None:
+    method, request_id, params = message.get("method"), message.get("id"), message.get("params", {})
+    note(message)
+    if method is None and request_id in asked:
+        answer(asked.pop(request_id), text(json.dumps(message.get("result"))))
     if request_id is None or method is None:
         return
     if method == "initialize":
@@ -68,7 +83,7 @@ def receive(message: dict[str, Any]) -> None:
         answer(request_id, hello)
     elif method == "tools/list":
         schema = {"type": "object"}
-        names = ("echo", "say", "flood")
+        names = ("echo", "say", "ask", "flood")
         answer(request_id, {"tools": [{"name": n, "inputSchema": schema} for n in names]})
     elif method == "resources/list":
         resources = [{"uri": f"rude://{options.name}", "name": "watched"}]
