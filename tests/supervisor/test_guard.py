@@ -54,7 +54,7 @@ def start_ignoring(fleet: Fleet, number: int) -> subprocess.Popen[bytes]:
     before = signal.signal(number, signal.SIG_IGN)
     try:
         fleet.add("s", PLAIN)
-        return fleet.start()
+        return fleet.start(preexec_fn=None)  # as deaf as we are
     finally:
         signal.signal(number, before)
 
