@@ -155,9 +155,13 @@ def _sharing_loggers(gateway: Gateway, caller: Caller) -> list[Backend]:
 async def _pass_on(
     gateway: Gateway, caller: Caller, method: str, params: Message, back: Back
 ) -> Any:
-    """A method that we do not know: a question for the agent's server, if it has but one."""
+    """A method that we do not know: a question for the agent's server, if it has but one.
+
+    What it asks for we can't judge, so the agent must be granted everything of that server.
+    """
     view = gateway.view(caller.agent)
-    if len(view.servers) != 1 or method in METHODS[not caller.modern]:
+    whole = len(view.servers) == 1 and caller.agent.allow.grants_all(view.servers[0])
+    if not whole or method in METHODS[not caller.modern]:
         raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method}")
     entry = Entry("tool", ToolName(view.servers[0], method), method, {})
     return await gateway.forward(caller, entry, method, params, back)

@@ -72,8 +72,12 @@ class HttpSession:
     def push(self, message: Message) -> None:
         """Send what belongs to no request: on the session's own stream, or on that of a call.
 
-        Where there is neither, it waits for the next own stream.
+        Where there is neither, it waits for the next own stream. A void token hears nothing.
         """
+        try:
+            self._gateway.authenticate(self.token)
+        except TokenError:
+            return
         if not self.own.open and self.calls and "id" in message:
             next(reversed(self.calls.values())).notify(message)
         else:

@@ -203,3 +203,15 @@ async def test_one_agent_s_list_never_shows_in_another_s_however_they_mix(gatewa
     async with asyncio.TaskGroup() as tasks:
         for agent in [*expected] * 5:
             tasks.create_task(ask(agent))
+
+
+async def test_a_method_that_we_do_not_know_needs_all_of_the_one_server(fresh: Gateway) -> None:
+    fresh.add_raw("raw")
+    fresh.agents["echo_only"] = {"allow": {"raw": ["echo"]}}
+    fresh.start()
+    for agent, reached in (("echo_only", []), ("tester", ["x/unknown"])):
+        before = len(fresh.audit())
+        async with fresh.http(fresh.token(agent)) as http:
+            session = await initialize(http)
+            await http.post("/mcp", json=request("x/unknown"), headers=session)
+        assert [r["method"] for r in fresh.audit()[before:]] == reached
