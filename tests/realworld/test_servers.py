@@ -16,14 +16,8 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp_types import (
     CompleteResult,
-    CreateMessageResult,
-    ElicitResult,
-    ListRootsResult,
     PromptReference,
-    Root,
-    TextContent,
 )
-from pydantic import FileUrl
 
 from tests.gateway.harness import PATIENCE, Gateway, Way
 from tests.ports import reserve
@@ -156,60 +150,6 @@ async def test_it_completes_arguments(real: RealWorld, way: Way) -> None:
         argument = {"name": "department", "value": "Eng"}
         found: CompleteResult = await client.complete(reference, argument)
     assert found.completion.values == ["Engineering"]
-
-
-# What it asks of its client
-
-
-class Person:
-    """A client's user, model and folders."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.asked: list[str] = []
-
-    async def sample(self, context: Any, params: Any) -> CreateMessageResult:
-        self.asked.append("sampling")
-        text = TextContent(text="forty-two")
-        return CreateMessageResult(role="assistant", content=text, model="none")
-
-    async def elicit(self, context: Any, params: Any) -> ElicitResult:
-        self.asked.append("elicitation")
-        return ElicitResult(action="decline")
-
-    async def roots(self, context: Any) -> ListRootsResult:
-        self.asked.append("roots")
-        return ListRootsResult(roots=[Root(uri=FileUrl(self.root.as_uri()), name="here")])
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {
-            "sampling_callback": self.sample,
-            "elicitation_callback": self.elicit,
-            "list_roots_callback": self.roots,
-        }
-
-
-ASKING = [
-    ("trigger-sampling-request", {"prompt": "6 x 7?", "maxTokens": 10}),
-    ("trigger-elicitation-request", {}),
-]
-"""Its third, get-roots-list, it offers only to clients with roots: the catalog never sees it."""
-
-
-@pytest.mark.parametrize("way", IN_FRONT, ids=str)
-async def test_it_asks_the_clients_model_user_and_roots(
-    real: RealWorld, tmp_path: Path, way: Way
-) -> None:
-    """A modern client is asked in rounds, by a server that knows only the legacy era."""
-    itself, through = Person(tmp_path), Person(tmp_path)
-    async with direct(real.servers["everything"], **itself.options) as client:
-        wanted = await answers(client, ASKING)
-    async with real.gateway.client(way, **through.options) as client:
-        found = await answers(client, ASKING, "everything_")
-    assert found == wanted
-    assert set(through.asked) == set(itself.asked)
-    assert {"sampling", "elicitation", "roots"} == set(itself.asked)
 
 
 # The TypeScript SDK's own HTTP
