@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_RETRY: Final = 0.02
 LAST_RETRY: Final = 10.0
-STABLE_AFTER: Final = 5.0
+STABLE_AFTER: Final = 1.0
+"""Seconds of service after which a server that dies is started again at once."""
 MOST_PROCESSES: Final = 32
 """Processes of one stdio server with `sessions: per_client`."""
 MOST_PAGES: Final = 100
