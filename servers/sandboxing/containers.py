@@ -111,7 +111,7 @@ class Containers:
         container = await self._created(limits)
         wire = None
         try:
-            wire = await self.engine.call(lambda c: _start(c, container), _ENGINE_SECONDS)
+            wire = await self.engine.complete(lambda c: _start(c, container), _ENGINE_SECONDS)
             yield container, wire
         finally:
             if wire is not None:
@@ -119,14 +119,10 @@ class Containers:
             await self._removed(container)
 
     async def _created(self, limits: Limits) -> str:
-        """Shielded: a container that the engine made while nobody waited would be nobody's."""
-        with anyio.CancelScope(shield=True):
-            container = await self.engine.call(lambda c: self._create(c, limits), _ENGINE_SECONDS)
-        return container  # noqa: RET504 - to mypy, a scope may swallow a return inside it
+        return await self.engine.complete(lambda c: self._create(c, limits), _ENGINE_SECONDS)
 
     async def _removed(self, container: str) -> None:
-        with anyio.CancelScope(shield=True):
-            await self.engine.call(lambda c: ownership.remove(c, container), _ENGINE_SECONDS)
+        await self.engine.complete(lambda c: ownership.remove(c, container), _ENGINE_SECONDS)
 
     def _create(self, client: DockerClient, limits: Limits) -> str:
         """A container that was inspected and found as it must be, not started."""
