@@ -9,9 +9,11 @@ on offer, `eras` translates, `audit` and `metrics` keep the record. The way of a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mcpcp import listing
 from mcpcp.audit import AuditLog, CallRecord, Outcome
@@ -50,6 +52,10 @@ from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
 from mcpcp.tokens import TokenVerifier
 
+if TYPE_CHECKING:
+    from mcpcp.state.shared import SharedState
+
+_FREE: Final[AbstractAsyncContextManager[None]] = contextlib.nullcontext()
 META_AGENT: Final = "mcpcp/agent"
 
 
@@ -66,15 +72,21 @@ class Gateway:
     """The core; one a fleet."""
 
     def __init__(
-        self, registry: Registry, verifier: TokenVerifier, audit: AuditLog, metrics: Metrics
+        self,
+        registry: Registry,
+        verifier: TokenVerifier,
+        audit: AuditLog,
+        metrics: Metrics,
+        shared: SharedState | None = None,
     ) -> None:
         self.registry = registry
         self.metrics = metrics
+        self.shared = shared
         self.draining = asyncio.Event()
         self._verifier = verifier
         self._audit = audit
         self._limiter = Limiter()
-        self._parked = ParkingLot(registry.start)
+        self._parked = ParkingLot(registry.start, peers=shared.peers if shared else None)
         self._stand_ins = StandIns(registry)
 
     @property
@@ -106,7 +118,7 @@ class Gateway:
 
     def open_session(self, push: Notify) -> ClientSession:
         """A legacy session, closed by its opener; `push` takes what belongs to no request."""
-        return ClientSession(self.registry, push)
+        return ClientSession(self.registry, push, self.shared.peers if self.shared else None)
 
     # The way of a call.
 
@@ -127,7 +139,7 @@ class Gateway:
             with self._limiter.admit(
                 caller.agent, server, entry.name.tool, params.get("arguments")
             ):
-                async with turn:
+                async with self._shared_limits(caller.agent), turn:
                     result = await self._send(caller, backend, entry, method, addressed, back)
             outcome = "error" if isinstance(result, dict) and result.get("isError") else "ok"
             return self._as_known(server, listing.in_era(result, method, caller.modern))
@@ -139,6 +151,12 @@ class Gateway:
             self.metrics.in_flight -= 1
             self.metrics.observe(server, _label(entry), outcome, seconds)
             self._record(caller, entry.name, method, outcome, reason, seconds)
+
+    def _shared_limits(self, agent: Agent) -> AbstractAsyncContextManager[None]:
+        """The limits over all gateways, where there are more of both."""
+        if self.shared is None or agent.limits is NONE:
+            return _FREE
+        return self.shared.rates.admit(agent)
 
     async def _send(
         self,

@@ -19,7 +19,7 @@ from mcpcp.config import Config, ServerConfig
 from mcpcp.errors import Unavailable
 from mcpcp.fleet import FleetState, ProcessStatus
 from mcpcp.offers import OfferStore
-from mcpcp.pins import PinBook
+from mcpcp.pins import FilePins, PinBook, PinStore
 from mcpcp.policy import Allowlist
 from mcpcp.sanitize import clean, clean_all
 
@@ -31,12 +31,14 @@ _DEBOUNCE: Final = 0.02
 class Registry:
     """Owns the backends; `run` is the task they live in."""
 
-    def __init__(self, config: Config, credential: str | None) -> None:
+    def __init__(
+        self, config: Config, credential: str | None, pins: PinStore | None = None
+    ) -> None:
         self.config = config
         self.catalog = Catalog()
         self._credential = credential
         self._store = OfferStore(config.data_dir / "offers")
-        self._pins = PinBook(config.pins_path)
+        self._pins = PinBook(pins or FilePins(config.pins_path))
         self._cleaned: dict[str, tuple[Offer, Offer]] = {}
         self._offers = {
             name: self._vetted(config.servers[name], offer)

@@ -30,7 +30,7 @@ from mcpcp.frontends.stdio import serve_connection, serve_stdio
 from mcpcp.gateway import Gateway
 from mcpcp.metrics import Metrics
 from mcpcp.registry import Registry
-from mcpcp.state import FileRevocations
+from mcpcp.state import open_revocations, open_shared
 from mcpcp.tokens import TokenVerifier
 
 logger = logging.getLogger(__name__)
@@ -93,15 +93,17 @@ async def stdio_alone(config: Config, token: str | None) -> None:
 async def _running_gateway(config: Config, channel: FleetChannel | None) -> AsyncIterator[Gateway]:
     """A gateway whose backends connect; the supervisor's word is followed from its first line."""
     credential = await channel.credential() if channel is not None else None
-    registry = Registry(config, credential)
+    shared = open_shared(config)
+    registry = Registry(config, credential, shared.pins if shared else None)
     audit = AuditLog(
         config.audit_path,
         config.keys_dir,
         max_bytes=config.gateway.audit_max_bytes,
         required=config.gateway.audit_required,
     )
-    verifier = TokenVerifier(config.keys_dir, FileRevocations(config.revocations_dir))
-    gateway = Gateway(registry, verifier, audit, Metrics())
+    revocations = shared.revocations if shared else open_revocations(config)
+    verifier = TokenVerifier(config.keys_dir, revocations)
+    gateway = Gateway(registry, verifier, audit, Metrics(), shared)
     if channel is not None:
         registry.follow(await channel.first_fleet())
     started = asyncio.Event()
@@ -113,6 +115,8 @@ async def _running_gateway(config: Config, channel: FleetChannel | None) -> Asyn
                 _follow(channel, registry) if channel is not None else _watch_config(registry)
             ),
         ]
+        if shared is not None:
+            helpers.append(tasks.create_task(shared.run()))
         try:
             await started.wait()
             yield gateway

@@ -14,7 +14,8 @@ from mcpcp.cli.options import config_option, hint, json_option, load_config
 from mcpcp.config.findings import suggest
 from mcpcp.errors import ConfigError
 from mcpcp.lockfile import PINNED, Version
-from mcpcp.pins import PinBook, Waiting
+from mcpcp.pins import FilePins, PinBook, Waiting
+from mcpcp.state import open_pins
 
 _SHORT = 12
 
@@ -79,7 +80,8 @@ def approve(
 
 
 def _book(ctx: click.Context, config: str | None) -> PinBook:
-    return PinBook(load_config(config or ctx.obj).pins_path)
+    loaded = load_config(config or ctx.obj)
+    return PinBook(open_pins(loaded) or FilePins(loaded.pins_path))
 
 
 def _chosen(waiting: Sequence[Waiting], names: Iterable[str]) -> list[Waiting]:

@@ -171,6 +171,7 @@ class Config:
     warnings: tuple[str, ...] = ()
     agent_limits: Mapping[str, policy.Limits] = field(default_factory=dict)
     agent_search: Mapping[str, bool] = field(default_factory=dict)
+    state_url: str | None = None
 
     @property
     def active(self) -> Mapping[str, ServerConfig]:

@@ -11,7 +11,9 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
-from mcpcp.errors import TokenError
+from mcpcp.errors import Interrupted, TokenError, Unavailable
+from mcpcp.frontends.answers import error_object
+from mcpcp.frontends.forwarding import GONE, Forwarder
 from mcpcp.frontends.guard import HostGuard
 from mcpcp.frontends.legacy import LegacyHttp
 from mcpcp.frontends.modern import ModernHttp
@@ -36,7 +38,8 @@ class HttpFrontend:
         self._guard = HostGuard(gateway)
         self.legacy = LegacyHttp(gateway, tasks)
         self.old_sse = OldSse(gateway, tasks)
-        self._modern = ModernHttp(gateway, tasks)
+        self._forwarder = Forwarder(gateway.shared) if gateway.shared is not None else None
+        self._modern = ModernHttp(gateway, tasks, self._forwarder)
         self.draining = False
         self._open = {
             "/health": self._health,
@@ -75,7 +78,8 @@ class HttpFrontend:
     async def _serve(self, request: Request, reply: Reply) -> None:
         try:
             agent = self.gateway.authenticate(request.bearer)
-            await self._route(request, reply, agent)
+            if not await self._forwarded(request, reply):
+                await self._route(request, reply, agent)
         except TokenError as error:
             self.old_sse.refuse(request)
             challenge = (b"www-authenticate", b'Bearer realm="mcpcp", error="invalid_token"')
@@ -84,6 +88,24 @@ class HttpFrontend:
             await reply.json(413, _refusal(str(error)))
         except RpcError as error:
             await reply.json(400, encode(error_response(None, error.error)))
+
+    async def _forwarded(self, request: Request, reply: Reply) -> bool:
+        """Whether another gateway, in which the session lives, has answered."""
+        if self._forwarder is None:
+            return False
+        named = request.parameter("session_id") or request.header(b"mcp-session-id")
+        address = await self._forwarder.target(request, named)
+        if address is None:
+            return False
+        try:
+            await self._forwarder.forward(request, reply, address)
+        except Interrupted:
+            await reply.json(502, encode(error_response(None, error_object(Interrupted(GONE)))))
+        except Unavailable:  # gone a moment ago, and its sessions with it
+            if request.method != "POST":
+                return False
+            await self.legacy.refuse(request, reply)
+        return True
 
     async def _route(self, request: Request, reply: Reply, agent: Agent) -> None:
         version = request.header(b"mcp-protocol-version")

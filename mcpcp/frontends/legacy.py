@@ -24,6 +24,7 @@ from mcpcp.jsonrpc import (
 )
 from mcpcp.listing import Shown
 from mcpcp.policy import Agent
+from mcpcp.state.events import Keep
 
 MOST_SESSIONS: Final = 10_000
 IDLE_TIMEOUT: Final = 30 * 60.0
@@ -41,7 +42,7 @@ class HttpSession:
         self.identity = agent.identity
         self.token = token
         self.calls: dict[Any, PostedCall] = {}
-        self.log = EventLog()
+        self.log = EventLog(_keeper(gateway, self.client.id, agent))
         self.own = Outlet(self.log)
         self.used = asyncio.get_running_loop().time()
         self._gateway = gateway
@@ -100,6 +101,12 @@ class HttpSession:
             self.own.push(notification(change))
 
 
+def _keeper(gateway: Gateway, session: str, agent: Agent) -> Keep | None:
+    """What keeps a session's events for other gateways, where there may be some."""
+    shared = gateway.shared
+    return None if shared is None else shared.events.keeper(session, agent.identity)
+
+
 class LegacyHttp:
     """`/mcp` for clients of the legacy era."""
 
@@ -126,7 +133,8 @@ class LegacyHttp:
         elif request.method in ("GET", "DELETE"):
             session = self._find(request, agent)
             if session is None:
-                await self._no_session(request, reply)
+                if not (request.method == "GET" and await self._replayed(request, reply, agent)):
+                    await self.refuse(request, reply)
             elif request.method == "GET":
                 await self._get(request, reply, session)
             else:
@@ -142,7 +150,7 @@ class LegacyHttp:
             return
         session = self._find(request, agent)
         if session is None:
-            await self._no_session(request, reply)
+            await self.refuse(request, reply)
         elif message.get("id") is None or "method" not in message:
             self._receive(session, message)
             await reply.send(202, b"")
@@ -174,6 +182,20 @@ class LegacyHttp:
             await call.run(Caller(agent, session.client), message, request)
         finally:
             session.calls.pop(request_id, None)
+
+    async def _replayed(self, request: Request, reply: Reply, agent: Agent) -> bool:
+        """Whether a cut stream of a session whose gateway is gone could be told to its end."""
+        shared = self._gateway.shared
+        session, last = request.header(b"mcp-session-id"), request.header(b"last-event-id")
+        if shared is None or session is None or last is None:
+            return False
+        events = await shared.events.replay(session, agent.identity, last)
+        if events is None:
+            return False
+        await reply.start_stream([(b"mcp-session-id", session.encode())])
+        await reply.stream(b"".join(events))
+        await reply.end_stream()
+        return True
 
     async def _get(self, request: Request, reply: Reply, session: HttpSession) -> None:
         if not request.accepts("text/event-stream"):
@@ -214,7 +236,8 @@ class LegacyHttp:
         session.touch(request.bearer)
         return session
 
-    async def _no_session(self, request: Request, reply: Reply) -> None:
+    async def refuse(self, request: Request, reply: Reply) -> None:
+        """There is no such session: the client may open another."""
         named = request.header(b"mcp-session-id") is not None
         text = "Session not found: initialize again" if named else "Mcp-Session-Id is missing"
         body = error_response(None, {"code": INVALID_REQUEST, "message": text})

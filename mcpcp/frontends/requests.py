@@ -63,6 +63,11 @@ class Request:
         value = self._headers.get(name)
         return None if value is None else value.decode("latin-1").strip()
 
+    def headers_from(self, prefix: bytes) -> dict[str, str]:
+        """The headers whose lower-case names begin with `prefix`."""
+        found = {n: v for n, v in self._headers.items() if n.startswith(prefix)}
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in found.items()}
+
     @property
     def bearer(self) -> str | None:
         """The token of the Authorization header; an empty one where the header holds none."""
@@ -161,8 +166,12 @@ class Reply:
 
     async def start_stream(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Begin an event stream."""
-        head = [*_SSE_HEADERS, *headers]
-        await self._send({"type": "http.response.start", "status": 200, "headers": head})
+        await self.start(200, [*_SSE_HEADERS, *headers])
+
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Begin an answer that comes in pieces."""
+        head = list(headers)
+        await self._send({"type": "http.response.start", "status": status, "headers": head})
 
     async def stream(self, data: bytes) -> None:
         """Send a piece of the stream."""

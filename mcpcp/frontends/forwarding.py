@@ -1,0 +1,83 @@
+"""Requests for what lives in another gateway of the fleet, passed on to that one and back.
+
+A load balancer may pick any of them; a session, or a call that waits for its client, is in one.
+Whoever is asked passes the request on as it came, token and all: the other authorizes it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from mcpcp.backends.http import HttpClient, Response
+from mcpcp.errors import McpcpError
+from mcpcp.frontends.requests import Reply, Request
+
+if TYPE_CHECKING:
+    from mcpcp.state.shared import SharedState
+
+MARK: Final = "x-mcpcp-forwarded"
+"""Names a request that was passed on once; nobody passes it on again."""
+
+GONE: Final = (
+    "the gateway that has this session went away while it answered: whether the call took effect"
+    " is not known"
+)
+_PASSED: Final = (
+    *("authorization", "accept", "content-type", "last-event-id", "origin", "traceparent"),
+    *("mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"),
+)
+_RETURNED: Final = (b"content-type", b"mcp-session-id", b"cache-control", b"x-accel-buffering")
+
+
+class Forwarder:
+    """Passes requests on to the other gateways that share our state."""
+
+    def __init__(self, shared: SharedState) -> None:
+        self._shared = shared
+
+    async def target(self, request: Request, named: str | None) -> str | None:
+        """The address of the other gateway that an id names; None where it is ours, or gone."""
+        instance = self._shared.peers.elsewhere(named)
+        if instance is None or request.header(MARK.encode()) is not None:
+            return None
+        return await self._shared.peers.address_of(instance)
+
+    async def forward(
+        self, request: Request, reply: Reply, address: str, body: bytes | None = None
+    ) -> None:
+        """Have the gateway at `address` answer.
+
+        Raises Unavailable where it could not be reached, Interrupted where it went away then.
+        """
+        if body is None and request.method == "POST":
+            body = await request.body()
+        client = HttpClient(address, {})
+        try:
+            target = request.path + (f"?{request.query.decode('latin-1')}" if request.query else "")
+            response = await client.request(request.method, target, _headers(request), body)
+            await _return(response, request, reply)
+        finally:
+            client.close()
+
+
+def _headers(request: Request) -> dict[str, str]:
+    found = ((name, request.header(name.encode())) for name in _PASSED)
+    params = request.headers_from(b"mcp-param-")
+    return {**{name: value for name, value in found if value is not None}, **params, MARK: "1"}
+
+
+async def _return(response: Response, request: Request, reply: Reply) -> None:
+    head = [(n, v) for n in _RETURNED if (v := response.head.headers.get(n)) is not None]
+    await reply.start(response.head.status, head)
+    with contextlib.suppress(McpcpError):  # cut off there is cut off here
+        async with asyncio.TaskGroup() as tasks:
+            leaving = tasks.create_task(request.gone())
+            leaving.add_done_callback(lambda _: response.close())
+            try:
+                async for part in response:
+                    await reply.stream(part)
+            finally:
+                leaving.cancel()
+    await reply.end_stream()
