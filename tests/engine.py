@@ -1,7 +1,9 @@
-"""A real Docker engine for tests: the one of DOCKER_HOST, or a dockerd of our own, as root.
+"""Real Docker engines for tests: the one of DOCKER_HOST, or a dockerd of our own, as root.
 
 All workers of a run share one. A keeper process starts dockerd and stops it when the last worker
-has gone, also when it was killed: each holds a lock of the file that the keeper waits for.
+has gone, also when it was killed: each holds a lock of the file that the keeper waits for. A second
+one, with published ports, networks and Swarm, has a network namespace of its own: nothing of the
+machine's network is touched.
 """
 
 from __future__ import annotations
@@ -69,12 +71,43 @@ def no_engine() -> Iterator[None]:
         gc.collect()
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkedEngine:
+    """An engine in a network of its own, without a way out; `inside` runs a program there."""
+
+    host: str
+    pid: int
+
+    def inside(self, *command: str) -> list[str]:
+        """The command line that runs `command` where the published ports are."""
+        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", *command]
+
+
+@pytest.fixture(scope="session")
+def networked_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkedEngine]:
+    """An engine of our own whose containers have networks and published ports."""
+    if not (_is_root() and shutil.which("dockerd") and shutil.which("ip")):
+        absent("what a Docker engine with networks needs (dockerd, iproute2 and root)")
+    shared = run_folder(tmp_path_factory)
+    with _held(shared / "networked.users", fcntl.LOCK_SH):
+        with _held(shared / "networked.start", fcntl.LOCK_EX):
+            keeper = _keeper_of(shared, "networked")
+            host, pid = (shared / "networked.address").read_text().split()
+        yield NetworkedEngine(host, int(pid))
+    if keeper is not None:
+        keeper.wait(_STOP_SECONDS)
+
+
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all workers of this run share."""
+    shared = tmp_path_factory.getbasetemp()
+    return shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+
+
 @pytest.fixture(scope="session")
 def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
     """An engine with the test images in it."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
+    shared = run_folder(tmp_path_factory)
     host = os.environ.get("DOCKER_HOST")
     if not host and not (_is_root() and shutil.which("dockerd")):
         absent("a Docker engine (dockerd and root, or DOCKER_HOST)")
@@ -82,8 +115,8 @@ def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEn
     with _held(shared / "engine.users", fcntl.LOCK_SH):
         with _held(shared / "engine.start", fcntl.LOCK_EX):
             if not host:
-                keeper = _keeper_of(shared)
-                host = (shared / "engine.address").read_text()
+                keeper = _keeper_of(shared, "engine")
+                host = (shared / "engine.address").read_text().split()[0]
             engine = DockerEngine(host)
             _provide_images(engine, shared)
         yield engine
@@ -102,15 +135,15 @@ def _held(path: Path, kind: int) -> Iterator[None]:
         yield
 
 
-def _keeper_of(shared: Path) -> subprocess.Popen[bytes] | None:
+def _keeper_of(shared: Path, kind: str) -> subprocess.Popen[bytes] | None:
     """Start the keeper, unless another worker has: then there is an address."""
-    address = shared / "engine.address"
+    address = shared / f"{kind}.address"
     if address.exists():
         return None
-    log = shared / "engine.log"
+    log = shared / f"{kind}.log"
     with log.open("wb") as out:
         keeper = subprocess.Popen(
-            [sys.executable, "-m", "tests.engine", str(shared)],
+            [sys.executable, "-m", "tests.engine", str(shared), kind],
             cwd=Path(__file__).resolve().parents[1],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -125,13 +158,26 @@ def _keeper_of(shared: Path) -> subprocess.Popen[bytes] | None:
     return keeper
 
 
-def _keep(shared: Path) -> None:
+ISOLATION = {
+    # no rules and no bridge: nothing of the machine's own network is touched
+    "engine": ((), ("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none")),
+    "networked": (
+        ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"),
+        ("--ip6tables=false",),
+    ),
+}
+"""By kind: what dockerd is started with, and its own flags."""
+
+
+def _keep(shared: Path, kind: str) -> None:
     """Run dockerd for as long as somebody holds the lock of its users."""
     folder = Path(tempfile.mkdtemp(prefix="mcpcp-engine-"))
     address = f"unix://{folder}/docker.sock"
     (folder / "daemon.json").write_text("{}")
+    around, flags = ISOLATION[kind]
     dockerd = subprocess.Popen(
         [
+            *around,
             "dockerd",
             *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
             *(
@@ -142,19 +188,18 @@ def _keep(shared: Path) -> None:
                 "--config-file",
                 f"{folder}/daemon.json",
             ),
-            # no rules and no bridge: nothing of the machine's own network is touched
-            *("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none"),
+            *flags,
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
     try:
         if _answers(address, dockerd):
-            (shared / "engine.address").write_text(address)
+            (shared / f"{kind}.address").write_text(f"{address} {dockerd.pid}")
             os.write(1, b"ready")
             os.close(1)
-            with _held(shared / "engine.users", fcntl.LOCK_EX):
-                (shared / "engine.address").unlink()
+            with _held(shared / f"{kind}.users", fcntl.LOCK_EX):
+                (shared / f"{kind}.address").unlink()
     finally:
         dockerd.terminate()
         dockerd.wait(_STOP_SECONDS)
@@ -214,10 +259,10 @@ def _fill(tar: tarfile.TarFile) -> None:
     programs = [p for p in map(shutil.which, _PROGRAMS) if p]
     extensions = [str(p) for p in (stdlib / "lib-dynload").glob("*.so")]
     tar.add(python, str(python))
-    tar.add(stdlib, str(stdlib), filter=_needed)
+    tar.add(stdlib, str(stdlib), filter=needed)
     for program in programs:
         tar.add(Path(program).resolve(), f"/bin/{Path(program).name}")
-    for library in _libraries([str(python), *programs, *extensions]):
+    for library in libraries([str(python), *programs, *extensions]):
         tar.add(Path(library).resolve(), library)
     for link in ("/bin/python3", "/bin/python"):
         entry = tarfile.TarInfo(link)
@@ -242,12 +287,12 @@ _UNNEEDED = {
 }
 
 
-def _needed(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+def needed(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     name = Path(entry.name).name
     return None if name in _UNNEEDED or name.startswith("config-3") else entry
 
 
-def _libraries(programs: list[str]) -> list[str]:
+def libraries(programs: list[str]) -> list[str]:
     """The shared libraries of these programs, and their loader."""
     listed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False).stdout
     words = (word for line in listed.splitlines() for word in line.split())
@@ -255,4 +300,4 @@ def _libraries(programs: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    _keep(Path(sys.argv[1]))
+    _keep(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,143 @@
+"""The compose projects: valid for both Composes, and up on a real engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import docker
+import jsonschema
+import pytest
+import yaml
+
+from tests.conftest import PROJECT
+from tests.deploy.compose import NOTHING, project, read, shell_blocks
+from tests.deploy.images import BASE
+from tests.engine import NetworkedEngine, absent
+
+pytestmark = pytest.mark.timeout(600)
+
+FILES = sorted(PROJECT.glob("deploy/*/compose.yaml"))
+SPECIFICATION = Path(__file__).with_name("compose-spec.json")
+"""The schema of Compose v2, as compose-go has it."""
+
+
+@pytest.fixture(autouse=True)
+def compose() -> None:
+    if shutil.which("docker-compose") is None:
+        absent("docker-compose")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
+def test_a_compose_file_is_valid_for_v2_by_its_specification(file: Path) -> None:
+    jsonschema.Draft7Validator(json.loads(SPECIFICATION.read_text())).validate(read(file))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
+def test_a_compose_file_is_valid_for_1_29(file: Path) -> None:
+    ran = subprocess.run(
+        ["docker-compose", "--file", str(file), "config", "--quiet"],
+        cwd=file.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
+def test_no_port_leaves_the_machine_unless_it_is_told_to(file: Path) -> None:
+    for name, service in read(file)["services"].items():
+        for port in service.get("ports", ()):
+            assert port.startswith(("127.0.0.1:", "${")) and ":-127.0.0.1}" in port, (name, port)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
+def test_what_runs_our_image_has_few_rights(file: Path) -> None:
+    for name, service in read(file)["services"].items():
+        if "mcpcp" in service["image"]:
+            assert service["read_only"] is True, name
+            assert service["cap_drop"] == ["ALL"], name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+            assert service["mem_limit"], name
+            assert service["pids_limit"], name
+
+
+@pytest.mark.docker
+def test_the_shop_is_up_and_answers_as_documented_and_down_leaves_nothing(
+    networked_engine: NetworkedEngine, image: str, tmp_path: Path
+) -> None:
+    instead = tmp_path / "instead.yaml"
+    instead.write_text(yaml.safe_dump({"services": {"mongo": embedded_database(image)}}))
+    files = (PROJECT / "deploy" / "shop" / "compose.yaml", instead)
+    with project(networked_engine, "mcpcptestshop", files, {"MCPCP_BASE": BASE}) as shop:
+        shop.run("up", "--build", "--detach")
+        until_healthy(networked_engine, "mcpcptestshop", 4)
+        said = [
+            subprocess.run(
+                networked_engine.inside("sh", "-ec", block),
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=True,
+            ).stdout
+            for block in shell_blocks("deploy.md", "The shop with Compose")
+        ]
+        (lines,) = [text.replace("}{", "}\n{").splitlines() for text in said]
+        healths, answers = lines[:3], [json.loads(line) for line in lines[3:]]
+        assert [json.loads(health)["status"] for health in healths] == ["ok"] * 3
+        assert [answer["result"]["isError"] for answer in answers] == [False] * 3
+        products = answers[-1]["result"]["structuredContent"]["products"]
+        assert [(p["name"], p["price"], p["quantity"]) for p in products] == [
+            ("Lamp", "12.50 EUR", 3)
+        ]
+        assert cannot_write(networked_engine, "mcpcptestshop_auth_1")
+    assert shop.left() == NOTHING
+
+
+def embedded_database(image: str) -> dict[str, object]:
+    """A stand-in for MongoDB, which can't be pulled here: the wire server of the launcher."""
+    program = (
+        "import servers.shop_database as database;"
+        "database.HOST = '0.0.0.0';"
+        "database.main(['--data-dir', '/data/db', '--port', '27017'])"
+    )
+    probe = "import socket; socket.create_connection(('127.0.0.1', 27017), 2).close()"
+    return {
+        "image": image,
+        "user": "0:0",
+        "entrypoint": ["python", "-c", program],
+        "healthcheck": {"test": ["CMD", "python", "-c", probe], "interval": "1s"},
+    }
+
+
+def until_healthy(engine: NetworkedEngine, prefix: str, count: int) -> None:
+    """Wait until that many containers are up and well."""
+    client = docker.DockerClient(base_url=engine.host)
+    deadline = time.monotonic() + 120
+    try:
+        while True:
+            found = [c for c in client.containers.list(all=True) if str(c.name).startswith(prefix)]
+            states = {c.name: c.attrs["State"].get("Health", {}).get("Status") for c in found}
+            if len(states) == count and set(states.values()) == {"healthy"}:
+                return
+            logs = "\n".join(c.logs(tail=20).decode() for c in found)
+            assert time.monotonic() < deadline, f"{states}\n{logs}"
+            time.sleep(0.2)
+    finally:
+        client.close()
+
+
+def cannot_write(engine: NetworkedEngine, container: str) -> bool:
+    """Whether a container is another user than root, on a root that it can't change."""
+    program = "import os; assert os.getuid() == 10001; open('/app/x', 'w')"
+    client = docker.DockerClient(base_url=engine.host)
+    try:
+        code, output = client.containers.get(container).exec_run(["python", "-c", program])
+        return code == 1 and b"Read-only file system" in output
+    finally:
+        client.close()
