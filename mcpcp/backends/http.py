@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from mcpcp.backends.addresses import Addresses, Resolve, look_up, may_have_replicas
 from mcpcp.errors import Interrupted, ProtocolError, Unavailable
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -46,6 +47,11 @@ class Response:
     def __init__(self, connection: _Connection, head: Head) -> None:
         self._connection = connection
         self.head = head
+
+    @property
+    def address(self) -> str:
+        """Which of the server's addresses answered."""
+        return self._connection.address
 
     async def read(self) -> bytes:
         """The whole body, at most LARGEST_BODY bytes."""
@@ -82,15 +88,16 @@ class _Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, owner: _Owner) -> None:
+    def __init__(self, owner: _Owner, address: str) -> None:
         self._owner = owner
+        self.address = address
         self._head: asyncio.Future[Head] | None = None
         self._parts: deque[bytes] = deque()
         self._buffered = 0
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._complete = True
-        self._reusable = self._in_use = self._ends_with_connection = False
+        self._reusable = self.in_use = self._ends_with_connection = False
         self._error: Exception | None = None
         self.closed = False
         self.idle_since = 0.0
@@ -102,7 +109,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._complete = self._reusable = self._ends_with_connection = False
-        self._in_use = True
+        self.in_use = True
         self._head = asyncio.get_running_loop().create_future()
         self.transport.write(data)
         return self._head
@@ -129,10 +136,11 @@ class _Connection(asyncio.Protocol):
         Only now may the connection be used again: its parts are the caller's until then.
         """
         if not self._complete:
+            self.in_use = False
             self._fail(Unavailable("the connection was closed"))
             self.transport.abort()
-        elif self._in_use:
-            self._in_use = False
+        elif self.in_use:
+            self.in_use = False
             self._parts.clear()
             if self._reusable:
                 self._owner.release(self)
@@ -213,9 +221,12 @@ class _Connection(asyncio.Protocol):
 
 
 class HttpClient:
-    """Requests to one origin, over connections that are kept while they are busy or just were."""
+    """Requests to one origin, over connections that are kept while they are busy or just were.
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    Where its name has several addresses, each request goes to the one with the least to do.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str], resolve: Resolve = look_up) -> None:
         parts = urlsplit(url)
         self._secure = parts.scheme == "https"
         self._host = parts.hostname or "localhost"
@@ -225,6 +236,10 @@ class HttpClient:
         if ":" in self._host:
             host = f"[{self._host}]" + (f":{self._port}" if parts.port else "")
         self._fixed = f"host: {host}\r\n".encode() + _encode_headers(headers)
+        self._addresses = (
+            Addresses(self._host, self._port, resolve) if may_have_replicas(self._host) else None
+        )
+        self._only = self._host
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
 
@@ -241,12 +256,16 @@ class HttpClient:
             data = b"".join((data, b"content-length: %d\r\n\r\n" % len(body), body))
         else:
             data += b"\r\n"
-        connection = self._take_idle() or await self._connect()
+        connection = await self._least_busy()
         try:
             return Response(connection, await connection.send(data))
         except asyncio.CancelledError:
             connection.finish()
             raise
+
+    def stay_with(self, answer: Response) -> None:
+        """From now on go where `answer` came from: it knows what the other replicas do not."""
+        self._addresses, self._only = None, answer.address
 
     def close(self) -> None:
         """Close every connection; exchanges under way fail."""
@@ -260,10 +279,28 @@ class HttpClient:
         connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
 
-    def _take_idle(self) -> _Connection | None:
+    async def _least_busy(self) -> _Connection:
+        """A connection to the server, or to that of its replicas which has the least to do."""
+        if self._addresses is None:
+            return self._take_idle(self._only) or await self._connect(self._only)
+        busy = Counter(c.address for c in self._all if c.in_use and not c.closed)
+        try:
+            addresses = await self._addresses.in_turn(busy)
+        except OSError as error:
+            raise self._unreachable(error) from None
+        failed: Unavailable | None = None
+        for address in addresses:
+            try:
+                return self._take_idle(address) or await self._connect(address)
+            except Unavailable as error:
+                self._addresses.doubt()
+                failed = error
+        raise failed or Unavailable(f"{self._host} has no address")
+
+    def _take_idle(self, address: str) -> _Connection | None:
         oldest = asyncio.get_running_loop().time() - IDLE_KEPT
-        while self._idle:
-            connection = self._idle.pop()
+        while (at := self._newest_idle(address)) is not None:
+            connection = self._idle.pop(at)
             if not connection.closed and not connection.transport.is_closing():
                 if connection.idle_since >= oldest:
                     return connection
@@ -271,23 +308,36 @@ class HttpClient:
             self._all.discard(connection)
         return None
 
-    async def _connect(self) -> _Connection:
+    def _newest_idle(self, address: str) -> int | None:
+        for at in range(len(self._idle) - 1, -1, -1):
+            if self._idle[at].address == address:
+                return at
+        return None
+
+    async def _connect(self, address: str) -> _Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self), self._host, self._port, ssl=self._ssl
+                    lambda: _Connection(self, address),
+                    address,
+                    self._port,
+                    ssl=self._ssl,
+                    server_hostname=self._host if self._ssl else None,
                 )
         except TimeoutError:
             raise Unavailable(
                 f"{self._host}:{self._port} did not answer within {CONNECT_TIMEOUT:g} s"
             ) from None
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise Unavailable(f"cannot connect to {self._host}:{self._port}: {reason}") from None
+            raise self._unreachable(error) from None
         self._all = {c for c in self._all if not c.closed}
         self._all.add(connection)
         return connection
+
+    def _unreachable(self, error: OSError) -> Unavailable:
+        reason = error.strerror or str(error)
+        return Unavailable(f"cannot connect to {self._host}:{self._port}: {reason}")
 
 
 def _encode_headers(headers: Mapping[str, str]) -> bytes:

@@ -100,6 +100,7 @@ class StreamableTransport:
         session = answer.head.headers.get(b"mcp-session-id")
         if session is not None and message.get("method") == "initialize":
             self._session = session.decode("latin-1")
+            self._client.stay_with(answer)
         return answer
 
     def _session_headers(self) -> dict[str, str]:
