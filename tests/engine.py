@@ -231,8 +231,8 @@ def _provide_images(engine: DockerEngine, shared: Path) -> None:
     if marker.exists():
         return
     with engine.client() as client:
-        _import(client, IMAGE, _fill)
-        _import(client, BARE_IMAGE, lambda tar: _add_text(tar, "/etc/passwd", ""))
+        import_image(client, IMAGE, _fill)
+        import_image(client, BARE_IMAGE, lambda tar: _add_text(tar, "/etc/passwd", ""))
         container = client.containers.create(IMAGE, command=["true"])
         try:
             name, _, tag = VOLUME_IMAGE.partition(":")
@@ -242,7 +242,7 @@ def _provide_images(engine: DockerEngine, shared: Path) -> None:
     marker.touch()
 
 
-def _import(
+def import_image(
     client: docker.DockerClient, image: str, fill: Callable[[tarfile.TarFile], None]
 ) -> None:
     name, _, tag = image.partition(":")
