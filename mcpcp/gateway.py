@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mcpcp import listing
 from mcpcp.audit import AuditLog, CallRecord, Outcome
@@ -60,6 +61,22 @@ class Caller:
     agent: Agent
     session: ClientSession | None = None
     modern: bool = False
+
+
+class Call(NamedTuple):
+    """A request that was allowed, on its way to a server; `params` are as the server gets them."""
+
+    caller: Caller
+    backend: Backend
+    entry: Entry
+    method: str
+    params: Message
+    back: Back
+
+    def over(self, line: Line) -> Awaitable[Any]:
+        """Send it on `line`; its result."""
+        repeatable = self.entry.repeatable
+        return line.request(self.method, self.params, back=self.back, repeatable=repeatable)
 
 
 class Gateway:
@@ -123,12 +140,13 @@ class Gateway:
         try:
             backend = self.registry.backend(server)
             addressed = _addressed(caller, params, trusted=backend.server.command is not None)
+            call = Call(caller, backend, entry, method, addressed, back)
             turn = backend.turns.take(backend.server.concurrency, backend.server.timeout)
             with self._limiter.admit(
                 caller.agent, server, entry.name.tool, params.get("arguments")
             ):
                 async with turn:
-                    result = await self._send(caller, backend, entry, method, addressed, back)
+                    result = await self._send(call)
             outcome = "error" if isinstance(result, dict) and result.get("isError") else "ok"
             return self._as_known(server, listing.in_era(result, method, caller.modern))
         except McpcpError as error:
@@ -140,74 +158,47 @@ class Gateway:
             self.metrics.observe(server, _label(entry), outcome, seconds)
             self._record(caller, entry.name, method, outcome, reason, seconds)
 
-    async def _send(
-        self,
-        caller: Caller,
-        backend: Backend,
-        entry: Entry,
-        method: str,
-        params: Message,
-        back: Back,
-    ) -> Any:
+    async def _send(self, call: Call) -> Any:
         """Send on the connection that is right for this caller; translate where eras differ."""
-        if caller.modern and not backend.modern:
-            return await self._send_older(caller, backend, entry, method, params, back)
+        caller, backend = call.caller, call.backend
+        if caller.modern:
+            return await (call.over(backend.line) if backend.modern else self._send_older(call))
         line = self._line(caller, backend)
-        if not caller.modern:
-            connection = line.connection or await line.wait()
-            if connection.modern:
-                return await with_answers(
-                    lambda p: line.request(method, p, back=back, repeatable=entry.repeatable),
-                    self._with_log_level(caller, params),
-                    back,
-                )
-        return await line.request(method, params, back=back, repeatable=entry.repeatable)
+        connection = line.connection or await line.wait()
+        if not connection.modern:
+            return await call.over(line)
+        params = self._with_log_level(caller, call.params)
+        return await with_answers(lambda p: call._replace(params=p).over(line), params, call.back)
 
     def _line(self, caller: Caller, backend: Backend) -> Line:
         """A legacy client's own session with the server, where it can have one; else the shared."""
         own = caller.session is not None and backend.has_sessions
         return caller.session.link(backend).line if own and caller.session else backend.line
 
-    async def _send_older(
-        self,
-        caller: Caller,
-        backend: Backend,
-        entry: Entry,
-        method: str,
-        params: Message,
-        back: Back,
-    ) -> Any:
+    async def _send_older(self, call: Call) -> Any:
         """A modern client before a legacy server."""
-        if META_LOG_LEVEL not in params["_meta"]:
-            back = WithoutLogs(back)
+        if META_LOG_LEVEL not in call.params["_meta"]:
+            call = call._replace(back=WithoutLogs(call.back))
         try:
-            if _can_be_asked(params):
-                return await self._send_parked(caller, backend, entry, method, params, back)
-            repeatable = entry.repeatable
-            return await backend.line.request(method, params, back=back, repeatable=repeatable)
+            if _can_be_asked(call.params):
+                return await self._send_parked(call)
+            return await call.over(call.backend.line)
         except RpcError as error:
             raise modern_error(error) from None
 
-    async def _send_parked(
-        self,
-        caller: Caller,
-        backend: Backend,
-        entry: Entry,
-        method: str,
-        params: Message,
-        back: Back,
-    ) -> Any:
+    async def _send_parked(self, call: Call) -> Any:
         """A modern client before a legacy server that may ask it something in the middle."""
+        caller, backend, params = call.caller, call.backend, call.params
         capabilities = params["_meta"].get(META_CLIENT_CAPABILITIES) or {}
         stand_in = self._stand_ins.get(caller.agent.identity, capabilities)
         line = stand_in.link(backend).line if backend.has_sessions else backend.line
         plain = {k: v for k, v in params.items() if k not in ("inputResponses", "requestState")}
 
         async def begin(way: Back) -> Any:
-            return await line.request(method, plain, back=way, repeatable=entry.repeatable)
+            return await call._replace(params=plain, back=way).over(line)
 
-        owner = (caller.agent.identity, entry.name, method)
-        return await self._parked.call(owner, params, back, begin)
+        owner = (caller.agent.identity, call.entry.name, call.method)
+        return await self._parked.call(owner, params, call.back, begin)
 
     async def authorize(self, caller: Caller, kind: Kind, name: Any) -> Entry:
         """The entry that the agent may use; to it, denied and unknown look the same."""
