@@ -46,6 +46,7 @@ from mcpcp.limits import Limiter
 from mcpcp.metrics import Metrics
 from mcpcp.names import ToolName
 from mcpcp.policy import NONE, Agent
+from mcpcp.profiles import BASE, Profile, profile_of
 from mcpcp.registry import Registry
 from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
@@ -61,6 +62,13 @@ class Caller:
     agent: Agent
     session: ClientSession | None = None
     modern: bool = False
+    declared: Profile = BASE
+    """In the modern era, where each request says what its client can."""
+
+    @property
+    def profile(self) -> Profile:
+        """What the client can."""
+        return self.declared if self.session is None else self.session.profile
 
 
 class Call(NamedTuple):
@@ -112,9 +120,9 @@ class Gateway:
             self.metrics.deny(error.reason)
             raise
 
-    def view(self, agent: Agent) -> View:
-        """What `agent` may see of the catalog as it is now."""
-        return self.registry.catalog.view(agent.allow)
+    def view(self, agent: Agent, profile: Profile = BASE) -> View:
+        """What `agent` may see of the catalog as it is now, with a client of that profile."""
+        return self.registry.catalog.view(agent.allow, profile)
 
     def render_metrics(self) -> bytes:
         """The text that Prometheus scrapes, with the servers as they are now."""
@@ -180,7 +188,7 @@ class Gateway:
         if META_LOG_LEVEL not in call.params["_meta"]:
             call = call._replace(back=WithoutLogs(call.back))
         try:
-            if _can_be_asked(call.params):
+            if call.caller.profile != BASE:
                 return await self._send_parked(call)
             return await call.over(call.backend.line)
         except RpcError as error:
@@ -189,9 +197,7 @@ class Gateway:
     async def _send_parked(self, call: Call) -> Any:
         """A modern client before a legacy server that may ask it something in the middle."""
         caller, backend, params = call.caller, call.backend, call.params
-        capabilities = params["_meta"].get(META_CLIENT_CAPABILITIES) or {}
-        stand_in = self._stand_ins.get(caller.agent.identity, capabilities)
-        line = stand_in.link(backend).line if backend.has_sessions else backend.line
+        line = self._stand_in(caller).link(backend).line if backend.has_sessions else backend.line
         plain = {k: v for k, v in params.items() if k not in ("inputResponses", "requestState")}
 
         async def begin(way: Back) -> Any:
@@ -200,13 +206,17 @@ class Gateway:
         owner = (caller.agent.identity, call.entry.name, call.method)
         return await self._parked.call(owner, params, call.back, begin)
 
+    def _stand_in(self, caller: Caller) -> ClientSession:
+        """The session with legacy servers in the name of a modern client."""
+        return self._stand_ins.get(caller.agent.identity, caller.profile)
+
     async def authorize(self, caller: Caller, kind: Kind, name: Any) -> Entry:
         """The entry that the agent may use; to it, denied and unknown look the same."""
         if not isinstance(name, str):
             raise RpcError(INVALID_PARAMS, f"the {kind}'s name is missing")
         entry = self._find(caller, kind, name)
         if entry is None:
-            await self.registry.first_offers(caller.agent.allow)
+            await self.prepare(caller, templates=kind in ("resource", "template"))
             entry = self._find(caller, kind, name)
         if entry is None:
             self._refuse(caller, kind, name)
@@ -217,8 +227,31 @@ class Gateway:
             raise RpcError(code, f"Unknown {kind}: {name}", data)
         return entry
 
+    async def prepare(self, caller: Caller, *, templates: bool = False) -> None:
+        """Wait, once and bounded, for what servers have not yet said that the caller may see."""
+        await self.registry.first_offers(caller.agent.allow)
+        servers = self.view(caller.agent).servers
+        if templates:
+            await self.registry.templates(servers)
+        if caller.profile == BASE:
+            return
+        backends = [b for b in map(self.registry.backend, servers) if b.varies]
+        for backend in backends:
+            self._ask_for_list(caller, backend)
+        await self.registry.variants(caller.profile, backends)
+
+    def _ask_for_list(self, caller: Caller, backend: Backend) -> None:
+        """Have a server list for the caller's profile, where it has not yet."""
+        if caller.profile in backend.variants.offers:
+            return
+        if backend.modern:
+            backend.want_list(caller.profile)
+            return
+        session = caller.session or self._stand_in(caller)
+        session.link(backend).want_list()
+
     def _find(self, caller: Caller, kind: Kind, name: str) -> Entry | None:
-        view = self.view(caller.agent)
+        view = self.view(caller.agent, caller.profile)
         if kind != "resource":
             return view.find(kind, name)
         return view.find_uri(name) or self._only_source(caller, view, name)
@@ -306,20 +339,20 @@ def _addressed(caller: Caller, params: Message, *, trusted: bool) -> Message:
     return {**params, "_meta": meta}
 
 
-def _can_be_asked(params: Message) -> bool:
-    """Whether a modern client has said that it answers questions in the middle of a call."""
-    capabilities = (params.get("_meta") or {}).get(META_CLIENT_CAPABILITIES) or {}
-    return not {"sampling", "elicitation", "roots"}.isdisjoint(capabilities)
-
-
 def _label(entry: Entry) -> str:
     """A bounded label for metrics: URIs are not."""
     return entry.name.tool if entry.kind in ("tool", "prompt") else entry.kind
 
 
-def check_modern(params: Any) -> None:
-    """Whether a modern request carries the envelope that its era demands; else RpcError."""
-    meta = params.get("_meta") if isinstance(params, dict) else None
+def declared_profile(params: Message) -> Profile:
+    """What the client of a modern request says it can."""
+    return profile_of(params["_meta"][META_CLIENT_CAPABILITIES])
+
+
+def check_modern(params: Any) -> Message:
+    """`params` if they carry the envelope that the modern era demands; else RpcError."""
+    checked: Message = params if isinstance(params, dict) else {}
+    meta = checked.get("_meta")
     if not isinstance(meta, dict):
         raise RpcError(INVALID_PARAMS, f"params._meta must hold {META_VERSION!r}")
     for key in (META_VERSION, META_CLIENT_CAPABILITIES):
@@ -331,6 +364,7 @@ def check_modern(params: Any) -> None:
     if version not in MODERN_VERSIONS:
         data = {"supported": list(MODERN_VERSIONS), "requested": version}
         raise RpcError(UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version", data)
+    return checked
 
 
 def _outcome(error: McpcpError) -> Outcome:
