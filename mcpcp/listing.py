@@ -141,17 +141,26 @@ class Shown:
     """What a client has been shown, so that it hears of changes in its own view, and only there."""
 
     def __init__(self, view: View) -> None:
-        self._view = view
+        self._take(view)
+
+    def saw(self, view: View, kind: Kind) -> None:
+        """The client has listed that kind in `view`."""
+        self._listings[kind] = view.listings[kind]
 
     def changes(self, view: View) -> list[str]:
         """The notifications that lead from what was shown last to `view`, shown from now on."""
-        before, self._view = self._view, view
-        changed = {
-            LIST_CHANGES["resource" if kind == "template" else kind]: None
-            for kind, listing in view.listings.items()
-            if listing.definitions != before.listings[kind].definitions
-        }
+        changed: dict[str, None] = {}
+        for kind, listing in view.listings.items():
+            # Templates that are listed now, and were not before, are no change.
+            first = kind == "template" and view.unlisted != self._unlisted
+            if not first and listing.definitions != self._listings[kind].definitions:
+                changed[LIST_CHANGES["resource" if kind == "template" else kind]] = None
         for server, counts in view.announced.items():
-            earlier = before.announced.get(server, {})
+            earlier = self._announced.get(server, {})
             changed |= {change: None for change, n in counts.items() if n > earlier.get(change, 0)}
+        self._take(view)
         return list(changed)
+
+    def _take(self, view: View) -> None:
+        self._listings = dict(view.listings)
+        self._announced, self._unlisted = view.announced, view.unlisted

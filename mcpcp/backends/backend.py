@@ -12,16 +12,18 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello
 from mcpcp.backends.line import Line
-from mcpcp.catalog import Kind, Offer
+from mcpcp.backends.offering import CHANGES, list_offer
+from mcpcp.backends.variants import MOST_PROFILES, Variants
+from mcpcp.catalog import KINDS, VARYING, Offer
 from mcpcp.config import ServerConfig
-from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
+from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError, Unavailable
 from mcpcp.fleet import ProcessState, ProcessStatus
 from mcpcp.jsonrpc import (
-    LIST_CHANGES,
     LISTEN,
     METHOD_NOT_FOUND,
     UPDATED,
@@ -30,6 +32,7 @@ from mcpcp.jsonrpc import (
     RpcError,
 )
 from mcpcp.paramheaders import Declared, declared
+from mcpcp.profiles import Profile, capabilities_of
 from mcpcp.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -40,37 +43,26 @@ STABLE_AFTER: Final = 1.0
 """Seconds of service after which a server that dies is started again at once."""
 MOST_PROCESSES: Final = 32
 """Processes of one stdio server with `sessions: per_client`."""
-MOST_PAGES: Final = 100
 _DEBOUNCE: Final = 0.05
 _LISTEN_AGAIN: Final = 1.0
 _LISTENING: Final = 10 * 365 * 86400.0
 """Seconds for a subscription, whose answer is its end."""
-
-LISTS: Final[dict[Kind, tuple[str, str, str]]] = {
-    "tool": ("tools", "tools/list", "tools"),
-    "prompt": ("prompts", "prompts/list", "prompts"),
-    "resource": ("resources", "resources/list", "resources"),
-    "template": ("resources", "resources/templates/list", "resourceTemplates"),
-}
-"""Each kind's capability, the method that lists it, and the member that holds the list."""
-
-CHANGES: Final = frozenset(LIST_CHANGES.values())
-_IDENTITY: Final[dict[Kind, str]] = {
-    "tool": "name",
-    "prompt": "name",
-    "resource": "uri",
-    "template": "uriTemplate",
-}
 
 
 class Backend:
     """`run` is the owner task; `on_change` is called when its offer or its state has changed."""
 
     def __init__(
-        self, server: ServerConfig, credential: str | None, on_change: Callable[[], None]
+        self,
+        server: ServerConfig,
+        credential: str | None,
+        on_change: Callable[[], None],
+        *,
+        templates: bool = False,
     ) -> None:
         self.server = server
         self.offer: Offer | None = None
+        self.variants = Variants(on_change)
         self.credential = credential
         self.turns = Turns(server.name)
         self._sessions = 0
@@ -85,6 +77,8 @@ class Backend:
         self._stale = asyncio.Event()
         self._followed = asyncio.Event()
         self._declared: dict[str, Declared] = {}
+        self._wants_templates = templates
+        self._profiles: list[Profile] = []
         self._process: ProcessStatus | None = None
         self._supervised = False
 
@@ -181,6 +175,28 @@ class Backend:
         """Which arguments of a tool its calls mirror in headers."""
         return self._declared.get(tool, {}) if isinstance(tool, str) else {}
 
+    @property
+    def varies(self) -> bool:
+        """Whether it may show one client what it does not show to another."""
+        return self.modern or self.has_sessions
+
+    @property
+    def listed_templates(self) -> bool:
+        """Whether it is known which templates there are."""
+        return self.offer is not None and self.offer.templates is not None
+
+    def want_templates(self) -> None:
+        """List resource templates too from now on: few clients ever ask for them."""
+        if not self._wants_templates:
+            self._wants_templates = True
+            self._stale.set()
+
+    def want_list(self, profile: Profile) -> None:
+        """In the modern era: list also as a client of that profile."""
+        if profile not in self._profiles:
+            self._profiles = [*self._profiles, profile][-MOST_PROFILES:]
+            self._stale.set()
+
     def announce(self, change: str) -> None:
         """The server says that a list has changed: list again, soon, and pass that on."""
         self._announced[change] = self._announced.get(change, 0) + 1
@@ -257,7 +273,7 @@ class Backend:
 
     async def _use(self, connection: Connection) -> None:
         """List what is on offer, and list again whenever it may have changed."""
-        self._replace_offer(await self._list_all(connection))
+        await self._list_all(connection)
         for uri in () if connection.modern else list(self._followers):
             with contextlib.suppress(RpcError):
                 await connection.request("resources/subscribe", {"uri": uri}, HANDSHAKE_TIMEOUT)
@@ -273,7 +289,7 @@ class Backend:
                 await self._stale.wait()
                 await asyncio.sleep(_DEBOUNCE)
                 self._stale.clear()
-                self._replace_offer(await self._list_all(connection))
+                await self._list_all(connection)
 
     async def _subscribe(self, connection: Connection) -> None:
         """A modern server tells of changes only whom asks it to; the old subscription ends last."""
@@ -300,41 +316,20 @@ class Backend:
             wanted["resourceSubscriptions"] = sorted(self._followers)
         return wanted
 
-    async def _list_all(self, connection: Connection) -> Offer:
+    async def _list_all(self, connection: Connection) -> None:
+        """List on our own account, and as those clients to which more may be shown."""
         announced = dict(self._announced)  # what is said while we list may be missing in it
-        lists: dict[Kind, tuple[Message, ...]] = {}
-        for kind, (capability, method, member) in LISTS.items():
-            if kind == "tool" or capability in connection.capabilities:
-                lists[kind] = await self._list(connection, kind, method, member)
-        return Offer(
-            tools=lists.get("tool", ()),
-            prompts=lists.get("prompt", ()),
-            resources=lists.get("resource", ()),
-            templates=lists.get("template", ()),
-            instructions=connection.instructions,
-            capabilities=connection.capabilities,
-            modern=connection.modern,
-            announced=announced,
-        )
-
-    async def _list(
-        self, connection: Connection, kind: Kind, method: str, member: str
-    ) -> tuple[Message, ...]:
-        items: list[Message] = []
-        cursor: Any = None
-        for _ in range(MOST_PAGES):
-            params = {"cursor": cursor} if cursor is not None else {}
+        kinds = KINDS if self._wants_templates else VARYING
+        offer = await list_offer(connection, kinds)
+        self._replace_offer(replace(offer, announced=announced))
+        for profile in self._profiles if connection.modern else ():
             try:
-                page = await connection.request(method, params, HANDSHAKE_TIMEOUT)
-            except RpcError as error:
-                if error.error["code"] == METHOD_NOT_FOUND:
-                    break
-                raise
-            items += _valid_items(page, member, _IDENTITY[kind], self.server.name)
-            cursor = page.get("nextCursor")
-            if cursor is None:
-                break
-        return tuple(items)
+                listed = await list_offer(connection, VARYING, capabilities_of(profile))
+            except (RpcError, DeadlineExceeded) as error:
+                logger.info("%s lists nothing to some clients: %s", self.server.name, error)
+                self.variants.give_up(profile)
+            else:
+                self.variants.put(profile, listed, self)
 
     # What a server says on the shared connection.
 
@@ -354,6 +349,8 @@ class Backend:
     # What changes when a connection comes and goes.
 
     def _replace_offer(self, offer: Offer) -> None:
+        if self.offer is not None and self.offer.names() != offer.names():
+            self.variants.forget_unkept()
         self.offer = offer
         found = ((t["name"], declared(t.get("inputSchema"))) for t in offer.tools)
         self._declared = {name: headers for name, headers in found if headers}
@@ -386,14 +383,3 @@ async def _listen(connection: Connection, wanted: Message) -> None:
         except McpcpError:
             connection.drop()  # the server is gone; nothing else would tell of it
         await asyncio.sleep(_LISTEN_AGAIN)
-
-
-def _valid_items(page: Any, member: str, identity: str, server: str) -> list[Message]:
-    items = page.get(member) if isinstance(page, dict) else None
-    if not isinstance(items, list):
-        raise ProtocolError(f"the server's list of {member} is no list")
-    good = [i for i in items if isinstance(i, dict) and isinstance(i.get(identity), str)]
-    if len(good) < len(items):
-        lost = len(items) - len(good)
-        logger.warning("%s: ignored %d %s that have no %s", server, lost, member, identity)
-    return good

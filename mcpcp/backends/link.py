@@ -11,22 +11,27 @@ import contextlib
 import logging
 from typing import Any, Final, Protocol
 
-from mcpcp.backends.backend import CHANGES, Backend
+from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello
 from mcpcp.backends.line import Line
-from mcpcp.errors import McpcpError
+from mcpcp.backends.offering import CHANGES, list_offer
+from mcpcp.catalog import VARYING
+from mcpcp.errors import DeadlineExceeded, McpcpError
 from mcpcp.jsonrpc import Back, Message, RpcError
+from mcpcp.profiles import Profile
 
 logger = logging.getLogger(__name__)
 
 FIRST_RETRY: Final = 0.02
 LAST_RETRY: Final = 2.0
+_DEBOUNCE: Final = 0.05
 
 
 class Owner(Protocol):
     """The client whose link it is."""
 
     hello: Hello
+    profile: Profile
     log_level: str | None
 
     def on_server_notification(self, server: str, message: Message) -> None:
@@ -44,9 +49,23 @@ class Link:
         self.line = Line(backend.server, backend.line.hopeless)
         self.subscriptions: set[str] = set()
         self._owner = owner
+        self._lists = False
+        self._stale = asyncio.Event()
+
+    def want_list(self) -> None:
+        """List what the server shows to this client: it may be more than it shows to us."""
+        if not self._lists:
+            self._lists = True
+            self._stale.set()
 
     async def run(self) -> None:
         """Keep a session open until cancelled."""
+        try:
+            await self._keep_open()
+        finally:
+            self.backend.variants.leave(self)
+
+    async def _keep_open(self) -> None:
         delay = FIRST_RETRY
         while True:
             await self.backend.until_allowed()
@@ -76,7 +95,21 @@ class Link:
             with contextlib.suppress(RpcError):
                 await connection.request(method, params, HANDSHAKE_TIMEOUT)
         self.line.put(connection)
-        await asyncio.Event().wait()
+        if self._lists:
+            self._stale.set()
+        while True:
+            await self._stale.wait()
+            self._stale.clear()
+            await self._list(connection)
+            await asyncio.sleep(_DEBOUNCE)
+
+    async def _list(self, connection: Connection) -> None:
+        variants, profile = self.backend.variants, self._owner.profile
+        try:
+            variants.put(profile, await list_offer(connection, VARYING), self)
+        except (RpcError, DeadlineExceeded) as error:
+            logger.info("%s lists nothing to a client: %s", self.backend.server.name, error)
+            variants.give_up(profile)
 
     def _renewals(self) -> list[tuple[str, Message]]:
         renewals: list[tuple[str, Message]] = []
@@ -92,6 +125,8 @@ class Link:
         """See Inbound; what has changed for one client has for all."""
         if message["method"] in CHANGES:
             self.backend.announce(message["method"])
+            if self._lists:
+                self._stale.set()
         else:
             self._owner.on_server_notification(self.backend.server.name, message)
 
