@@ -115,7 +115,7 @@ def arguments(interpreter: Interpreter, limits: Limits, descriptors: Descriptors
         *_tmpfs("/dev/shm", limits.scratch, "1777"),  # noqa: S108 - the sandbox's own
         *_tmpfs("/tmp", limits.scratch, "1777"),  # noqa: S108 - the sandbox's own
         *("--dir", "/var", "--symlink", "/tmp", "/var/tmp"),  # noqa: S108
-        *_tmpfs("/work", limits.work, "0700"),
+        *_tmpfs("/work", limits.disk, "0700"),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/work"),
         *(word for item in environment.items() for word in ("--setenv", *item)),
         *("--seccomp", str(descriptors.seccomp)),

@@ -135,7 +135,7 @@ class Containers:
             cpus=limits.cpus,
             processes=limits.processes + 2,
             tmpfs=limits.scratch,
-            files=limits.files,
+            files=limits.open_files,
         )
         config = self._config(envelope, limits)
         container: str = _post_container(client, config)
@@ -149,7 +149,7 @@ class Containers:
         options = hardening.tmpfs_options
         tmpfs = {
             "/tmp": options(limits.scratch, executable=True),  # noqa: S108 - the container's own
-            "/work": options(limits.work, executable=True),
+            "/work": options(limits.disk, executable=True),
         }
         return {
             "Image": self.image,

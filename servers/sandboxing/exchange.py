@@ -186,7 +186,7 @@ def _resource_limits(limits: Limits, per_process_memory: bool) -> dict[str, int]
         "AS": limits.memory * factor,
         "CORE": 0,
         "CPU": int(limits.timeout * max(limits.cpus, 1)) + _CPU_GRACE,
-        "FSIZE": limits.work,
-        "NOFILE": limits.files,
+        "FSIZE": limits.disk,
+        "NOFILE": limits.open_files,
         "NPROC": limits.processes,
     }

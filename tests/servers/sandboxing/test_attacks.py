@@ -24,7 +24,7 @@ from servers.sandboxing.outcome import MIB, Limits, Outcome
 
 pytestmark = [pytest.mark.anyio, pytest.mark.bwrap]
 
-LIMITS = Limits(timeout=15.0, memory=128 * MIB, work=16 * MIB, scratch=4 * MIB, flood=2 * MIB)
+LIMITS = Limits(timeout=15.0, memory=128 * MIB, disk=16 * MIB, scratch=4 * MIB, flood=2 * MIB)
 
 TOOLS = """
 import ctypes, errno, os, socket, sys
