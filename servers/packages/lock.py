@@ -15,15 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from servers.packages.names import NotAPackage, Requirement, checked_version, normalized
+from servers.packages.errors import BadLock, NotAPackage
+from servers.packages.names import Requirement, checked_version, normalized
 
 _SHA256 = re.compile(r"\A[0-9a-f]{64}\Z", re.ASCII)
 _URL = re.compile(r"\Ahttps?://[!-~]+\Z", re.ASCII)
 _LONGEST_URL = 2000
-
-
-class BadLock(Exception):
-    """The resolution is not one that may be installed; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from servers.packages.errors import NotAPackage
+
 _NAME = re.compile(r"\A[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?\Z", re.ASCII | re.IGNORECASE)
 _VERSION = re.compile(
     r"\A(?:[0-9]+!)?[0-9]+(?:\.[0-9]+)*(?:(?:a|b|rc)[0-9]+)?(?:\.post[0-9]+)?(?:\.dev[0-9]+)?"
@@ -13,10 +15,6 @@ _VERSION = re.compile(
 )
 _SEPARATORS = re.compile(r"[-_.]+")
 LONGEST = 100
-
-
-class NotAPackage(Exception):
-    """A name or version that can't be one; the message says what one looks like."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -52,11 +52,11 @@ class Proxy:
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
         """Serve on `listener`, which it closes, for as long as the context lasts."""
         listener.setblocking(False)
-        async with await SocketListener.from_socket(listener) as accepting:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(accepting.serve, self._handle)
-                yield
-                tasks.cancel_scope.cancel()
+        accepting = await SocketListener.from_socket(listener)
+        async with accepting, anyio.create_task_group() as tasks:
+            tasks.start_soon(accepting.serve, self._handle)
+            yield
+            tasks.cancel_scope.cancel()
 
     async def _handle(self, client: SocketStream) -> None:
         async with client:
