@@ -16,6 +16,7 @@ from typing import Any, Final
 from mcpcp.backends.backend import Backend
 from mcpcp.catalog import KINDS, Catalog, Offer, build, merged
 from mcpcp.config import Config, ServerConfig
+from mcpcp.credentials import credential_for
 from mcpcp.errors import Unavailable
 from mcpcp.fleet import FleetState, ProcessStatus
 from mcpcp.offers import OfferStore
@@ -33,6 +34,7 @@ class Registry:
     """Owns the backends; `run` is the task they live in."""
 
     def __init__(self, config: Config, credential: str | None) -> None:
+        """`credential` is the fleet's secret, from which each server's own comes."""
         self.config = config
         self.catalog = Catalog()
         self._credential = credential
@@ -162,7 +164,9 @@ class Registry:
     def _add(self, server: ServerConfig) -> None:
         known = self._offers.get(server.name)
         templates = known is not None and known.templates is not None
-        backend = Backend(server, self._credential, self._changed, templates=templates)
+        secret = self._credential
+        credential = None if secret is None else credential_for(secret, server.name)
+        backend = Backend(server, credential, self._changed, templates=templates)
         self._backends[server.name] = backend
         if self._fleet is not None:
             self._follow(backend, self._fleet.get(server.name))

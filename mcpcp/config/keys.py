@@ -166,6 +166,13 @@ SERVER = Section(
             "Servers that must be running before it is started.",
             [],
         ),
+        Key(
+            "calls",
+            ListOf(Text()),
+            "Servers that it may call itself, for the agent that calls it: it is told their"
+            " addresses and credentials. They must be started here and have a port.",
+            [],
+        ),
         Key("restart", Shorthand(RESTART, "when"), "When and how fast it is started again."),
         Key("health", HEALTH, "How it is probed."),
         Key("limits", LIMITS, "What it may use before it is restarted."),

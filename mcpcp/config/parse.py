@@ -148,6 +148,7 @@ _AS_THEY_ARE = (
     "headers",
     "port",
     "depends_on",
+    "calls",
     "timeout",
     "sessions",
     "concurrency",
@@ -181,7 +182,18 @@ def _check_shape(v: Mapping[str, Any], transport: str, at: str, found: Findings)
 def _check_remote(v: Mapping[str, Any], at: str, found: Findings) -> None:
     if "port" in v:
         found.problem(below(at, "port"), 'belongs to a "command"; a "url" holds its own')
-    for key in ("args", "env", "envFile", "cwd", "depends_on", "restart", "health", "limits"):
+    process = (
+        "args",
+        "env",
+        "envFile",
+        "cwd",
+        "depends_on",
+        "calls",
+        "restart",
+        "health",
+        "limits",
+    )
+    for key in process:
         if v.get(key):
             found.warn(below(at, key), "does nothing here: a url is not ours to start")
 
@@ -189,7 +201,7 @@ def _check_remote(v: Mapping[str, Any], at: str, found: Findings) -> None:
 def _check_stdio(v: Mapping[str, Any], at: str, found: Findings) -> None:
     if "port" in v:
         found.problem(below(at, "port"), "a server of type stdio has none: make it sse or http")
-    for key in ("health", "depends_on"):
+    for key in ("health", "depends_on", "calls"):
         if v.get(key):
             found.problem(below(at, key), "works for servers with a port only")
     if v.get("headers"):
@@ -294,10 +306,21 @@ def _check_dependencies(config: Config, named: _Named, found: Findings) -> None:
                 found.problem(at, f"no server {describe(needed)}; {suggest(needed, named.servers)}")
             elif not _can_be_waited_for(config.servers.get(needed)):
                 found.problem(at, f"{needed} is not one that is started here with a port")
+        _check_calls(server, config, named, found)
     if len(found.problems) == before:
         for cycle in _cycles(config):
             at = below(below("mcpServers", cycle[0]), "depends_on")
             found.problem(at, "goes in a circle: " + " -> ".join(cycle))
+
+
+def _check_calls(server: ServerConfig, config: Config, named: _Named, found: Findings) -> None:
+    for i, called in enumerate(server.calls):
+        at = below(below("mcpServers", server.name), f"calls[{i}]")
+        other = config.servers.get(called)
+        if called not in named.servers:
+            found.problem(at, f"no server {describe(called)}; {suggest(called, named.servers)}")
+        elif other is not None and not (_can_be_waited_for(other) and other.speaks_mcp):
+            found.problem(at, f"{called} is not an MCP server that is started here with a port")
 
 
 def _can_be_waited_for(server: ServerConfig | None) -> bool:

@@ -86,6 +86,7 @@ class ServerConfig:
     headers: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
     depends_on: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     health: HealthCheck = field(default_factory=HealthCheck)
     limits: Limits = field(default_factory=Limits)

@@ -1,10 +1,14 @@
-"""Who may call: the fleet's secret, and the agent that the gateway names under its protection."""
+"""Who may call: this server's secret, and the agent that the gateway names under its protection.
+
+A server that the fleet's config lets call others is told their secrets beside its own.
+"""
 
 from __future__ import annotations
 
 import hmac
+import json
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +21,7 @@ HEADER = "x-mcpcp-credential"
 AGENT_META = "mcpcp/agent"
 
 _PROVEN = "mcpcp.credential"
-_LONGEST = 4096
+_LONGEST = 65536
 
 
 class CredentialError(Exception):
@@ -39,8 +43,28 @@ class Credential:
         return admitted
 
 
-def take_credential(environ: MutableMapping[str, str]) -> Credential | None:
-    """Read the secret from the descriptor that `environ` names, close it, drop the variable.
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """A server of the fleet that this one may call, for an agent that it names."""
+
+    url: str
+    secret: str = field(repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """What proves to it who calls."""
+        return {HEADER: self.secret}
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """What the supervisor told a server: its own secret, and the servers that it may call."""
+
+    credential: Credential
+    callees: Mapping[str, Callee]
+
+
+def take_credential(environ: MutableMapping[str, str]) -> Lent | None:
+    """Read the secrets from the descriptor that `environ` names, close it, drop the variable.
 
     None where nothing is named: the script was started by hand and is open on loopback.
     """
@@ -48,12 +72,18 @@ def take_credential(environ: MutableMapping[str, str]) -> Credential | None:
     if number is None:
         return None
     try:
-        secret = _read_and_close(int(number)).strip()
-    except (OSError, ValueError) as e:
+        secret, *others = _read_and_close(int(number)).strip().split(b"\n")
+        callees = dict(map(_callee, others))
+    except (OSError, ValueError, KeyError, TypeError) as e:
         raise CredentialError(f"{VARIABLE}={number} can't be read: {e}") from e
     if not secret:
         raise CredentialError(f"{VARIABLE}={number} holds no credential")
-    return Credential(secret)
+    return Lent(Credential(secret), callees)
+
+
+def _callee(line: bytes) -> tuple[str, Callee]:
+    found = json.loads(line)
+    return str(found["name"]), Callee(str(found["url"]), str(found["secret"]))
 
 
 def _read_and_close(descriptor: int) -> bytes:

@@ -80,7 +80,7 @@ def _interpreter(path: Path) -> Interpreter | None:
     return Interpreter(f"/opt/python/bin/{path.name}", mounts, "/opt/python/lib")
 
 
-def _system_mounts() -> list[str]:
+def system_mounts() -> list[str]:
     """The system's programs and libraries, read-only; not its data, sources and settings."""
     words: list[str] = []
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libexec"):
@@ -109,7 +109,7 @@ def arguments(interpreter: Interpreter, limits: Limits, descriptors: Descriptors
         *("--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID), "--hostname", "sandbox"),
         *("--cap-drop", "ALL"),
-        *_system_mounts(),
+        *system_mounts(),
         *(word for mount in interpreter.mounts for word in ("--ro-bind", *mount)),
         *("--proc", "/proc", "--dev", "/dev"),
         *_tmpfs("/dev/shm", limits.scratch, "1777"),  # noqa: S108 - the sandbox's own
