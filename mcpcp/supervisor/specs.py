@@ -15,6 +15,7 @@ from mcpcp.config import (
     RestartPolicy,
     ServerConfig,
 )
+from mcpcp.config.places import VARIABLE
 from mcpcp.errors import FleetError
 from mcpcp.fleet import GATEWAY
 
@@ -54,7 +55,10 @@ def plan(config: Config, only: Iterable[str] | None = None) -> dict[str, Process
     if only is not None:
         wanted = _with_dependencies(config, only)
         servers = {name: server for name, server in servers.items() if name in wanted}
-    return {GATEWAY: _gateway(config), **{n: _server(s, servers) for n, s in servers.items()}}
+    return {
+        GATEWAY: _gateway(config),
+        **{n: _server(s, servers, config.path) for n, s in servers.items()},
+    }
 
 
 def left_out(config: Config, only: Iterable[str] | None) -> tuple[str, ...]:
@@ -78,11 +82,13 @@ def _with_dependencies(config: Config, only: Iterable[str]) -> set[str]:
     return wanted
 
 
-def _server(server: ServerConfig, planned: Mapping[str, ServerConfig]) -> ProcessSpec:
+def _server(server: ServerConfig, planned: Mapping[str, ServerConfig], config: Path) -> ProcessSpec:
+    # A service may be one of our own, which then is of the same config.
+    own = {} if server.speaks_mcp else {VARIABLE: str(config)}
     return ProcessSpec(
         name=server.name,
         argv=server.argv(),
-        env=server.environment(),
+        env={**own, **server.environment()},
         cwd=server.cwd,
         port=server.port,
         depends_on=tuple(name for name in server.depends_on if name in planned),
