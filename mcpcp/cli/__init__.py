@@ -22,6 +22,7 @@ COMMANDS = {
     "call": "call:call",
     "stdio": "stdio:stdio",
     "serve": "serve:serve",
+    "chat": "chat:chat",
     "keys": "keys:keys",
     "token": "token:token",
     "audit": "audit:audit",

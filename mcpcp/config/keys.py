@@ -306,6 +306,54 @@ AGENT = Section(
     ignored={"description": METADATA, "name": METADATA},
 )
 
+CHAT = Section(
+    (
+        Key(
+            "agent",
+            Text(AGENT_NAME, "an agent's name"),
+            "The agent that the chat service itself is; callers without a token act as it.",
+            "chat",
+        ),
+        Key(
+            "anonymous",
+            Flag(),
+            "Whether callers without a token are served; only while it listens on loopback.",
+            False,
+        ),
+        Key(
+            "allowed_hosts",
+            ListOf(Text(r"[^\0\s]+", "a host name")),
+            "Host headers to accept beside the loopback ones.",
+            [],
+        ),
+        Key(
+            "allowed_origins",
+            ListOf(Text(r"[^\0\s]+", "an origin")),
+            "Origins of other web pages that may use the service (CORS).",
+            [],
+        ),
+        Key("instructions", Text(), "What every conversation tells the model first.", ""),
+        Key(
+            "max_turns",
+            Whole(1, 100),
+            "How often the model may call tools before it has to answer; a request may ask for"
+            " less.",
+            8,
+        ),
+        Key("parallel", Whole(1, 100), "How many tools of one request run at once.", 8),
+        Key("call_timeout", duration(low=0.1), "How long one tool call may take.", "60s"),
+        Key("timeout", duration(low=0.1), "How long a whole request may take.", "5m"),
+        Key("stall", duration(low=0.1), "How long the model may be silent.", "2m"),
+        Key(
+            "result_size",
+            Whole(200, 10_000_000),
+            "Characters of a tool's result that the model is given; the middle of more is left"
+            " out.",
+            20_000,
+        ),
+    )
+)
+
 FILE = Section(
     (
         Key("$schema", Text(), "The JSON Schema of this file, for editors."),
@@ -321,6 +369,7 @@ FILE = Section(
             MapOf(AGENT, AGENT_NAME, "1 to 128 letters, digits or any of _.@:+/-"),
             "Who may use what, by the name in the agent's token.",
         ),
+        Key("chat", CHAT, "What the chat service allows."),
         Key("keys_dir", Text(r"[^\0]+", "a path"), "The folder of the signing keys.", "keys"),
         Key(
             "data_dir",

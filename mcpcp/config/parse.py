@@ -25,6 +25,7 @@ from mcpcp.config.reading import (
 )
 from mcpcp.config.values import (
     PYTHON,
+    ChatConfig,
     Config,
     GatewayConfig,
     HealthCheck,
@@ -95,6 +96,7 @@ def _build(path: Path, values: Mapping[str, Any], found: Findings) -> Config:
             n: limits.of(agent["limits"]) for n, agent in agents.items() if "limits" in agent
         },
         agent_search={n: agent["search"] for n, agent in agents.items() if "search" in agent},
+        chat=_chat(values.get("chat", {}), agents, found),
         keys_dir=_resolve(root, values.get("keys_dir", "keys"), "keys_dir", found),
         data_dir=_resolve(root, values.get("data_dir", "data"), "data_dir", found),
     )
@@ -117,6 +119,15 @@ def _gateway(values: Mapping[str, Any]) -> GatewayConfig:
     if "max_size" in audit:
         plain["audit_max_bytes"] = int(audit["max_size"])
     return GatewayConfig(**plain)
+
+
+def _chat(values: Mapping[str, Any], agents: Mapping[str, Any], found: Findings) -> ChatConfig:
+    chat = ChatConfig(**values)
+    if "agent" in values and chat.agent not in agents:
+        found.problem(
+            "chat.agent", f"no agent {describe(chat.agent)}; {suggest(chat.agent, agents)}"
+        )
+    return chat
 
 
 def _server(name: str, v: Mapping[str, Any], root: Path, found: Findings) -> ServerConfig:

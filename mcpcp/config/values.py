@@ -160,6 +160,23 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatConfig:
+    """What the chat service allows; times are seconds, `result_size` is characters."""
+
+    agent: str = "chat"
+    anonymous: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    instructions: str = ""
+    max_turns: int = 8
+    parallel: int = 8
+    call_timeout: float = 60.0
+    timeout: float = 300.0
+    stall: float = 120.0
+    result_size: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything the file says, with paths made absolute against the file's folder."""
 
@@ -172,6 +189,7 @@ class Config:
     warnings: tuple[str, ...] = ()
     agent_limits: Mapping[str, policy.Limits] = field(default_factory=dict)
     agent_search: Mapping[str, bool] = field(default_factory=dict)
+    chat: ChatConfig = field(default_factory=ChatConfig)
 
     @property
     def active(self) -> Mapping[str, ServerConfig]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from mcpcp.config import GatewayConfig
 from mcpcp.errors import TokenError
 from mcpcp.frontends.guard import HostGuard
 from mcpcp.frontends.legacy import LegacyHttp
@@ -33,7 +34,7 @@ class HttpFrontend:
 
     def __init__(self, gateway: Gateway, tasks: asyncio.TaskGroup) -> None:
         self.gateway = gateway
-        self._guard = HostGuard(gateway)
+        self._guard = HostGuard("gateway", self._reachable_as)
         self.legacy = LegacyHttp(gateway, tasks)
         self.old_sse = OldSse(gateway, tasks)
         self._modern = ModernHttp(gateway, tasks)
@@ -43,6 +44,10 @@ class HttpFrontend:
             "/ready": self._ready,
             "/metrics": self._metrics,
         }
+
+    def _reachable_as(self) -> tuple[str, GatewayConfig]:
+        config = self.gateway.config.gateway
+        return config.host, config
 
     @property
     def connections(self) -> int:

@@ -15,6 +15,7 @@ from mcpcp.config import (
     RestartPolicy,
     ServerConfig,
 )
+from mcpcp.config.places import VARIABLE
 from mcpcp.errors import FleetError
 from mcpcp.fleet import GATEWAY
 
@@ -90,10 +91,12 @@ def _with_dependencies(config: Config, only: Iterable[str]) -> set[str]:
 def _server(
     server: ServerConfig, planned: Mapping[str, ServerConfig], config: Config
 ) -> ProcessSpec:
+    # A service may be one of our own, which then is of the same config.
+    own = {} if server.speaks_mcp else {VARIABLE: str(config.path)}
     return ProcessSpec(
         name=server.name,
         argv=server.argv(),
-        env={DATA_VARIABLE: str(config.data_dir), **server.environment()},
+        env={DATA_VARIABLE: str(config.data_dir), **own, **server.environment()},
         cwd=server.cwd,
         port=server.port,
         depends_on=tuple(name for name in server.depends_on if name in planned),
