@@ -101,6 +101,7 @@ def serve(
         credential = take_credential(os.environ)
     except CredentialError as e:
         fail(server.name, str(e), 2)
+    logs.hide(*(credential.secrets if credential else ()))
     calls = Calls(server)
     server.middleware.append(calls)
     around = background or nullcontext
@@ -183,8 +184,12 @@ def parse_flags(server: MCPServer[Any], port: int, argv: Sequence[str]) -> Flags
         help="a further Host header to accept, without port; may be repeated",
     )
     levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
-    parser.add_argument("--log-level", type=str.upper, choices=levels, default="INFO")
-    parser.add_argument("--log-format", choices=["text", "json"], default="text")
+    parser.add_argument(
+        "--log-level", type=str.upper, choices=levels, default=setting("MCPCP_LOG_LEVEL", "INFO")
+    )
+    parser.add_argument(
+        "--log-format", choices=["text", "json"], default=setting("MCPCP_LOG_FORMAT", "text")
+    )
     parsed = parser.parse_args(argv)
     return Flags(
         transport=parsed.transport,

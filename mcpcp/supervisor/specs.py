@@ -24,7 +24,10 @@ STOP_MARGIN = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process to keep alive; `env` is what it adds to the environment."""
+    """One process to keep alive; `env` is what it adds to the environment.
+
+    `own` is a program of this project, which is trusted with the scrape token.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -36,6 +39,7 @@ class ProcessSpec:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     health: HealthCheck = field(default_factory=HealthCheck)
     limits: Limits = field(default_factory=Limits)
+    own: bool = False
     reads: tuple[object, ...] = ()
     """What else of the config the process reads only when it starts."""
 
@@ -89,6 +93,7 @@ def _server(server: ServerConfig, planned: Mapping[str, ServerConfig]) -> Proces
         restart=server.restart,
         health=server.health,
         limits=server.limits,
+        own=server.own,
     )
 
 
@@ -101,7 +106,7 @@ def _gateway(config: Config) -> ProcessSpec:
         port=gateway.port,
         host=gateway.host,
         restart=RestartPolicy(stop_timeout=gateway.drain + STOP_MARGIN),
-        reads=(gateway, config.keys_dir, config.data_dir),
+        reads=(gateway, config.keys_dir, config.data_dir, config.logs),
     )
 
 

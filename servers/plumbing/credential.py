@@ -1,4 +1,7 @@
-"""Who may call: the fleet's secret, and the agent that the gateway names under its protection."""
+"""Who may call: the fleet's secret, and the agent that the gateway names under its protection.
+
+Beside it there may be a second secret, which lets Prometheus read the metrics and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,15 @@ class CredentialError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The secret that a caller over HTTP must show."""
+    """The secret that a caller over HTTP must show, and the one that a reader of metrics must."""
 
     secret: bytes = field(repr=False)
+    scrape: bytes = field(repr=False, default=b"")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be in any log."""
+        return tuple(s.decode("latin-1") for s in (self.secret, self.scrape) if s)
 
     def admits(self, scope: Scope) -> bool:
         """Whether the request shows the secret; if so, its `_meta` may be believed."""
@@ -38,9 +47,15 @@ class Credential:
             scope[_PROVEN] = True
         return admitted
 
+    def admits_scrape(self, scope: Scope) -> bool:
+        """Whether the request shows the secret of those who read metrics."""
+        shown = Headers(scope=scope).get("authorization", "").encode("latin-1")
+        expected = b"Bearer " + self.scrape
+        return bool(self.scrape) and hmac.compare_digest(shown, expected)
+
 
 def take_credential(environ: MutableMapping[str, str]) -> Credential | None:
-    """Read the secret from the descriptor that `environ` names, close it, drop the variable.
+    """Read the secrets, one a line, from the descriptor that `environ` names; drop the variable.
 
     None where nothing is named: the script was started by hand and is open on loopback.
     """
@@ -48,12 +63,12 @@ def take_credential(environ: MutableMapping[str, str]) -> Credential | None:
     if number is None:
         return None
     try:
-        secret = _read_and_close(int(number)).strip()
+        secret, _, scrape = _read_and_close(int(number)).strip().partition(b"\n")
     except (OSError, ValueError) as e:
         raise CredentialError(f"{VARIABLE}={number} can't be read: {e}") from e
     if not secret:
         raise CredentialError(f"{VARIABLE}={number} holds no credential")
-    return Credential(secret)
+    return Credential(secret, scrape)
 
 
 def _read_and_close(descriptor: int) -> bytes:
