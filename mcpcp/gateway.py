@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from mcpcp import listing
+from mcpcp import listing, requestid
 from mcpcp.audit import AuditLog, CallRecord, Outcome
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.line import Line
@@ -126,8 +126,7 @@ class Gateway:
 
     def render_metrics(self) -> bytes:
         """The text that Prometheus scrapes, with the servers as they are now."""
-        self.metrics.show_servers(self.registry.connected())
-        return self.metrics.render()
+        return self.metrics.render(self.registry.figures(), audit_failing=self._audit.failing)
 
     def open_session(self, push: Notify) -> ClientSession:
         """A legacy session, closed by its opener; `push` takes what belongs to no request."""
@@ -163,7 +162,7 @@ class Gateway:
         finally:
             seconds = time.perf_counter() - began
             self.metrics.in_flight -= 1
-            self.metrics.observe(server, _label(entry), outcome, seconds)
+            self.metrics.observe(server, method, _label(entry), outcome, seconds)
             self._record(caller, entry.name, method, outcome, reason, seconds)
 
     async def _send(self, call: Call) -> Any:
@@ -296,6 +295,7 @@ class Gateway:
                 outcome=outcome,
                 reason=reason,
                 duration_ms=round(seconds * 1000, 3),
+                request_id=requestid.current(),
             )
         )
 
@@ -334,6 +334,7 @@ def _addressed(caller: Caller, params: Message, *, trusted: bool) -> Message:
     `trusted` is a server that we started; nobody else learns our agents' names.
     """
     meta = {k: v for k, v in (params.get("_meta") or {}).items() if k != META_AGENT}
+    meta[requestid.META_REQUEST] = requestid.current()
     if trusted:
         meta[META_AGENT] = caller.agent.name
     return {**params, "_meta": meta}

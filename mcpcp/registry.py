@@ -19,6 +19,7 @@ from mcpcp.config import Config, ServerConfig
 from mcpcp.credentials import credential_for
 from mcpcp.errors import Unavailable
 from mcpcp.fleet import FleetState, ProcessStatus
+from mcpcp.metrics import ServerFigures
 from mcpcp.offers import OfferStore
 from mcpcp.pins import PinBook
 from mcpcp.policy import Allowlist
@@ -72,9 +73,11 @@ class Registry:
         """The servers that `ready` waits for."""
         return [name for name, backend in self._backends.items() if not backend.tried]
 
-    def connected(self) -> dict[str, bool]:
-        """Each server, and whether it is connected."""
-        return {name: backend.connected for name, backend in self._backends.items()}
+    def figures(self) -> Iterator[ServerFigures]:
+        """How each server's connection stands."""
+        for name, backend in self._backends.items():
+            reconnects = max(backend.restarts, 0)
+            yield ServerFigures(name, backend.connected, reconnects, backend.turns.waiting)
 
     def statuses(self) -> tuple[ProcessStatus, ...]:
         """Where the servers stand that the supervisor does not know: stdio and remote ones."""

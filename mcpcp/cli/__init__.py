@@ -26,6 +26,7 @@ COMMANDS = {
     "keys": "keys:keys",
     "token": "token:token",
     "audit": "audit:audit",
+    "monitoring": "monitoring:monitoring",
     "data": "data:data",
     "import": "importing:import_",
     "install": "install:install",

@@ -175,6 +175,12 @@ SERVER = Section(
         ),
         Key("restart", Shorthand(RESTART, "when"), "When and how fast it is started again."),
         Key("health", HEALTH, "How it is probed."),
+        Key(
+            "metrics",
+            Nullable(Text(r"/[^\0\s]*", "a path that starts with /")),
+            "Where Prometheus finds the server's metrics; null: it has none. The default is"
+            " /metrics for the project's own servers/, null for everything else.",
+        ),
         Key("limits", LIMITS, "What it may use before it is restarted."),
         Key(
             "prefix",
@@ -288,6 +294,45 @@ GATEWAY = Section(
     )
 )
 
+MONITORING = Section(
+    (
+        Key(
+            "port",
+            Nullable(PORT),
+            "Where the supervisor serves /metrics; null: it does not.",
+        ),
+        Key(
+            "host",
+            Text(r"[^\0\s]+", "an address"),
+            "The address that it does so at.",
+            "127.0.0.1",
+        ),
+        Key(
+            "token_file",
+            Text(r"[^\0]+", "a file's path"),
+            "The file of what whoever reads /metrics must show, against the config's folder; made"
+            " where it is missing. The default is scrape.token in data_dir.",
+        ),
+    )
+)
+
+LOGS = Section(
+    (
+        Key(
+            "format",
+            Choice(("text", "json")),
+            "How the lines of supervisor, gateway and the project's own servers/ are written.",
+            "text",
+        ),
+        Key(
+            "level",
+            Choice(("debug", "info", "warning", "error")),
+            "What is less important is left out.",
+            "info",
+        ),
+    )
+)
+
 AGENT = Section(
     (
         Key(
@@ -364,6 +409,8 @@ FILE = Section(
             required=True,
         ),
         Key("gateway", GATEWAY, "The one address that clients use."),
+        Key("monitoring", MONITORING, "What Prometheus reads, and how it proves who it is."),
+        Key("logs", LOGS, "What is logged, and how."),
         Key(
             "agents",
             MapOf(AGENT, AGENT_NAME, "1 to 128 letters, digits or any of _.@:+/-"),

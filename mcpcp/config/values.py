@@ -73,7 +73,8 @@ class ServerConfig:
     Either `command` (ours to start) or `url` (somebody else's). A `command` of type sse or http
     has a `port` and is started by the supervisor; one of type stdio is started by the gateway. A
     service is a supervised command with a port that speaks no MCP, such as a database. `unneeded`
-    is a disabled server that those who depend on it do without.
+    is a disabled server that those who depend on it do without. `own` is one of the project's own
+    programs, and `metrics` the path of a server's metrics.
     """
 
     name: str
@@ -89,6 +90,8 @@ class ServerConfig:
     calls: tuple[str, ...] = ()
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     health: HealthCheck = field(default_factory=HealthCheck)
+    metrics: str | None = None
+    own: bool = False
     limits: Limits = field(default_factory=Limits)
     prefix: str = ""
     tools: ToolRules = field(default_factory=ToolRules)
@@ -177,6 +180,23 @@ class ChatConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MonitoringConfig:
+    """Where the supervisor serves metrics (`port` None: nowhere), and who may read anybody's."""
+
+    token_file: Path
+    port: int | None = None
+    host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class LogsConfig:
+    """How log lines are written, and which."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything the file says, with paths made absolute against the file's folder."""
 
@@ -186,6 +206,8 @@ class Config:
     agents: Mapping[str, Allowlist]
     keys_dir: Path
     data_dir: Path
+    monitoring: MonitoringConfig
+    logs: LogsConfig = LogsConfig()
     warnings: tuple[str, ...] = ()
     agent_limits: Mapping[str, policy.Limits] = field(default_factory=dict)
     agent_search: Mapping[str, bool] = field(default_factory=dict)

@@ -28,7 +28,10 @@ STOP_MARGIN = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process to keep alive; `env` is what it adds to the environment."""
+    """One process to keep alive; `env` is what it adds to the environment.
+
+    `own` is a program of this project, which is trusted with the scrape token.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -42,6 +45,7 @@ class ProcessSpec:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     health: HealthCheck = field(default_factory=HealthCheck)
     limits: Limits = field(default_factory=Limits)
+    own: bool = False
     reads: tuple[object, ...] = ()
     """What else of the config the process reads only when it starts."""
 
@@ -104,6 +108,7 @@ def _server(
         restart=server.restart,
         health=server.health,
         limits=server.limits,
+        own=server.own,
     )
 
 
@@ -116,7 +121,7 @@ def _gateway(config: Config) -> ProcessSpec:
         port=gateway.port,
         host=gateway.host,
         restart=RestartPolicy(stop_timeout=gateway.drain + STOP_MARGIN),
-        reads=(gateway, config.keys_dir, config.data_dir),
+        reads=(gateway, config.keys_dir, config.data_dir, config.logs),
     )
 
 

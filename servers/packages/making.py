@@ -127,7 +127,9 @@ def target_of(sandbox: Sandbox) -> FindTarget:
         if not found:
             outcome = await sandbox.run(Call(_ASK))
             if outcome.status != "ok" or outcome.result is None:
-                raise NoInstaller(outcome.stderr or f"the sandbox gives no answer: {outcome.status}")
+                raise NoInstaller(
+                    outcome.stderr or f"the sandbox gives no answer: {outcome.status}"
+                )
             found.append(described(outcome.result))
         return found[0]
 
