@@ -11,17 +11,18 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
 from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello
 from mcpcp.backends.line import Line
 from mcpcp.backends.offering import CHANGES, list_offer
+from mcpcp.backends.places import Places
 from mcpcp.backends.variants import MOST_PROFILES, Variants
 from mcpcp.catalog import KINDS, VARYING, Offer
 from mcpcp.config import ServerConfig
-from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError, Unavailable
+from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError
 from mcpcp.fleet import ProcessState, ProcessStatus
 from mcpcp.jsonrpc import (
     LISTEN,
@@ -41,8 +42,6 @@ FIRST_RETRY: Final = 0.02
 LAST_RETRY: Final = 10.0
 STABLE_AFTER: Final = 1.0
 """Seconds of service after which a server that dies is started again at once."""
-MOST_PROCESSES: Final = 32
-"""Processes of one stdio server with `sessions: per_client`."""
 _DEBOUNCE: Final = 0.05
 _LISTEN_AGAIN: Final = 1.0
 _LISTENING: Final = 10 * 365 * 86400.0
@@ -65,7 +64,7 @@ class Backend:
         self.variants = Variants(on_change)
         self.credential = credential
         self.turns = Turns(server.name)
-        self._sessions = 0
+        self.places = Places(server.max_sessions)
         self._announced: dict[str, int] = {}
         self.log_level: str | None = None
         """Set last by a client, where all share the connection."""
@@ -105,20 +104,12 @@ class Backend:
     @property
     def has_sessions(self) -> bool:
         """Whether each client has a session of its own; a stdio server is one process and one."""
-        return self.server.transport != "stdio" or self.server.sessions == "per_client"
+        return self.server.transport != "stdio" or self.has_places
 
-    @contextlib.contextmanager
-    def session_place(self) -> Iterator[None]:
-        """A place for one client's own session; raises Unavailable when all processes are taken."""
-        if self.server.transport == "stdio" and self._sessions >= MOST_PROCESSES:
-            raise Unavailable(
-                f"server {self.server.name} has {MOST_PROCESSES} clients, each with a process"
-            )
-        self._sessions += 1
-        try:
-            yield
-        finally:
-            self._sessions -= 1
+    @property
+    def has_places(self) -> bool:
+        """Whether each client's own session is a process, of which there are only so many."""
+        return self.server.transport == "stdio" and self.server.sessions == "per_client"
 
     @property
     def gave_up(self) -> bool:

@@ -150,6 +150,8 @@ _AS_THEY_ARE = (
     "depends_on",
     "timeout",
     "sessions",
+    "max_sessions",
+    "session_idle",
     "concurrency",
 )
 

@@ -233,21 +233,31 @@ def call(request_id: Any, params: Message) -> Message | None:
         path = Path(params["arguments"]["file"])
         waiting[request_id] = path
         note(str(path), "begun")
-        if "until" in params["arguments"]:
-            until = Path(params["arguments"]["until"])
-            threading.Thread(target=answer_when, args=(request_id, until), daemon=True).start()
         token = (params.get("_meta") or {}).get("progressToken")
         if token is not None:
-            told = {"progressToken": token, "progress": 0}
-            say({"method": "notifications/progress", "params": told})
+            tell(token, 0)
+        if "until" in params["arguments"]:
+            until = Path(params["arguments"]["until"])
+            beats = params["arguments"].get("beats", False)
+            told = (request_id, until, token if beats else None)
+            threading.Thread(target=answer_when, args=told, daemon=True).start()
         return None
     return tools[params["name"]][0](params)
 
 
-def answer_when(request_id: Any, until: Path) -> None:
-    """Answer a waiting call once a file exists."""
+def tell(token: Any, step: int) -> None:
+    """A sign of progress."""
+    say({"method": "notifications/progress", "params": {"progressToken": token, "progress": step}})
+
+
+def answer_when(request_id: Any, until: Path, token: Any) -> None:
+    """Answer a waiting call once a file exists; with a token, tell of progress meanwhile."""
+    beats = 0
     while not until.exists():
         time.sleep(0.01)
+        beats += 1
+        if token is not None and beats % 20 == 0:
+            tell(token, beats)
     if waiting.pop(request_id, None) is not None:
         say({"id": request_id, "result": text("released")})
 
