@@ -18,7 +18,7 @@ from mcpcp import listing, requestid
 from mcpcp.audit import AuditLog, CallRecord, Outcome
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.line import Line
-from mcpcp.catalog import Entry, Kind, View
+from mcpcp.catalog import Entry, Kind, View, granted
 from mcpcp.config import Config
 from mcpcp.eras import ParkingLot, WithoutLogs, modern_error, with_answers
 from mcpcp.errors import (
@@ -32,6 +32,7 @@ from mcpcp.errors import (
 from mcpcp.jsonrpc import (
     INVALID_PARAMS,
     META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
     META_LOG_LEVEL,
     META_VERSION,
     MODERN_VERSIONS,
@@ -174,7 +175,7 @@ class Gateway:
         connection = line.connection or await line.wait()
         if not connection.modern:
             return await call.over(line)
-        params = self._with_log_level(caller, call.params)
+        params = _introduced(caller, call.params)
         return await with_answers(lambda p: call._replace(params=p).over(line), params, call.back)
 
     def _line(self, caller: Caller, backend: Backend) -> Line:
@@ -270,6 +271,8 @@ class Gateway:
 
     def _refuse(self, caller: Caller, kind: Kind, name: str) -> None:
         held = self.registry.catalog.entries[kind].get(name)
+        if held is not None and granted(caller.agent.allow, held):
+            held = None  # its server does not show it to clients like this one
         outcome: Outcome = "unknown" if held is None else "denied"
         self.metrics.deny(outcome)
         what = held.name if held else ToolName("", name[:128])
@@ -304,13 +307,6 @@ class Gateway:
         rewriter = self.registry.catalog.rewriters.get(server)
         return result if rewriter is None else rewriter.result(result)
 
-    def _with_log_level(self, caller: Caller, params: Message) -> Message:
-        """A modern server is told the log level with each request."""
-        level = caller.session.log_level if caller.session else None
-        if level is None:
-            return params
-        return {**params, "_meta": {META_LOG_LEVEL: level, **(params.get("_meta") or {})}}
-
     def _anonymous(self) -> Agent:
         name = self.config.gateway.anonymous
         if name is None:
@@ -338,6 +334,20 @@ def _addressed(caller: Caller, params: Message, *, trusted: bool) -> Message:
     if trusted:
         meta[META_AGENT] = caller.agent.name
     return {**params, "_meta": meta}
+
+
+def _introduced(caller: Caller, params: Message) -> Message:
+    """A legacy client's params for a modern server, which is told with each request who asks."""
+    session = caller.session
+    if session is None:
+        return params
+    envelope: Message = {
+        META_CLIENT_INFO: session.hello.info,
+        META_CLIENT_CAPABILITIES: session.hello.capabilities,
+    }
+    if session.log_level is not None:
+        envelope[META_LOG_LEVEL] = session.log_level
+    return {**params, "_meta": {**envelope, **(params.get("_meta") or {})}}
 
 
 def _label(entry: Entry) -> str:

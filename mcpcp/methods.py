@@ -29,6 +29,7 @@ async def call_tool(gateway: Gateway, caller: Caller, params: Message, back: Bac
     """Call a tool."""
     if gateway.config.searches(caller.agent.name):
         if params.get("name") == search.FIND:
+            await gateway.prepare(caller)
             index = gateway.view(caller.agent, caller.profile).index
             result = search.answer(index, params.get("arguments"))
             return listing.in_era(result, "tools/call", caller.modern)
@@ -141,7 +142,9 @@ async def set_level(gateway: Gateway, caller: Caller, params: Message, back: Bac
         raise RpcError(METHOD_NOT_FOUND, "Method not found: logging/setLevel")
     caller.session.log_level = level
     lines = [link.line for link in caller.session.open_links()]
-    lines += [b.line for b in _sharing_loggers(gateway, caller)]
+    for backend in _sharing_loggers(gateway, caller):
+        backend.log_level = level
+        lines.append(backend.line)
     requests = (line.request("logging/setLevel", params) for line in lines if line.connection)
     await asyncio.gather(*requests, return_exceptions=True)
     return {}

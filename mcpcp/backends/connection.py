@@ -116,9 +116,9 @@ class Connection:
         return self._transport.pid if isinstance(self._transport, StdioTransport) else None
 
     @property
-    def in_flight(self) -> int:
-        """Requests that wait for an answer."""
-        return self._peer.in_flight if self._peer is not None else 0
+    def idle_since(self) -> float | None:
+        """The loop time at which the last request ended; None while there is one."""
+        return self._peer.idle_since if self._peer is not None else None
 
     async def run(self, use: Callable[[Connection], Awaitable[None]]) -> None:
         """Open, shake hands, and run `use`, until the connection or `use` ends.

@@ -196,6 +196,20 @@ SERVER = Section(
             "shared",
         ),
         Key(
+            "max_sessions",
+            Whole(1, 10_000),
+            "How many processes clients have of their own with `sessions: per_client`; for one more"
+            " the one that is idle longest is ended, and started again when its client calls.",
+            32,
+        ),
+        Key(
+            "session_idle",
+            Nullable(duration(low=0.1)),
+            "After how long without a call a client's own process is ended, and started again when"
+            " it calls; null: never.",
+            "10m",
+        ),
+        Key(
             "concurrency",
             Nullable(Whole(1, 100_000)),
             "How many calls it is given at once; more wait their turn, as long as a call may take.",

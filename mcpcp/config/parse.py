@@ -191,6 +191,8 @@ _AS_THEY_ARE = (
     "calls",
     "timeout",
     "sessions",
+    "max_sessions",
+    "session_idle",
     "concurrency",
 )
 

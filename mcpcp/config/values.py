@@ -99,6 +99,8 @@ class ServerConfig:
     disabled: bool = False
     unneeded: bool = False
     sessions: Literal["shared", "per_client"] = "shared"
+    max_sessions: int = 32
+    session_idle: float | None = 600.0
     concurrency: int | None = None
     pin: PinPolicy = "quarantine"
 

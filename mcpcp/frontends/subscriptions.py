@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
+from mcpcp.catalog import KINDS
 from mcpcp.errors import McpcpError, TokenError
 from mcpcp.gateway import Caller, Gateway, declared_profile
 from mcpcp.jsonrpc import (
@@ -41,7 +42,7 @@ class Subscription:
         self._flags = {flag: True for flag in _FLAGS if wanted.get(flag)}
         self._uris = _uris(wanted.get("resourceSubscriptions"))
         self._profile = declared_profile(message["params"])
-        self._shown = Shown(gateway.view(identify(), self._profile))
+        self._shown = Shown(gateway.view(identify(), self._profile), KINDS)
         self.result = response(message["id"], {"resultType": "complete", "_meta": self._meta})
         """The answer, which says that no more will come."""
 
