@@ -45,7 +45,11 @@ def llm(model: ScriptedLlm) -> ScriptedLlm:
 @pytest.fixture(scope="module")
 def chat(gateway: Gateway, model: ScriptedLlm) -> Iterator[Chat]:
     """A chat service that asks the scripted model."""
-    variables = {"LLM_BASE_URL": model.url, "LLM_MODEL_NAME": "scripted", "LLM_API_KEY": "sk-secret"}
+    variables = {
+        "LLM_BASE_URL": model.url,
+        "LLM_MODEL_NAME": "scripted",
+        "LLM_API_KEY": "sk-secret",
+    }
     with open_chat(gateway.config, gateway.environ, **variables) as made:
         yield made
 
