@@ -6,6 +6,7 @@ the gateway's to judge; without one they are the service's own agent, where the 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -22,6 +23,7 @@ from mcpcp.chat.edge import (
     json_body,
     outcome,
     send_error,
+    until_stopping,
     while_connected,
 )
 from mcpcp.chat.llm import Llm
@@ -60,6 +62,7 @@ class ChatApp:
         self._metrics = metrics
         self._runner = Runner(llm, gateway, config, metrics)
         self._dependencies = Dependencies(llm, gateway, own_token)
+        self._stopping = asyncio.Event()
         self._guard = HostGuard("chat", lambda: (host, config))
         pages = Pages(llm.settings, config)
         self._routes: dict[str, dict[str, Handler]] = {
@@ -73,6 +76,10 @@ class ChatApp:
             "/v1/models": {"GET": self._models},
             "/v1/chat/completions": {"POST": self._completions},
         }
+
+    def cut_off(self) -> None:
+        """End what is under way: callers are told, models and tools are let go."""
+        self._stopping.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request."""
@@ -141,7 +148,7 @@ class ChatApp:
         token = self._token(request)
         body = await json_body(request, openapi.EXECUTE_REQUEST)
         name, arguments = body["name"], body.get("arguments", {})
-        work = self._runner.execute(token, name, arguments)
+        work = until_stopping(self._stopping, self._runner.execute(token, name, arguments))
         record = await while_connected(request, work)
         if record is None:
             raise RequestError(f"there is no tool {name[:200]!r} here: GET /tools lists them", 404)
@@ -180,15 +187,16 @@ class ChatApp:
 
     async def _answer(self, request: Request, wanted: ChatRequest, token: str) -> Result:
         with self._counted():
-            return await while_connected(request, self._runner.run(wanted, token, _unseen))
+            work = until_stopping(self._stopping, self._runner.run(wanted, token, _unseen))
+            return await while_connected(request, work)
 
     async def _stream(
         self, request: Request, reply: Reply, wanted: ChatRequest, token: str, writer: Writer
     ) -> None:
         stream = EventStream(reply, writer)
         with self._counted():
-            work = stream.run(self._runner.run(wanted, token, stream.emit))
-            await while_connected(request, work)
+            work = until_stopping(self._stopping, self._runner.run(wanted, token, stream.emit))
+            await while_connected(request, stream.run(work))
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:

@@ -108,15 +108,27 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     The request's body must have been read.
     """
+    return await _raced(work, request.gone(), CallerLeft())
+
+
+async def until_stopping(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns or raises; it is cancelled, and Unavailable raised, when we stop."""
+    text = "the chat service is stopping: ask again in a moment"
+    return await _raced(work, stopping.wait(), Unavailable(text))
+
+
+async def _raced(
+    work: Coroutine[Any, Any, T], other: Coroutine[Any, Any, Any], lost: Exception
+) -> T:
     async with asyncio.TaskGroup() as tasks:
         working = tasks.create_task(_caught(work))
-        leaving = tasks.create_task(request.gone())
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        waiting = tasks.create_task(other)
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
         finished = working.done()
         working.cancel()
-        leaving.cancel()
+        waiting.cancel()
     if not finished:
-        raise CallerLeft
+        raise lost
     ended = working.result()
     if isinstance(ended, McpcpError):
         raise ended

@@ -12,7 +12,7 @@ LARGEST_SHOWN: Final = 1_000_000
 MOST_ATTACHED: Final = 8 * 1024 * 1024
 """Characters of base64 that one call's images and files may have together."""
 
-_TAG: Final = re.compile(r"<(/?)\s*(tool_result)", re.IGNORECASE)
+_TAG: Final = re.compile(r"<\s*(/?)\s*(tool_result)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

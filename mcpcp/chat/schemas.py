@@ -55,7 +55,7 @@ class _Walk:
         if kind == "object":
             simple |= self.object(schema, depth, way)
         elif kind == "array":
-            simple["items"] = self.node(schema.get("items"), depth + 1, way) or {"type": "string"}
+            simple["items"] = self.node(schema.get("items"), depth + 1, way)
         return simple
 
     def object(self, schema: Schema, depth: int, way: tuple[str, ...]) -> Schema:
@@ -69,8 +69,9 @@ class _Walk:
             "properties": {str(k): self.node(v, depth + 1, way) for k, v in properties.items()}
         }
         required = schema.get("required")
-        if isinstance(required, list) and (names := [n for n in required if n in properties]):
-            simple["required"] = names
+        names = required if isinstance(required, list) else []
+        if known := [n for n in names if isinstance(n, str) and n in properties]:
+            simple["required"] = known
         return simple
 
     def _resolved(self, schema: Schema, way: tuple[str, ...]) -> tuple[Schema, tuple[str, ...]]:

@@ -25,7 +25,7 @@ from mcpcp.tokens import TokenSource
 
 logger = logging.getLogger(__name__)
 
-DRAIN: Final = 2
+DRAIN: Final = 2.0
 """Seconds that answers under way may take when stopping: what is cut off can be asked again."""
 
 
@@ -41,13 +41,11 @@ async def serve(config: Config, host: str, port: int) -> None:
     metrics = Metrics()
     llm = Llm(LlmSettings.of(environment), config.chat.stall, metrics)
     gateway = McpClient(gateway_url(config, environment.get("MCP_SERVER_URL", "").strip()))
-    app: Any = ChatApp(config.chat, host, llm, gateway, own_token, metrics)
-    if config.chat.allowed_origins:
-        app = _with_cors(app, config.chat.allowed_origins)
+    app = ChatApp(config.chat, host, llm, gateway, own_token, metrics)
     try:
         with _listen(host, port) as listener:
             logger.info("serving http://%s:%d, model %s", host, port, llm.settings.model)
-            await _serve_until_stopped(app, listener)
+            await _serve_until_stopped(app, config.chat.allowed_origins, listener)
     finally:
         llm.close()
         gateway.close()
@@ -85,6 +83,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _with_cors(app: ChatApp, origins: tuple[str, ...]) -> Any:
+    if not origins:
+        return app
     from starlette.middleware.cors import CORSMiddleware
 
     return CORSMiddleware(
@@ -103,10 +103,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve_until_stopped(app: Any, listener: socket.socket) -> None:
+async def _serve_until_stopped(
+    app: ChatApp, origins: tuple[str, ...], listener: socket.socket
+) -> None:
     server = _Server(
         uvicorn.Config(
-            app,
+            _with_cors(app, origins),
             http=BoundedProtocol,
             ws="none",
             lifespan="off",
@@ -114,16 +116,19 @@ async def _serve_until_stopped(app: Any, listener: socket.socket) -> None:
             log_config=None,
             server_header=False,
             date_header=False,
-            timeout_graceful_shutdown=DRAIN,
+            timeout_graceful_shutdown=int(DRAIN) + 1,
         )
     )
 
+    loop = asyncio.get_running_loop()
+
     def stop() -> None:
         server.should_exit = True
+        loop.call_later(DRAIN, app.cut_off)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows: the process just ends
-            asyncio.get_running_loop().add_signal_handler(number, stop)
+            loop.add_signal_handler(number, stop)
     await server.serve(sockets=[listener])
 
 

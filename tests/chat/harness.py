@@ -30,8 +30,7 @@ class Chat:
         self.log = config.parent / f"chat-{port}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mcpcp", "chat", "--port", str(port)]
-                + ["--config", str(config)],
+                [sys.executable, "-m", "mcpcp", "chat", "--config", str(config), f"--port={port}"],
                 cwd=config.parent,
                 env=environ,
                 stdin=subprocess.DEVNULL,
