@@ -144,7 +144,7 @@ class Gateway:
         outcome: Outcome = "cancelled"
         reason = ""
         self._audit.check()
-        self.metrics.in_flight += 1
+        operation = self.metrics.begin(server, method, _label(entry))
         try:
             backend = self.registry.backend(server)
             addressed = _addressed(caller, params, trusted=backend.server.command is not None)
@@ -162,8 +162,7 @@ class Gateway:
             raise
         finally:
             seconds = time.perf_counter() - began
-            self.metrics.in_flight -= 1
-            self.metrics.observe(server, method, _label(entry), outcome, seconds)
+            self.metrics.end(operation, outcome, seconds)
             self._record(caller, entry.name, method, outcome, reason, seconds)
 
     async def _send(self, call: Call) -> Any:

@@ -16,15 +16,14 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
 
-from mcpcp import __version__
+from mcpcp import __version__, histogram
 from mcpcp.histogram import Timings
 
-MOST_SERIES: Final = 5000
+MOST_SERIES: Final = 1000
 """Tools that are counted by name: a server that keeps inventing names does not fill our memory."""
 
 OTHER: Final = "(other)"
@@ -49,12 +48,13 @@ class ServerFigures:
     waiting: int
 
 
-class _Operation:
-    """One method of one tool: its outcomes and its times."""
+class Operation:
+    """One method of one tool: how its calls ended, their times, and how many are under way."""
 
-    __slots__ = ("outcomes", "timings")
+    __slots__ = ("in_flight", "outcomes", "timings")
 
     def __init__(self) -> None:
+        self.in_flight = 0
         self.outcomes = {"ok": 0, "error": 0}
         self.timings = Timings()
 
@@ -62,9 +62,10 @@ class _Operation:
 class Metrics:
     """Counters of one gateway; labels are servers, tools and outcomes, never a client's words."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_series: int = MOST_SERIES) -> None:
+        self._most_series = most_series
         self.calls = self.errors = self.denied = self.in_flight = self.sessions = 0
-        self._operations: dict[tuple[str, str, str], _Operation] = {}
+        self._operations: dict[tuple[str, str, str], Operation] = {}
         self._denied = Counter(dict.fromkeys(_REASONS, 0))
         self._session_times = Timings()
         self._servers: tuple[ServerFigures, ...] = ()
@@ -73,11 +74,22 @@ class Metrics:
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
-    def observe(self, server: str, method: str, tool: str, outcome: str, seconds: float) -> None:
-        """Count one finished call."""
+    def begin(self, server: str, method: str, tool: str) -> Operation:
+        """Count a call that has come; what is returned is for `end`.
+
+        Its series is there before its end: so even a first slow call is a rise to Prometheus.
+        """
         operation = self._operations.get((server, method, tool))
         if operation is None:
             operation = self._admit(server, method, tool)
+        operation.in_flight += 1
+        self.in_flight += 1
+        return operation
+
+    def end(self, operation: Operation, outcome: str, seconds: float) -> None:
+        """Count how it ended, and after how long."""
+        self.in_flight -= 1
+        operation.in_flight -= 1
         outcomes = operation.outcomes
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
         operation.timings.observe(seconds)
@@ -87,12 +99,12 @@ class Metrics:
             if outcome == "refused":
                 self.deny("limit")
 
-    def _admit(self, server: str, method: str, tool: str) -> _Operation:
+    def _admit(self, server: str, method: str, tool: str) -> Operation:
         if method not in _METHODS:
             method = tool = OTHER
-        elif len(self._operations) >= MOST_SERIES:
+        elif len(self._operations) >= self._most_series:
             tool = OTHER
-        return self._operations.setdefault((server, method, tool), _Operation())
+        return self._operations.setdefault((server, method, tool), Operation())
 
     def deny(self, reason: str) -> None:
         """Count one refusal; `reason` is a word of ours."""
@@ -114,13 +126,24 @@ class Metrics:
         """The text that Prometheus scrapes, with the servers as they are now."""
         self._servers = tuple(servers)
         self._audit_failing = audit_failing
-        return generate_latest(self._registry)
+        return generate_latest(self._registry) + self._histograms().encode()
+
+    def _histograms(self) -> str:
+        names = ("server", "mcp_method_name", "gen_ai_tool_name")
+        calls = ((dict(zip(names, k, strict=True)), o.timings) for k, o in self._operations.items())
+        return histogram.render(
+            "mcp_server_operation_duration_seconds", "From a call's arrival to its answer.", calls
+        ) + histogram.render(
+            "mcp_server_session_duration_seconds",
+            "How long sessions lasted.",
+            [({}, self._session_times)],
+        )
 
     def collect(self) -> Iterator[Metric]:
         """What prometheus_client asks its collectors."""
         yield InfoMetricFamily("mcpcp", "The version that runs.", {"version": __version__})
         yield from self._of_calls()
-        yield from self._of_sessions()
+        yield GaugeMetricFamily("mcpcp_sessions", "Client sessions that are open.", self.sessions)
         yield from self._of_servers()
         yield GaugeMetricFamily(
             "mcpcp_audit_failing", "1 while calls can't be recorded.", float(self._audit_failing)
@@ -130,31 +153,23 @@ class Metrics:
         calls = CounterMetricFamily(
             "mcpcp_calls", "Calls by outcome.", labels=("server", "tool", "outcome")
         )
-        times = HistogramMetricFamily(
-            "mcp_server_operation_duration_seconds",
-            "From a call's arrival to its answer.",
-            labels=("server", "mcp_method_name", "gen_ai_tool_name"),
+        in_flight = GaugeMetricFamily(
+            "mcpcp_calls_in_flight", "Calls under way.", labels=("server",)
         )
+        under_way: Counter[str] = Counter()
         sums: Counter[tuple[str, str, str]] = Counter()
-        for (server, method, tool), operation in self._operations.items():
-            operation.timings.add_to(times, (server, method, tool))
+        for (server, _, tool), operation in self._operations.items():
+            under_way[server] += operation.in_flight
             for outcome, count in operation.outcomes.items():
                 sums[server, tool, outcome] += count
         for labels, count in sums.items():
             calls.add_metric(labels, count)
+        for server, count in under_way.items():
+            in_flight.add_metric((server,), count)
         denied = CounterMetricFamily("mcpcp_denied", "Refusals by reason.", labels=("reason",))
         for reason, count in self._denied.items():
             denied.add_metric((reason,), count)
-        yield from (calls, times, denied)
-        yield GaugeMetricFamily("mcpcp_calls_in_flight", "Calls under way.", self.in_flight)
-
-    def _of_sessions(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("mcpcp_sessions", "Client sessions that are open.", self.sessions)
-        times = HistogramMetricFamily(
-            "mcp_server_session_duration_seconds", "How long sessions lasted.", labels=()
-        )
-        self._session_times.add_to(times, ())
-        yield times
+        yield from (calls, in_flight, denied)
 
     def _of_servers(self) -> Iterator[Metric]:
         label = ("server",)
