@@ -37,6 +37,8 @@ def _bubblewraps(settings: Settings) -> tuple[bool, list[Backend]]:
     if path is None:
         return False, []
     groups = cgroup.find()
+    if groups is not None:
+        groups.sweep()
     pythons = bubblewrap.interpreters(settings.python, libraries())
     return groups is not None, [
         bubblewrap.Bubblewrap(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anyio
 import requests
 from docker import DockerClient
 from docker.errors import APIError, DockerException, ImageNotFound
@@ -100,11 +99,9 @@ class Containers:
 
     async def _make(self, limits: Limits, packages: Sequence[Path]) -> ContainerCell:
         config = self._config(limits, packages)
-        # shielded: a container that the engine made while nobody waited would be nobody's
-        with anyio.CancelScope(shield=True):
-            container = await self._engine.call(
-                lambda c: _create(c, config, limits, packages), _ENGINE_SECONDS
-            )
+        container = await self._engine.complete(
+            lambda c: _create(c, config, limits, packages), _ENGINE_SECONDS
+        )
         cell = ContainerCell(self._engine, container, self.isolation)
         try:
             await cell.start()
@@ -135,8 +132,6 @@ class Containers:
                 **host,
                 # our first program is pid 1: a signal from the code does not reach it, and it reaps
                 "Init": False,
-                # what a program writes goes to us alone, and is no file on the host
-                "LogConfig": host["LogConfig"],
                 **({"Runtime": self._runtime} if self._runtime else {}),
                 **({"Mounts": mounts} if mounts else {}),
             },
@@ -158,7 +153,7 @@ class ContainerCell:
 
     async def start(self) -> None:
         """Start it and wait for its greeting; raises SandboxBroken."""
-        wire = await self._engine.call(lambda c: _start(c, self._container), _ENGINE_SECONDS)
+        wire = await self._engine.complete(lambda c: _start(c, self._container), _ENGINE_SECONDS)
         self._link = WireLink(wire)
         wrong = await greeting(self._link, _READY_SECONDS)
         if wrong is not None:
@@ -199,13 +194,12 @@ class ContainerCell:
 
     async def discard(self) -> None:
         """Let go of it and have it removed; what an engine that is away keeps is swept later."""
-        with anyio.CancelScope(shield=True):
-            if self._link is not None:
-                self._link.close()
-            with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
-                await self._engine.call(
-                    lambda c: ownership.remove(c, self._container), _ENGINE_SECONDS
-                )
+        if self._link is not None:
+            self._link.close()
+        with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
+            await self._engine.complete(
+                lambda c: ownership.remove(c, self._container), _ENGINE_SECONDS
+            )
 
 
 def _envelope(limits: Limits) -> hardening.Envelope:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from contextlib import suppress
 
@@ -21,23 +20,25 @@ class WireLink:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        # bounded by the pause that the reader takes after each piece
-        self._arrive, self._arrived = anyio.create_memory_object_stream[bytes](math.inf)
+        self._arrive, self._arrived = anyio.create_memory_object_stream[bytes](1)
         self._complaint = bytearray()
         self._loop = anyio.lowlevel.current_token()
         threading.Thread(target=self._read, name="sandbox-wire", daemon=True).start()
 
     def _read(self) -> None:
-        with suppress(anyio.BrokenResourceError, anyio.RunFinishedError, RuntimeError):
+        """In the thread; a receiver that is slow holds it up, and so the container."""
+        with suppress(anyio.BrokenResourceError, anyio.RunFinishedError):
             for stream, data in self._wire.frames():
                 if stream == STDERR:
                     self._complaint += data[: _COMPLAINT - len(self._complaint)]
                 else:
-                    self._on_the_loop(self._arrive.send_nowait, data)
-            self._on_the_loop(self._arrive.close)
+                    anyio.from_thread.run(self._arrive.send, data, token=self._loop)
+            anyio.from_thread.run_sync(self._arrive.close, token=self._loop)
 
-    def _on_the_loop(self, do: object, *arguments: object) -> None:
-        anyio.from_thread.run_sync(do, *arguments, token=self._loop)  # type: ignore[arg-type]
+    @property
+    def alive(self) -> bool:
+        """Whether the container still holds its end."""
+        return self._arrive.statistics().open_send_streams > 0
 
     @property
     def complaint(self) -> str:
