@@ -64,7 +64,7 @@ Word = str | Path
 class Interpreter:
     """The Python that sandboxes run: where it is inside, and what of the host that takes.
 
-    `libraries` are shown and importable; they are its own version's, so only our own Python has any.
+    `libraries` are shown and importable; they are of one version, so only our own Python has any.
     """
 
     path: str

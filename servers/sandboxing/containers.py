@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +223,7 @@ def _create(
     client: DockerClient, config: dict[str, Any], limits: Limits, packages: Sequence[Path]
 ) -> str:
     """A container that was inspected and found as it must be, not started."""
-    made = client.api.create_container_from_config(config)
+    made = client.api.create_container_from_config(config)  # type: ignore[no-untyped-call]
     container = str(made["Id"])
     inspected = _without_packages(client.api.inspect_container(container), packages)
     found = hardening.deviations(inspected, _envelope(limits), init=False)

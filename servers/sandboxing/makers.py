@@ -43,7 +43,7 @@ _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class Sandboxed:
-    """A sandbox that waits for its request; `init` is a pidfd of its first process, `pid` its id."""
+    """A sandbox that waits for its request; `init` is a pidfd of its first process `pid`."""
 
     link: SocketLink
     pid: int
@@ -92,9 +92,9 @@ class Maker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         complaints = os.memfd_create("complaints")  # a pipe would want a reader
         with theirs:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: ASYNC220 - uvloop's would need the loop's child watcher
                 command,
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
                 env={"PATH": _PATH},

@@ -55,7 +55,7 @@ class Sandbox:
 
     @asynccontextmanager
     async def ready(self) -> AsyncIterator[None]:
-        """What `run` needs: chooses a backend, keeps sandboxes ready, ends them all on the way out."""
+        """What `run` needs: chooses a backend, keeps sandboxes ready, ends them on the way out."""
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._keep_choosing)

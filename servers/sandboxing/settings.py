@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, TypeVar
 
 from servers.sandboxing.outcome import MIB, Limits
 from servers.sandboxing.sessions import SessionRules
@@ -79,11 +78,11 @@ def settings(name: str) -> Settings:
     backend = setting("SANDBOX_BACKEND", usual.backend)
     if backend not in BACKENDS:
         raise BadSetting(f"SANDBOX_BACKEND is {' or '.join(BACKENDS)}, not {backend!r}")
-    limits = replace(usual.limits, **_numbers(LIMITS, Limits))
-    rules = replace(usual.session_rules, **_numbers(SESSIONS, SessionRules))
+    limits = _with_numbers(usual.limits, LIMITS)
+    rules = _with_numbers(usual.session_rules, SESSIONS)
     data = Path(setting("SANDBOX_DATA", "data/sandbox")).absolute()
     return Settings(
-        backend=cast("BackendName", backend),
+        backend=backend,
         python=setting("SANDBOX_PYTHON", "") or None,
         image=setting("SANDBOX_IMAGE", usual.image),
         runtime=setting("SANDBOX_RUNTIME", usual.runtime),
@@ -98,16 +97,17 @@ def settings(name: str) -> Settings:
     )
 
 
-def _numbers(table: dict[str, tuple[str, float]], kind: type) -> dict[str, float]:
-    """The fields that the environment sets, as `kind` has them."""
-    types: dict[str, Callable[[float], float]] = {
-        f.name: int if f.type == "int" else float for f in fields(kind)
-    }
-    return {
-        name: types[name](_number(variable, 0) * unit)
-        for variable, (name, unit) in table.items()
-        if setting(variable, "")
-    }
+Rules = TypeVar("Rules", Limits, SessionRules)
+
+
+def _with_numbers(usual: Rules, table: dict[str, tuple[str, float]]) -> Rules:
+    """As the environment has it, where that says anything."""
+    changes: dict[str, Any] = {}
+    for variable, (name, unit) in table.items():
+        if setting(variable, ""):
+            kind = type(getattr(usual, name))
+            changes[name] = kind(_number(variable, 0) * unit)
+    return replace(usual, **changes)
 
 
 def _number(variable: str, usual: float, least: float = 0.001) -> float:

@@ -14,6 +14,9 @@ import json
 import os
 import sys
 
+if sys.platform != "linux":
+    raise ImportError("only Linux has this")
+
 _NEW_MOUNTS = 0x00020000
 _BIND, _RECURSIVE, _PRIVATE = 4096, 16384, 1 << 18
 _STAGE = "/tmp"  # noqa: S108 - covered by a mount that nobody else sees

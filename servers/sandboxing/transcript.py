@@ -52,7 +52,10 @@ class Transcript:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._decoder = frames.Decoder(frames.FROM_SANDBOX)
-        self._outputs = {frames.STDOUT: _Output(limits.output), frames.STDERR: _Output(limits.output)}
+        self._outputs = {
+            frames.STDOUT: _Output(limits.output),
+            frames.STDERR: _Output(limits.output),
+        }
         self._files = _Files(limits)
         self.complaint: str | None = None
         self.hello = False
@@ -106,14 +109,19 @@ class Transcript:
             exit_code=exit_code,
             stdout=decode(out.shown),
             stderr=decode(err.shown),
-            truncated=out.cut or err.cut or len(result or "") > self._limits.result or bool(skipped),
+            truncated=out.cut
+            or err.cut
+            or len(result or "") > self._limits.result
+            or bool(skipped),
             result=shown,
             files=tuple(self._files.made()),
             deleted=tuple(self._files.deleted),
             skipped=skipped,
             duration_ms=round(ending.duration * 1000),
-            cpu_ms=_first(_milliseconds(ending.cpu_seconds), report and report.cpu_seconds * 1000),
-            peak_memory_bytes=_first(ending.peak_memory, report and report.peak_memory),
+            cpu_ms=_first(
+                _milliseconds(ending.cpu_seconds), report.cpu_seconds * 1000 if report else None
+            ),
+            peak_memory_bytes=_first(ending.peak_memory, report.peak_memory if report else None),
         )
 
 
@@ -184,8 +192,8 @@ class _Files:
 
     def made(self) -> list[File]:
         return [
-            File(path, len(data), media.media_type(path, data), bytes(data))
-            for path, data in self._contents.items()
+            File(path, len(data), media.media_type(path, data), data)
+            for path, data in ((p, bytes(d)) for p, d in self._contents.items())
         ]
 
     def _path(self, path: object) -> str | None:
@@ -199,7 +207,7 @@ class _Files:
 
     def _skip(self, path: str, why: str) -> None:
         if len(self.skipped) < _REASONS:
-            self.skipped.append(sanitize(f"{ascii(path)}: {why}"[:_REASON]))
+            self.skipped.append(sanitize(f"{path!a}: {why}"[:_REASON]))
 
 
 def _object(payload: bytes) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import sys
 import threading
 import traceback
 import types
-from typing import Any, Dict, NoReturn, Optional, Tuple
+from typing import Any, NoReturn
 
 from servers.sandboxing.inside import figures
 
@@ -41,20 +41,20 @@ class Notes:
         self._page = mmap.mmap(-1, size + 16)
         self._size = size
 
-    def write(self, mark: bytes, text: Optional[str] = None) -> None:
+    def write(self, mark: bytes, text: str | None = None) -> None:
         """Note how far it came, and the result where there is one."""
         data = b"" if text is None else text.encode("utf-8", "replace")[: self._size]
         head = mark + (b"-" if text is None else b"+") + len(data).to_bytes(8, "big")
         self._page[: len(head) + len(data)] = head + data
 
-    def read(self) -> Tuple[bytes, Optional[str]]:
+    def read(self) -> tuple[bytes, str | None]:
         """The mark, zero where nothing was noted, and the result: the code may have forged both."""
         length = min(int.from_bytes(self._page[2:10], "big"), self._size)
         text = self._page[10 : 10 + length].decode("utf-8", "replace")
         return self._page[:1], text if self._page[1:2] == b"+" else None
 
 
-def become(request: Dict[str, Any], notes: Notes) -> NoReturn:
+def become(request: dict[str, Any], notes: Notes) -> NoReturn:
     """Turn this freshly forked process into the code's and run it; never returns."""
     _limit(request["limits"])
     _volunteer_to_die()
@@ -64,7 +64,7 @@ def become(request: Dict[str, Any], notes: Notes) -> NoReturn:
     _open_streams()
     _reseed()
     sys.argv = [_NAME]
-    sys.path[:0] = [os.getcwd(), *request["packages"]]  # noqa: PTH109
+    sys.path[:0] = [os.getcwd(), *request["packages"]]
     figures.register()
     for name in [n for n in sys.modules if n.startswith("servers.")]:
         del sys.modules[name]
@@ -72,7 +72,7 @@ def become(request: Dict[str, Any], notes: Notes) -> NoReturn:
     _leave(_run(request["code"], notes))
 
 
-def _limit(limits: Dict[str, int]) -> None:
+def _limit(limits: dict[str, int]) -> None:
     for name, value in limits.items():
         kind = getattr(resource, "RLIMIT_" + name)
         _, hard = resource.getrlimit(kind)
@@ -114,7 +114,7 @@ def _nobody_to_ask(prompt: object = "") -> str:
     raise EOFError("input() has nobody to ask: standard input is empty in a sandbox")
 
 
-def _split(code: str) -> Tuple[types.CodeType, Optional[types.CodeType]]:
+def _split(code: str) -> tuple[types.CodeType, types.CodeType | None]:
     """The code compiled, and its last expression apart, if it ends in one."""
     tree = ast.parse(code, _NAME)
     last = None
@@ -133,7 +133,7 @@ def _show_error(error: BaseException) -> None:
     traceback.print_exception(type(error), error, frames)
 
 
-def _namespace() -> Dict[str, Any]:
+def _namespace() -> dict[str, Any]:
     module = types.ModuleType("__main__")
     module.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = module

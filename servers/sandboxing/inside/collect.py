@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Dict, List, Optional, Tuple
 
 from servers.sandboxing.inside import frames
 
-Known = Dict[str, Tuple[int, ...]]
+Known = dict[str, tuple[int, ...]]
 """Files by path, and what changes with each write: the code can't set a file's change time."""
+
+assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is always so
 
 _SECONDS = 5.0
 _REASONS = 20
@@ -26,13 +28,13 @@ _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class Collection:
     """One look at a tree; `limits` has count, depth, size (of one) and total (of all), in bytes."""
 
-    def __init__(self, root: str, limits: Dict[str, int]) -> None:
+    def __init__(self, root: str, limits: dict[str, int]) -> None:
         self._root = root
         self._limits = limits
         self._left = limits["total"]
         self._count = 0
         self._until = time.monotonic() + _SECONDS
-        self.skipped: List[str] = []
+        self.skipped: list[str] = []
 
     def send(self, known: Known, write: Callable[[bytes], None]) -> None:
         """Frames for what is new, changed or gone since `known`."""
@@ -61,7 +63,7 @@ class Collection:
         finally:
             os.close(descriptor)
 
-    def _read(self, path: str, descriptor: int, size: int) -> Optional[bytes]:
+    def _read(self, path: str, descriptor: int, size: int) -> bytes | None:
         if self._count >= self._limits["count"]:
             self._skip(path, f"more than {self._limits['count']} files")
         elif size > self._limits["size"]:
@@ -76,8 +78,8 @@ class Collection:
         return None
 
     def _files(
-        self, name: str, parent: Optional[int], prefix: str, depth: int
-    ) -> Iterator[Tuple[str, int, str]]:
+        self, name: str, parent: int | None, prefix: str, depth: int
+    ) -> Iterator[tuple[str, int, str]]:
         """Regular files of a folder: path, the open folder that holds it, and its name there."""
         folder = self._open_folder(name, parent, prefix)
         if folder is None:
@@ -90,7 +92,7 @@ class Collection:
         finally:
             os.close(folder)
 
-    def _open_folder(self, name: str, parent: Optional[int], prefix: str) -> Optional[int]:
+    def _open_folder(self, name: str, parent: int | None, prefix: str) -> int | None:
         try:
             return os.open(name, _OPEN | os.O_DIRECTORY, dir_fd=parent)
         except OSError as e:
@@ -98,8 +100,8 @@ class Collection:
             return None
 
     def _visit(
-        self, entry: "os.DirEntry[str]", folder: int, path: str, depth: int
-    ) -> Iterator[Tuple[str, int, str]]:
+        self, entry: os.DirEntry[str], folder: int, path: str, depth: int
+    ) -> Iterator[tuple[str, int, str]]:
         if time.monotonic() > self._until:
             self._skip(path, "there was no time for all files")
         elif not _is_text(path):
@@ -116,7 +118,7 @@ class Collection:
 
     def _skip(self, path: str, why: str) -> None:
         if len(self.skipped) < _REASONS:
-            self.skipped.append(f"{ascii(path)}: {why}")
+            self.skipped.append(f"{path!a}: {why}")
         elif len(self.skipped) == _REASONS:
             self.skipped.append("and more")
 
@@ -136,12 +138,12 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def identity(found: os.stat_result) -> Tuple[int, ...]:
+def identity(found: os.stat_result) -> tuple[int, ...]:
     """What tells an unchanged file from one that was written or replaced."""
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def unpack(root: str, path: str, content: bytes) -> Tuple[int, ...]:
+def unpack(root: str, path: str, content: bytes | bytearray) -> tuple[int, ...]:
     """Write a file of the session into a fresh tree."""
     place = os.path.join(root, path)
     os.makedirs(os.path.dirname(place), exist_ok=True)

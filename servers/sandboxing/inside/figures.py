@@ -1,6 +1,6 @@
 """matplotlib's `plt.show()` in a sandbox: every open figure becomes a PNG in /work.
 
-It is a backend of matplotlib's, named in MPLBACKEND; what it needs is imported when it is asked for.
+It is a backend of matplotlib's, named in MPLBACKEND; what it needs is imported when asked for.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Dict, List, NoReturn, Optional, Tuple
+from typing import Any, NoReturn
 
 from servers.sandboxing.inside import code, collect, frames, kernel, usage
 
@@ -27,7 +28,7 @@ _LIFELINE_CUT = 125
 _LOOK_SECONDS = 0.05
 MOST_DESCRIPTORS = 4096
 
-Prepare = Callable[[Dict[str, Any]], None]
+Prepare = Callable[[dict[str, Any]], None]
 """What has to be done before the code may start, and can't be undone."""
 
 
@@ -37,7 +38,7 @@ class Link:
     def __init__(self, reader: int, writer: int) -> None:
         self._reader, self._writer = reader, writer
         self._decoder = frames.Decoder(frames.TO_SANDBOX)
-        self._frames: List[Tuple[bytes, bytes]] = []
+        self._frames: list[tuple[bytes, bytes]] = []
 
     def write(self, data: bytes) -> None:
         """All of it; ends the sandbox when nobody is there to take it."""
@@ -48,7 +49,7 @@ class Link:
         except OSError:
             os._exit(_LIFELINE_CUT)
 
-    def next(self) -> Tuple[bytes, bytes]:
+    def next(self) -> tuple[bytes, bytes]:
         """The next frame; ends the sandbox when the host lets go."""
         while not self._frames:
             data = os.read(self._reader, _CHUNK)
@@ -69,9 +70,9 @@ class _Run:
 
     pid: int
     exit: int
-    outputs: Dict[int, bytes]
+    outputs: dict[int, bytes]
     cpu_limit: float
-    stopped: Optional[str] = None
+    stopped: str | None = None
 
 
 def serve(link: Link, prepare: Prepare) -> NoReturn:
@@ -99,7 +100,7 @@ def serve(link: Link, prepare: Prepare) -> NoReturn:
         link.next()
 
 
-def import_all(names: List[str]) -> List[str]:
+def import_all(names: list[str]) -> list[str]:
     """Import in advance what many programs will; those of them that are there."""
     found = []
     for name in names:
@@ -111,7 +112,7 @@ def import_all(names: List[str]) -> List[str]:
     return found
 
 
-def _receive(link: Link) -> Tuple[Dict[str, Any], collect.Known]:
+def _receive(link: Link) -> tuple[dict[str, Any], collect.Known]:
     """The request, which is the file without a path; the session's are written where we are."""
     request, known = bytearray(), {}
     path, content = "", request
@@ -128,14 +129,14 @@ def _receive(link: Link) -> Tuple[Dict[str, Any], collect.Known]:
         content = bytearray() if path else request
 
 
-def _pipes() -> Tuple[Dict[int, bytes], Tuple[int, int]]:
+def _pipes() -> tuple[dict[int, bytes], tuple[int, int]]:
     """Our ends by the kind of frame that they become, and the code's standard streams."""
     out, their_out = os.pipe()
     err, their_err = os.pipe()
     return {out: frames.STDOUT, err: frames.STDERR}, (their_out, their_err)
 
 
-def _leave_everything_to_the_parent(theirs: Tuple[int, int]) -> None:
+def _leave_everything_to_the_parent(theirs: tuple[int, int]) -> None:
     """The code holds three descriptors: nothing to read, and two to write."""
     os.setsid()
     kernel.set_dumpable(True)
@@ -202,10 +203,8 @@ def _end(run: _Run) -> int:
 
 
 def _kill_everything() -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(-1, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _drain(link: Link, run: _Run) -> None:
@@ -221,7 +220,7 @@ def _exit_code(status: int) -> int:
 
 def _report(
     link: Link,
-    request: Dict[str, Any],
+    request: dict[str, Any],
     known: collect.Known,
     run: _Run,
     exit_code: int,

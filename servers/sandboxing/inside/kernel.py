@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import socket
 import struct
 import sys
 
 assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is always so
-
-import fcntl
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

@@ -1,4 +1,4 @@
-"""Makes sandboxes by forking: what it has imported, they have, and share its memory until they write.
+"""Makes sandboxes by forking: what it has imported they have, and its memory until they write.
 
 It runs in a bubblewrap of its own, without privileges. A sandbox is a child that leaves for a user
 namespace and with it for namespaces of every other kind, mounts fresh file systems, and becomes
@@ -18,7 +18,7 @@ import os
 import signal
 import socket
 import sys
-from typing import Any, Dict, List, NoReturn
+from typing import Any, NoReturn
 
 from servers.sandboxing.inside import frames, init, kernel
 
@@ -62,7 +62,7 @@ def _fork() -> int:
         return -1
 
 
-def _become_sandbox(plan: Dict[str, Any], host: socket.socket, descriptor: int) -> NoReturn:
+def _become_sandbox(plan: dict[str, Any], host: socket.socket, descriptor: int) -> NoReturn:
     host.close()
     os.dup2(descriptor, 0)
     os.closerange(3, init.MOST_DESCRIPTORS)
@@ -75,7 +75,7 @@ def _become_sandbox(plan: Dict[str, Any], host: socket.socket, descriptor: int) 
         os._exit(1)
     filter_ = base64.b64decode(plan["filter"])
 
-    def prepare(request: Dict[str, Any]) -> None:
+    def prepare(request: dict[str, Any]) -> None:
         _show_packages(plan["packages"], request["packages"])
         kernel.drop_capabilities()
         kernel.forbid_new_privileges()
@@ -101,7 +101,7 @@ def _enter_namespaces() -> None:
     kernel.bring_up_loopback()
 
 
-def _mount(plan: Dict[str, Any]) -> None:
+def _mount(plan: dict[str, Any]) -> None:
     kernel.mount("proc", "/proc", "proc", _SAFE | kernel.NO_EXEC)
     for path, options in plan["mounts"].items():
         kernel.mount("tmpfs", path, "tmpfs", _SAFE, options)
@@ -110,7 +110,7 @@ def _mount(plan: Dict[str, Any]) -> None:
     os.chdir("/work")
 
 
-def _show_packages(places: Dict[str, str], wanted: List[str]) -> None:
+def _show_packages(places: dict[str, str], wanted: list[str]) -> None:
     """The wanted ones, and nothing else of the folder that holds them all."""
     if not places:
         return

@@ -9,7 +9,6 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from typing import Optional
 
 assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is always so
 
@@ -23,7 +22,7 @@ def cpu_seconds() -> float:
     return _processes_cpu() if group is None else group
 
 
-def _group_cpu() -> Optional[float]:
+def _group_cpu() -> float | None:
     for line in _lines(f"{_GROUPS}/cpu.stat"):
         key, _, value = line.partition(" ")
         if key == "usage_usec":
