@@ -28,10 +28,10 @@ from servers.packages.names import Requirement, checked_version, normalized, req
 from servers.sandboxing.answers import RunResult, answer, listener
 from servers.sandboxing.call import Call
 from servers.sandboxing.outcome import Outcome, refused
-from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.sessions import SessionKey, SessionRefused
+from servers.sandboxing.settings import BadSetting, settings
 from servers.sandboxing.text import decode
-from servers.serving import Health, add_echo, current_agent, serve, setting
+from servers.serving import Health, add_echo, current_agent, fail, serve
 
 _MOST_PACKAGES = 20
 _PART = 256 * 1024
@@ -51,7 +51,7 @@ server = MCPServer(
 
 Session = Annotated[
     str | None,
-    Field(description="keeps the files in /work under this name, such as `analysis`"),
+    Field(description="a name of yours: files in /work are kept for later calls that give it"),
 ]
 SessionName = Annotated[str, Field(description="as it was given to execute_code or write_file")]
 FilePath = Annotated[str, Field(description="relative to /work, such as `data/table.csv`")]
@@ -122,8 +122,16 @@ class Deletion(BaseModel):
     deleted: bool
 
 
-sandbox = Sandbox(sandbox_settings(setting))
-door, prepare = making.make(setting, sandbox)
+def configured() -> making.Shop:
+    """What the environment says; exits where that is nonsense."""
+    try:
+        return making.make(settings("sandbox"))
+    except BadSetting as e:
+        fail(server.name, str(e), 1)
+
+
+shop = configured()
+sandbox, door = shop.sandbox, shop.packages
 add_echo(server)
 
 
@@ -202,9 +210,7 @@ async def install_package(
     return _installation(agent, "installed", f"{name} can be imported by execute_code now")
 
 
-def _installation(
-    agent: str, status: Literal["installed"] | Trouble, message: str
-) -> Installation:
+def _installation(agent: str, status: Literal["installed"] | Trouble, message: str) -> Installation:
     now = _installed(agent)
     return Installation(
         status=status,
@@ -225,9 +231,7 @@ def _installed(agent: str) -> Packages:
 
 @server.tool(
     title="List packages",
-    annotations=ToolAnnotations(
-        read_only_hint=True, idempotent_hint=True, open_world_hint=False
-    ),
+    annotations=ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False),
 )
 async def list_packages(ctx: Context[Any, Any]) -> Packages:
     """List the packages that you installed, and what came with them."""
@@ -236,9 +240,7 @@ async def list_packages(ctx: Context[Any, Any]) -> Packages:
 
 @server.tool(
     title="List files",
-    annotations=ToolAnnotations(
-        read_only_hint=True, idempotent_hint=True, open_world_hint=False
-    ),
+    annotations=ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False),
 )
 async def list_files(
     ctx: Context[Any, Any],
@@ -265,9 +267,7 @@ async def list_files(
 
 @server.tool(
     title="Read a file",
-    annotations=ToolAnnotations(
-        read_only_hint=True, idempotent_hint=True, open_world_hint=False
-    ),
+    annotations=ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False),
 )
 async def read_file(
     session: SessionName,
@@ -364,7 +364,7 @@ def last_character(piece: bytes) -> int:
 @asynccontextmanager
 async def serving() -> AsyncIterator[None]:
     """The sandbox and the store of packages, ready for as long as the context lasts."""
-    await anyio.to_thread.run_sync(prepare)
+    await anyio.to_thread.run_sync(shop.prepare)
     async with sandbox.ready():
         yield
 

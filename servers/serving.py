@@ -128,7 +128,11 @@ def serve(
     if flags.transport == "stdio":
         _run(_over_stdio(server, calls, around))
     else:
-        _run(_over_http(server, calls, _Site(flags, lent.credential if lent else None, health, around)))
+        _run(
+            _over_http(
+                server, calls, _Site(flags, lent.credential if lent else None, health, around)
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
