@@ -24,8 +24,13 @@ if sys.platform != "linux":
     raise ImportError("bubblewrap is a program of Linux")
 
 from servers.sandboxing import cgroup, seccomp
-from servers.sandboxing.bubblewrap import Interpreter, system_mounts
-from servers.sandboxing.child import SANDBOX_UID
+from servers.sandboxing.bubblewrap import (
+    SANDBOX_UID,
+    Interpreter,
+    Word,
+    as_nobody,
+    system_mounts,
+)
 from servers.sandboxing.outcome import MIB, Limits
 from servers.sandboxing.text import decode
 
@@ -126,17 +131,13 @@ class Box:
                 filter=_memory_file(inherited, seccomp.bpf()),
                 certificates=_memory_file(inherited, self.certificates or b""),
             )
-            identity = SANDBOX_UID if os.geteuid() == 0 else None
             process = subprocess.Popen(
-                [self.bwrap, *self._words(job, files, theirs.fileno())],
+                as_nobody([self.bwrap, *self._words(job, files, theirs.fileno())]),
                 stdin=_memory_file(inherited, job.input),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
                 cwd="/",
-                user=identity,
-                group=identity,
-                extra_groups=None if identity is None else [],
                 pass_fds=(theirs.fileno(), files.program, files.filter, files.certificates),
             )
         for stream in (process.stdout, process.stderr):
@@ -145,24 +146,24 @@ class Box:
                 ours.callback(stream.close)
         return door, process
 
-    def _words(self, job: Job, files: _Files, door: int) -> list[str]:
+    def _words(self, job: Job, files: _Files, door: int) -> list[Word]:
         environment = {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}  # noqa: S108
         if self.certificates:
             environment["SSL_CERT_FILE"] = "/etc/certificates.pem"
-        if self.interpreter.libraries:
-            environment["LD_LIBRARY_PATH"] = self.interpreter.libraries
+        if self.interpreter.shared:
+            environment["LD_LIBRARY_PATH"] = self.interpreter.shared
         numbers = (door, files.program, job.file_size, _OPEN_FILES)
         return [
             *("--unshare-all", "--unshare-user", "--die-with-parent", "--new-session"),
             *("--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID), "--hostname", "installer"),
             *("--cap-drop", "ALL"),
             *system_mounts(),
-            *(word for mount in self.interpreter.mounts for word in ("--ro-bind", *mount)),
+            *(w for at, shown in self.interpreter.mounts for w in ("--ro-bind", at, shown)),
             *("--perms", "0444", "--ro-bind-data", str(files.certificates)),
             "/etc/certificates.pem",
             *("--proc", "/proc", "--dev", "/dev"),
             *("--perms", "1777", "--size", str(_SCRATCH), "--tmpfs", "/tmp"),  # noqa: S108
-            *(("--bind", str(job.folder), "/target") if job.folder else ()),
+            *(("--bind", job.folder, "/target") if job.folder else ()),
             *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"),  # noqa: S108
             *(word for item in environment.items() for word in ("--setenv", *item)),
             *("--seccomp", str(files.filter)),

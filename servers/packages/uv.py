@@ -121,10 +121,9 @@ class Uv:
         (folder / "site").mkdir()
         (folder / "pylock.toml").write_text(lock.to_toml(), "ascii")
         if os.geteuid() == 0:
-            from servers.sandboxing.child import SANDBOX_UID
-
+            nobody = bubblewrap.SANDBOX_UID
             for path in (folder, folder / "cache", folder / "site"):
-                os.chown(path, SANDBOX_UID, SANDBOX_UID)
+                os.chown(path, nobody, nobody)
         words = ("pip", "install", *self._words(lock.target), "--no-deps", "--require-hashes")
         words += ("--cache-dir", "/target/cache", "--link-mode", "hardlink", "--quiet")
         words += ("-r", "/target/pylock.toml", "--target", "/target/site")
