@@ -25,6 +25,7 @@ COMMANDS = {
     "keys": "keys:keys",
     "token": "token:token",
     "audit": "audit:audit",
+    "packages": "packages:packages",
     "data": "data:data",
     "import": "importing:import_",
     "install": "install:install",
