@@ -27,6 +27,7 @@ COMMANDS = {
     "token": "token:token",
     "audit": "audit:audit",
     "monitoring": "monitoring:monitoring",
+    "packages": "packages:packages",
     "data": "data:data",
     "import": "importing:import_",
     "install": "install:install",

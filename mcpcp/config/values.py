@@ -237,6 +237,11 @@ class Config:
         return self.path.with_suffix(".lock")
 
     @property
+    def packages_path(self) -> Path:
+        """What is known of packages for sandboxes: who may have which, and who has."""
+        return self.data_dir / "packages"
+
+    @property
     def audit_path(self) -> Path:
         """The audit log's current file."""
         return self.data_dir / "audit" / "audit.jsonl"

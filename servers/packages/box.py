@@ -102,6 +102,10 @@ class Box:
     program: Path
     certificates: bytes | None
 
+    def makes_bytecode_for(self, python: str) -> bool:
+        """Whether its Python is of that version, such as 3.11."""
+        return Path(self.interpreter.path).name == f"python{python}"
+
     async def run(self, job: Job, serve: Serve) -> Ran:
         """Run a job to its end; cancelling kills every process of it before this returns.
 

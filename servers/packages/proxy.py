@@ -104,7 +104,8 @@ class Proxy:
                 if self.exhausted:
                     raise anyio.BrokenResourceError
                 await sink.send(data)
-        await sink.send_eof()
+        with suppress(RuntimeError):  # uvloop says that of a connection that has ended meanwhile
+            await sink.send_eof()
 
 
 def _answer(code: int) -> bytes:

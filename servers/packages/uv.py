@@ -53,7 +53,7 @@ _SHARED = (
 class Bounds:
     """What an installation may use: seconds, bytes to fetch, bytes and files on disk, packages."""
 
-    timeout: float = 120.0
+    timeout: float = 300.0
     download: int = 400 * MIB
     disk: int = 1024 * MIB
     files: int = 60_000
@@ -127,6 +127,8 @@ class Uv:
         words = ("pip", "install", *self._words(lock.target), "--no-deps", "--require-hashes")
         words += ("--cache-dir", "/target/cache", "--link-mode", "hardlink", "--quiet")
         words += ("-r", "/target/pylock.toml", "--target", "/target/site")
+        if (await self._found()).makes_bytecode_for(lock.target.python):
+            words += ("--compile-bytecode",)
         job = Job(words, folder=folder, timeout=self.bounds.timeout, file_size=self.bounds.disk)
         await self._watched(job, folder)
         return folder / "site"

@@ -11,15 +11,18 @@ import pytest
 
 from tests.chat.harness import Chat, open_chat
 from tests.chat.scripted import ScriptedLlm, say, scripted_llm
-from tests.gateway.harness import Gateway, open_gateway
+from tests.gateway.harness import PROJECT, Gateway, open_gateway
+
+EVERYTHING = PROJECT / "tests" / "programs" / "everything.py"
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Iterator[Gateway]:
-    """Two raw servers; agents for both, one, and none of their tools."""
+    """Two raw servers and one that has pictures; agents for both, one, and none of their tools."""
     with open_gateway(tmp_path_factory.mktemp("chat"), keys) as made:
         made.add_raw("raw")
         made.add_raw("other", prefix="o")
+        made.servers["pictures"] = {"command": "python", "args": [str(EVERYTHING)]}
         made.agents |= {
             "chat": {"allow": {"raw": ["echo"]}},
             "echo_only": {"allow": {"raw": ["echo"]}},
