@@ -25,7 +25,8 @@ GONE: Final = (
     " is not known"
 )
 _PASSED: Final = (
-    *("authorization", "accept", "content-type", "last-event-id", "origin", "traceparent"),
+    *("authorization", "accept", "content-type", "last-event-id", "origin"),
+    *("traceparent", "tracestate", "x-request-id"),
     *("mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"),
 )
 _RETURNED: Final = (b"content-type", b"mcp-session-id", b"cache-control", b"x-accel-buffering")
