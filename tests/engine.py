@@ -275,6 +275,18 @@ def _fill(tar: tarfile.TarFile) -> None:
         tar.addfile(entry)
 
 
+def add_programs(tar: tarfile.TarFile, programs: dict[str, str]) -> None:
+    """Programs of this machine, by their place in the image, with what they need to run."""
+    for place, program in programs.items():
+        tar.add(Path(program).resolve(), place)
+    for library in libraries(list(programs.values())):
+        tar.add(Path(library).resolve(), library)
+    for folder in ("/data", "/proc", "/sys", "/dev", "/tmp", "/etc"):
+        entry = tarfile.TarInfo(folder)
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(entry)
+
+
 def _add_text(tar: tarfile.TarFile, path: str, text: str) -> None:
     entry = tarfile.TarInfo(path)
     entry.size = len(text)

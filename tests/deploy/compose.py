@@ -29,13 +29,21 @@ class Project:
     files: tuple[Path, ...]
     environ: dict[str, str]
 
+    def command(self) -> list[str]:
+        """docker-compose with the project's files."""
+        files = [part for file in self.files for part in ("--file", str(file))]
+        return ["docker-compose", "--project-name", self.name, *files]
+
+    def environment(self) -> dict[str, str]:
+        """What docker-compose needs to find the engine."""
+        return {**os.environ, **self.environ, "DOCKER_HOST": self.engine.host}
+
     def run(self, *args: str) -> str:
         """Run docker-compose; what it printed."""
-        files = [part for file in self.files for part in ("--file", str(file))]
         ran = subprocess.run(
-            ["docker-compose", "--project-name", self.name, *files, *args],
+            [*self.command(), *args],
             cwd=self.files[0].parent,
-            env={**os.environ, **self.environ, "DOCKER_HOST": self.engine.host},
+            env=self.environment(),
             capture_output=True,
             text=True,
             timeout=DEADLINE,

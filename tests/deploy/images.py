@@ -116,8 +116,10 @@ def _fill(tar: tarfile.TarFile, wheels: Path) -> None:
     tar.add(wheels, "/wheels")
     for program in programs:
         tar.add(Path(program).resolve(), f"/bin/{Path(program).name}")
+    site = sysconfig.get_path("platlib")  # wheels bring their own
     for library in libraries([str(python), *programs, *extensions]):
-        tar.add(Path(library).resolve(), library)
+        if not library.startswith(site):
+            tar.add(Path(library).resolve(), library)
     for link in ("python3", "python"):
         entry = tarfile.TarInfo(f"/usr/local/bin/{link}")
         entry.type, entry.linkname = tarfile.SYMTYPE, _VERSION

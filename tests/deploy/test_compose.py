@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
@@ -16,11 +19,12 @@ import yaml
 from tests.conftest import PROJECT
 from tests.deploy.compose import NOTHING, project, read, shell_blocks
 from tests.deploy.images import BASE
-from tests.engine import NetworkedEngine, absent
+from tests.engine import NetworkedEngine, absent, add_programs, import_image
 
 pytestmark = pytest.mark.timeout(600)
 
 FILES = sorted(PROJECT.glob("deploy/*/compose.yaml"))
+ADDITIONS = sorted(PROJECT.glob("deploy/*/compose.*.yaml"))
 SPECIFICATION = Path(__file__).with_name("compose-spec.json")
 """The schema of Compose v2, as compose-go has it."""
 
@@ -39,8 +43,26 @@ def test_a_compose_file_is_valid_for_v2_by_its_specification(file: Path) -> None
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
 def test_a_compose_file_is_valid_for_1_29(file: Path) -> None:
     ran = subprocess.run(
-        ["docker-compose", "--file", str(file), "config", "--quiet"],
+        ["docker-compose", "--env-file", ".env.example", "--file", str(file), "config", "--quiet"],
         cwd=file.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("file", ADDITIONS, ids=lambda file: file.name)
+def test_an_addition_is_valid_for_both(file: Path) -> None:
+    jsonschema.Draft7Validator(json.loads(SPECIFICATION.read_text())).validate(read(file))
+    ran = subprocess.run(
+        [
+            *("docker-compose", "--env-file", ".env.example"),
+            *("--file", "compose.yaml", "--file", file.name, "config", "--quiet"),
+        ],
+        cwd=file.parent,
+        env={**os.environ, "DOCKER_GID": "999"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -97,6 +119,82 @@ def test_the_shop_is_up_and_answers_as_documented_and_down_leaves_nothing(
         ]
         assert cannot_write(networked_engine, "mcpcptestshop_auth_1")
     assert shop.left() == NOTHING
+
+
+@pytest.mark.docker
+def test_the_chat_is_up_and_answers_as_documented_and_down_leaves_nothing(
+    networked_engine: NetworkedEngine, image: str, tmp_path: Path
+) -> None:
+    client = docker.DockerClient(base_url=networked_engine.host)
+    try:
+        import_image(client, PROMETHEUS, prometheus)
+    finally:
+        client.close()
+    copied = tmp_path / "deploy"  # what lasts is written beside compose.yaml
+    shutil.copytree(PROJECT / "deploy", copied)
+    instead = tmp_path / "instead.yaml"
+    probe = "import urllib.request as u; u.urlopen('http://127.0.0.1:11434/v1/models')"
+    model = {
+        "image": image,
+        "entrypoint": ["python", "-c", MODEL.read_text()],
+        "healthcheck": {"test": ["CMD", "python", "-c", probe], "interval": "1s"},
+    }
+    metrics = {"entrypoint": ["/bin/prometheus"]}  # as the image that can't be pulled has it
+    instead.write_text(yaml.safe_dump({"services": {"ollama": model, "prometheus": metrics}}))
+    files = (copied / "chat" / "compose.yaml", instead)
+    environ = {"MCPCP_BASE": BASE, "GRAFANA_PASSWORD": "x", "PROMETHEUS_IMAGE": PROMETHEUS}
+    with project(networked_engine, "mcpcptestchat", files, environ) as chat:
+        chat.run("up", "--no-build", "--detach", "--scale", "grafana=0")
+        (block,) = shell_blocks("deploy.md", "The chat with Compose")
+        command = "docker() { shift; " + shlex.join(chat.command()) + ' "$@"; }\n' + block
+        ran = subprocess.run(
+            networked_engine.inside("bash", "-ec", command),
+            env=chat.environment(),
+            cwd=copied / "chat",
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        answers = [
+            json.loads(line) for line in ran.stdout.replace("}{", "}\n{").splitlines() if line
+        ]
+        gateway, middleware, tools, executed, said = answers
+        assert gateway["status"] == middleware["status"] == "ok"
+        assert "time_get_current_time" in json.dumps(tools)
+        assert "Europe/Paris" in json.dumps(executed)
+        assert [call["name"] for call in said["tool_calls"]] == ["time_get_current_time"]
+        assert "It is" in json.dumps(said["message"])
+        until_scraped(networked_engine)
+    assert chat.left() == NOTHING
+
+
+PROMETHEUS = "mcpcp-tests-prometheus:latest"
+MODEL = Path(__file__).with_name("model.py")
+
+
+def prometheus(tar: tarfile.TarFile) -> None:
+    """Debian's Prometheus, as its image has it."""
+    program = shutil.which("prometheus")
+    if program is None:
+        absent("prometheus")
+    add_programs(tar, {"/bin/prometheus": str(program)})
+
+
+def until_scraped(engine: NetworkedEngine) -> None:
+    """Wait until Prometheus has read the metrics of gateway and chat."""
+    url = "http://127.0.0.1:9090/api/v1/query?query=up"
+    deadline = time.monotonic() + 60
+    while True:
+        ran = subprocess.run(
+            engine.inside("curl", "-sS", url), capture_output=True, text=True, check=False
+        )
+        found = json.loads(ran.stdout)["data"]["result"] if ran.returncode == 0 else []
+        if len(found) == 2 and all(one["value"][1] == "1" for one in found):
+            return
+        assert time.monotonic() < deadline, ran.stdout + ran.stderr
+        time.sleep(0.5)
 
 
 def embedded_database(image: str) -> dict[str, object]:

@@ -27,7 +27,7 @@ from mcpcp import keyring, tokens
 from mcpcp.policy import Allowlist
 from tests.conftest import PROJECT
 from tests.deploy.compose import read
-from tests.engine import NetworkedEngine, absent, import_image, libraries
+from tests.engine import NetworkedEngine, absent, add_programs, import_image
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -155,14 +155,7 @@ def swarm(
 
 
 def _redis(tar: tarfile.TarFile) -> None:
-    program = Path(shutil.which("redis-server") or "").resolve()
-    tar.add(program, "/bin/redis-server")
-    for library in libraries([str(program)]):
-        tar.add(Path(library).resolve(), library)
-    for folder in ("/data", "/proc", "/sys", "/dev", "/tmp"):
-        entry = tarfile.TarInfo(folder)
-        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(entry)
+    add_programs(tar, {"/bin/redis-server": shutil.which("redis-server") or ""})
 
 
 def test_a_killed_gateway_loses_only_what_it_had_and_a_revoked_token_is_refused_by_all(
