@@ -142,9 +142,15 @@ def test_the_chat_is_up_and_answers_as_documented_and_down_leaves_nothing(
     metrics = {"entrypoint": ["/bin/prometheus"]}  # as the image that can't be pulled has it
     instead.write_text(yaml.safe_dump({"services": {"ollama": model, "prometheus": metrics}}))
     files = (copied / "chat" / "compose.yaml", instead)
-    environ = {"MCPCP_BASE": BASE, "GRAFANA_PASSWORD": "x", "PROMETHEUS_IMAGE": PROMETHEUS}
+    environ = {
+        "MCPCP_BASE": BASE,
+        "PROMETHEUS_IMAGE": PROMETHEUS,
+        "GRAFANA_IMAGE": image,  # is not started: it would only be pulled
+        "GRAFANA_PASSWORD": "x",
+    }
     with project(networked_engine, "mcpcptestchat", files, environ) as chat:
         chat.run("up", "--no-build", "--detach", "--scale", "grafana=0")
+        until_healthy(networked_engine, "mcpcptestchat", 6)
         (block,) = shell_blocks("deploy.md", "The chat with Compose")
         command = "docker() { shift; " + shlex.join(chat.command()) + ' "$@"; }\n' + block
         ran = subprocess.run(
@@ -214,13 +220,14 @@ def embedded_database(image: str) -> dict[str, object]:
 
 
 def until_healthy(engine: NetworkedEngine, prefix: str, count: int) -> None:
-    """Wait until that many containers are up and well."""
+    """Wait until that many containers that say how they are say that they are well."""
     client = docker.DockerClient(base_url=engine.host)
     deadline = time.monotonic() + 120
     try:
         while True:
             found = [c for c in client.containers.list(all=True) if str(c.name).startswith(prefix)]
-            states = {c.name: c.attrs["State"].get("Health", {}).get("Status") for c in found}
+            healths = {c.name: c.attrs["State"].get("Health") for c in found}
+            states = {name: health["Status"] for name, health in healths.items() if health}
             if len(states) == count and set(states.values()) == {"healthy"}:
                 return
             logs = "\n".join(c.logs(tail=20).decode() for c in found)
