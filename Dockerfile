@@ -23,7 +23,7 @@ ENV PATH=/opt/mcpcp/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     MCPCP_CONFIG=/app/mcpcp.json \
-    HEALTH_URL=http://127.0.0.1:9003/health
+    HEALTH_URL=http://127.0.0.1:9003/ready
 WORKDIR /app
 # By number, so that Kubernetes can see that it is not root.
 USER 10001:10001

@@ -168,7 +168,7 @@ def test_the_chat_is_up_and_answers_as_documented_and_down_leaves_nothing(
         ]
         gateway, middleware, tools, executed, said = answers
         assert gateway["status"] == middleware["status"] == "ok"
-        assert "time_get_current_time" in json.dumps(tools)
+        assert "time_get_current_time" in json.dumps(tools), chat.run("logs", "mcp-server")
         assert "Europe/Paris" in json.dumps(executed)
         assert [call["name"] for call in said["tool_calls"]] == ["time_get_current_time"]
         assert "It is" in json.dumps(said["message"])
