@@ -36,6 +36,8 @@ BARE_IMAGE = "mcpcp-tests-bare:latest"
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
+_OTHERS_SECONDS = 600.0
+"""How long other workers may still use an engine that this one started."""
 _PROGRAMS = ("sh", "sleep", "cat", "echo", "ls", "env", "id", "true", "yes")
 
 
@@ -95,7 +97,7 @@ def networked_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Netwo
             host, pid = (shared / "networked.address").read_text().split()
         yield NetworkedEngine(host, int(pid))
     if keeper is not None:
-        keeper.wait(_STOP_SECONDS)
+        keeper.wait(_OTHERS_SECONDS + _STOP_SECONDS)
 
 
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,7 +21,7 @@ from tests.deploy.compose import NOTHING, project, read, shell_blocks
 from tests.deploy.images import BASE
 from tests.engine import NetworkedEngine, absent, add_programs, import_image
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 FILES = sorted(PROJECT.glob("deploy/*/compose.yaml"))
 ADDITIONS = sorted(PROJECT.glob("deploy/*/compose.*.yaml"))

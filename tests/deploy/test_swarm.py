@@ -29,7 +29,7 @@ from tests.conftest import PROJECT
 from tests.deploy.compose import read
 from tests.engine import NetworkedEngine, absent, add_programs, import_image
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 
 REDIS = "mcpcp-tests-redis:latest"
 STACK = "mcpcptestswarm"
