@@ -64,10 +64,10 @@ async def serve(config: Config, channel: FleetChannel | None = None) -> None:
         with contextlib.suppress(NotImplementedError):  # Windows: the process just ends
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with _listen(config) as listener:
-        async with _running_gateway(config, channel) as gateway, asyncio.TaskGroup() as tasks:
+        async with running_gateway(config, channel) as gateway, asyncio.TaskGroup() as tasks:
             relays = _Relays(gateway)
             frontend = HttpFrontend(gateway, tasks)
-            server = _http_server(config, frontend)
+            server = http_server(config, frontend)
             async with contextlib.AsyncExitStack() as sockets:
                 if channel is not None:
                     path = runtime_dir(config.path) / GATEWAY_SOCKET
@@ -85,12 +85,12 @@ async def serve(config: Config, channel: FleetChannel | None = None) -> None:
 
 async def stdio_alone(config: Config, token: str | None) -> None:
     """Serve the client on our own stdin and stdout, with a gateway of our own."""
-    async with _running_gateway(config, None) as gateway:
+    async with running_gateway(config, None) as gateway:
         await serve_stdio(gateway, token)
 
 
 @contextlib.asynccontextmanager
-async def _running_gateway(config: Config, channel: FleetChannel | None) -> AsyncIterator[Gateway]:
+async def running_gateway(config: Config, channel: FleetChannel | None) -> AsyncIterator[Gateway]:
     """A gateway whose backends connect; the supervisor's word is followed from its first line."""
     credential = await channel.credential() if channel is not None else None
     registry = Registry(config, credential)
@@ -155,7 +155,7 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def _http_server(config: Config, frontend: HttpFrontend) -> _HttpServer:
+def http_server(config: Config, frontend: HttpFrontend) -> _HttpServer:
     return _HttpServer(
         uvicorn.Config(
             frontend,

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _ACCEPT: Final = "application/json, text/event-stream"
 _LISTEN_RETRY: Final = 1.0
+PING: Final = {"jsonrpc": "2.0", "id": "mcpcp-ping", "method": "ping"}
+"""Asked by a transport itself, which wants to know no more than the status."""
 _NAME_KEYS: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 
 
@@ -65,7 +67,7 @@ class StreamableTransport:
             self._tasks.create_task(self._read_stream(answer, message))
             return
         body, status = await answer.read(), answer.head.status
-        if status == 404 and self._session is not None:
+        if await self._is_lost(status, body, message):
             self._ended.set()
             raise Unavailable("the server forgot the session")
         if status in (200, 400, 404) and body.lstrip()[:1] in (b"{", b"["):
@@ -74,6 +76,19 @@ class StreamableTransport:
             raise refusal(status)
         # Does nothing where the answer was among that.
         self._fail(message["id"], Interrupted("the server took the request without an answer"))
+
+    async def _is_lost(self, status: int, body: bytes, message: Message) -> bool:
+        """Whether the server has forgotten the session: some say so with 400, as they say much
+        else; a ping then tells."""
+        if self._session is None or status not in (400, 404):
+            return False
+        if status == 404:
+            return True
+        if message["method"] == "initialize" or _answers(body, message["id"]):
+            return False
+        answer = await self._post(PING)
+        answer.close()
+        return answer.head.status in (400, 404)
 
     def send_soon(self, message: Message) -> None:
         """See BackendTransport."""
@@ -209,6 +224,15 @@ class StreamableTransport:
                 await self._client.request("DELETE", self._target, self._session_headers())
         except (McpcpError, TimeoutError) as error:
             logger.info("the session was not ended: %s", error)
+
+
+def _answers(body: bytes, request_id: Any) -> bool:
+    """Whether `body` is the answer to that very request."""
+    try:
+        answer = decode(body)
+    except RpcError:
+        return False
+    return isinstance(answer, dict) and answer.get("id") == request_id
 
 
 def _decoded(data: bytes) -> Any:
