@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from mcpcp import listing
+from mcpcp import listing, requestid
 from mcpcp.audit import AuditLog, CallRecord, Outcome
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.line import Line
@@ -24,6 +24,7 @@ from mcpcp.eras import ParkingLot, WithoutLogs, modern_error, with_answers
 from mcpcp.errors import (
     DeadlineExceeded,
     Interrupted,
+    Limited,
     McpcpError,
     Refused,
     TokenError,
@@ -127,8 +128,7 @@ class Gateway:
 
     def render_metrics(self) -> bytes:
         """The text that Prometheus scrapes, with the servers as they are now."""
-        self.metrics.show_servers(self.registry.connected())
-        return self.metrics.render()
+        return self.metrics.render(self.registry.figures(), audit_failing=self._audit.failing)
 
     def open_session(self, push: Notify) -> ClientSession:
         """A legacy session, closed by its opener; `push` takes what belongs to no request."""
@@ -145,7 +145,7 @@ class Gateway:
         outcome: Outcome = "cancelled"
         reason = ""
         self._audit.check()
-        self.metrics.in_flight += 1
+        operation = self.metrics.begin(server, method, _label(entry))
         try:
             backend = self.registry.backend(server)
             addressed = _addressed(caller, params, trusted=backend.server.command is not None)
@@ -160,11 +160,12 @@ class Gateway:
             return self._as_known(server, listing.in_era(result, method, caller.modern))
         except McpcpError as error:
             outcome, reason = _outcome(error), str(error)
+            if isinstance(error, Limited):
+                self.metrics.deny(error.rule)
             raise
         finally:
             seconds = time.perf_counter() - began
-            self.metrics.in_flight -= 1
-            self.metrics.observe(server, _label(entry), outcome, seconds)
+            self.metrics.end(operation, outcome, seconds)
             self._record(caller, entry.name, method, outcome, reason, seconds)
 
     async def _send(self, call: Call) -> Any:
@@ -271,13 +272,20 @@ class Gateway:
         return Entry("resource", ToolName(sources[0], uri), uri, {"uri": uri})
 
     def _refuse(self, caller: Caller, kind: Kind, name: str) -> None:
+        """Count and record what the agent asked for in vain, and why."""
         held = self.registry.catalog.entries[kind].get(name)
-        if held is not None and granted(caller.agent.allow, held):
-            held = None  # its server does not show it to clients like this one
-        outcome: Outcome = "unknown" if held is None else "denied"
-        self.metrics.deny(outcome)
         what = held.name if held else ToolName("", name[:128])
-        self._record(caller, what, _METHOD_OF[kind], outcome, "not in the token's allowlist", 0.0)
+        outcome: Outcome = "unknown"
+        denied, reason = "unknown", f"nothing shown to this client is a {kind} of that name"
+        withheld = self.registry.withheld.get(name) if kind == "tool" else None
+        if withheld is not None:
+            what, outcome, denied = withheld, "denied", "withheld"
+            reason = "its definition changed and awaits approval: mcpcp tools diff"
+        elif held is not None and not granted(caller.agent.allow, held):
+            outcome = denied = "denied"
+            reason = "not in the token's allowlist"
+        self.metrics.deny(denied)
+        self._record(caller, what, _METHOD_OF[kind], outcome, reason, 0.0)
 
     def _record(
         self,
@@ -299,6 +307,7 @@ class Gateway:
                 outcome=outcome,
                 reason=reason,
                 duration_ms=round(seconds * 1000, 3),
+                request_id=requestid.current(),
             )
         )
 
@@ -330,6 +339,7 @@ def _addressed(caller: Caller, params: Message, *, trusted: bool) -> Message:
     `trusted` is a server that we started; nobody else learns our agents' names.
     """
     meta = {k: v for k, v in (params.get("_meta") or {}).items() if k != META_AGENT}
+    meta[requestid.META_REQUEST] = requestid.current()
     if trusted:
         meta[META_AGENT] = caller.agent.name
     return {**params, "_meta": meta}

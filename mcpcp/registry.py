@@ -14,10 +14,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mcpcp.backends.backend import Backend
-from mcpcp.catalog import KINDS, Catalog, Offer, build, merged
+from mcpcp.catalog import KINDS, Catalog, Offer, build, exposed_tool, merged
 from mcpcp.config import Config, ServerConfig
+from mcpcp.credentials import credential_for
 from mcpcp.errors import Unavailable
 from mcpcp.fleet import FleetState, ProcessStatus
+from mcpcp.metrics import ServerFigures
+from mcpcp.names import ToolName
 from mcpcp.offers import OfferStore
 from mcpcp.pins import PinBook
 from mcpcp.policy import Allowlist
@@ -33,11 +36,15 @@ class Registry:
     """Owns the backends; `run` is the task they live in."""
 
     def __init__(self, config: Config, credential: str | None) -> None:
+        """`credential` is the fleet's secret, from which each server's own comes."""
         self.config = config
         self.catalog = Catalog()
         self._credential = credential
         self._store = OfferStore(config.data_dir / "offers")
         self._pins = PinBook(config.pins_path)
+        self.withheld: Mapping[str, ToolName] = {}
+        """Tools that await approval, by the name under which they would be offered."""
+        self._quarantined: dict[str, tuple[str, ...]] = {}
         self._cleaned: dict[str, tuple[Offer, Mapping[Profile, Offer], Offer]] = {}
         self._offers = {
             name: self._vetted(config.servers[name], offer, {})
@@ -70,9 +77,14 @@ class Registry:
         """The servers that `ready` waits for."""
         return [name for name, backend in self._backends.items() if not backend.tried]
 
-    def connected(self) -> dict[str, bool]:
-        """Each server, and whether it is connected."""
-        return {name: backend.connected for name, backend in self._backends.items()}
+    def figures(self) -> Iterator[ServerFigures]:
+        """How each server's connection stands."""
+        for name, backend in self._backends.items():
+            reconnects = max(backend.restarts, 0)
+            withheld = sum(tool.server == name for tool in self.withheld.values())
+            yield ServerFigures(
+                name, backend.connected, reconnects, backend.turns.waiting, withheld
+            )
 
     def statuses(self) -> tuple[ProcessStatus, ...]:
         """Where the servers stand that the supervisor does not know: stdio and remote ones."""
@@ -162,7 +174,9 @@ class Registry:
     def _add(self, server: ServerConfig) -> None:
         known = self._offers.get(server.name)
         templates = known is not None and known.templates is not None
-        backend = Backend(server, self._credential, self._changed, templates=templates)
+        secret = self._credential
+        credential = None if secret is None else credential_for(secret, server.name)
+        backend = Backend(server, credential, self._changed, templates=templates)
         self._backends[server.name] = backend
         if self._fleet is not None:
             self._follow(backend, self._fleet.get(server.name))
@@ -177,6 +191,7 @@ class Registry:
     def _remove(self, name: str) -> None:
         del self._backends[name]
         self._offers.pop(name, None)
+        self._quarantined.pop(name, None)
         task = self._tasks.pop(name, None)
         if task is not None:
             task.cancel()
@@ -195,6 +210,12 @@ class Registry:
             if backend.offer is not None:
                 variants = backend.variants.offers
                 self._offers[name] = self._vetted(backend.server, backend.offer, variants)
+        self.withheld = {
+            exposed_tool(server, tool): ToolName(name, tool)
+            for name, tools in self._quarantined.items()
+            if (server := self.config.servers.get(name)) is not None
+            for tool in tools
+        }
         version = self.catalog.version + 1
         catalog = build(version, self.config.servers, self._offers, self._available())
         for refused, holder in catalog.refused.items():
@@ -223,7 +244,9 @@ class Registry:
             cleaned = _clean(server.name, merged(offer, variants))
             known = self._cleaned[server.name] = (offer, variants, cleaned)
         cleaned = known[2]
-        return replace(cleaned, tools=self._pins.review(server, cleaned.tools).kept)
+        reviewed = self._pins.review(server, cleaned.tools)
+        self._quarantined[server.name] = reviewed.quarantined
+        return replace(cleaned, tools=reviewed.kept)
 
     def _available(self) -> set[str]:
         """Servers whose tools are on offer: those connected, and for a while those that were.

@@ -48,6 +48,7 @@ class HttpSession:
         self._shown = self.client.shown = Shown(gateway.view(agent))
         self._watching = ExitStack()
         self._watching.enter_context(gateway.registry.watch(self._catalog_changed))
+        self._watching.enter_context(gateway.metrics.session())
 
     @property
     def id(self) -> str:
@@ -156,7 +157,6 @@ class LegacyHttp:
         self._make_room()
         session = HttpSession(self._gateway, agent, request.bearer)
         self._sessions[session.id] = session
-        self._gateway.metrics.sessions.inc()
         call = PostedCall(self._gateway, reply, self._tasks)
         header = (b"mcp-session-id", session.id.encode())
         await call.run(Caller(agent, session.client), message, request, [header])
@@ -223,7 +223,6 @@ class LegacyHttp:
 
     def _forget(self, session: HttpSession) -> None:
         if self._sessions.pop(session.id, None) is not None:
-            self._gateway.metrics.sessions.dec()
             session.close()
 
     def _make_room(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final
 
+from mcpcp import requestid
 from mcpcp.errors import McpcpError, TokenError
 from mcpcp.frontends.answers import answer, check_message, error_object
 from mcpcp.frontends.subscriptions import Subscription
@@ -54,11 +55,10 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
 
     def __enter__(self) -> DuplexSession:
         self._resources.enter_context(self._gateway.registry.watch(self._catalog_changed))
-        self._gateway.metrics.sessions.inc()
+        self._resources.enter_context(self._gateway.metrics.session())
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._gateway.metrics.sessions.dec()
         self._resources.close()
         self._client.close()
         for task in list(self._requests.values()):
@@ -130,6 +130,7 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         return Caller(agent, self._client)
 
     async def _answer(self, caller: Caller, message: Message) -> None:
+        requestid.go_on(_given_id(message))
         back = way_back(caller, self._send)
         self._send(await answer(self._gateway, caller, message, back))
 
@@ -168,3 +169,10 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
             return
         for change in self._client.shown.changes(view):
             self._send(notification(change))
+
+
+def _given_id(message: Message) -> object:
+    """The request id that the client itself brings, if any."""
+    params = message.get("params")
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    return meta.get(requestid.META_REQUEST) if isinstance(meta, dict) else None

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from mcpcp.config import ServerConfig
+from mcpcp.pins import PinBook
 from tests.cli.project import Project
 
 Port = Callable[[], int]
@@ -122,6 +124,26 @@ def test_no_docker_engine_is_named_for_who_needs_it(
     configure(mine, free_port(), d={"command": "python", "args": ["docker_commands.py"]})
     code, found = findings(mine)
     assert (code, found["docker engine"]["servers"]) == (1, ["d"])
+
+
+def test_tools_that_await_approval_are_named_with_the_way_to_give_it(
+    mine: Project, free_port: Port
+) -> None:
+    mine.make_keys()
+    configure(mine, free_port(), there={"url": "http://127.0.0.1:1/mcp"})
+    book = PinBook(mine.root / "mcpcp.lock")
+    for text in ("before", "after"):
+        for server in ("there", "forgotten"):
+            tool: dict[str, Any] = {"name": "echo", "description": text, "inputSchema": {}}
+            book.review(ServerConfig(server, "http"), (tool,))
+    code, found = findings(mine)
+    assert code == 0
+    assert found["tools"]["status"] == "warning"
+    assert found["tools"]["detail"] == "changed, and not approved: there:echo"
+    assert "mcpcp tools approve" in found["tools"]["fix"]
+    (mine.root / "mcpcp.lock").write_text("{")
+    code, found = findings(mine)
+    assert (code, found["pins"]["status"]) == (1, "missing")
 
 
 def test_people_get_a_table(mine: Project) -> None:

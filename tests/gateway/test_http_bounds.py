@@ -32,7 +32,7 @@ async def served(folder: Path, keys: Path) -> AsyncIterator[int]:
     config = load(file, {})
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         async with running_gateway(config, None) as gateway, asyncio.TaskGroup() as tasks:
-            server = http_server(config, HttpFrontend(gateway, tasks))
+            server = http_server(config, HttpFrontend(gateway, tasks, ""))
             serving = tasks.create_task(server.serve(sockets=[listener]))
             try:
                 yield listener.getsockname()[1]
