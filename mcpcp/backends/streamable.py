@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from mcpcp.backends.http import HttpClient, Place, Response, events
-from mcpcp.backends.transports import Fail, Receive, refusal
+from mcpcp.backends.transports import LOST, PING, Fail, Receive, refusal
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
 from mcpcp.jsonrpc import META_VERSION, Message, RpcError, decode, encode
 from mcpcp.paramheaders import DeclaredBy, encode_header, made
@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 
 _ACCEPT: Final = "application/json, text/event-stream"
 _LISTEN_RETRY: Final = 1.0
-PING: Final = {"jsonrpc": "2.0", "id": "mcpcp-ping", "method": "ping"}
-"""Asked by a transport itself, which wants to know no more than the status."""
 _NAME_KEYS: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 
 
@@ -78,9 +76,8 @@ class StreamableTransport:
         self._fail(message["id"], Interrupted("the server took the request without an answer"))
 
     async def _is_lost(self, status: int, body: bytes, message: Message) -> bool:
-        """Whether the server has forgotten the session: some say so with 400, as they say much
-        else; a ping then tells."""
-        if self._session is None or status not in (400, 404):
+        """Whether the server has forgotten the session."""
+        if self._session is None or status not in LOST:
             return False
         if status == 404:
             return True
@@ -88,7 +85,7 @@ class StreamableTransport:
             return False
         answer = await self._post(PING)
         answer.close()
-        return answer.head.status in (400, 404)
+        return answer.head.status in LOST
 
     def send_soon(self, message: Message) -> None:
         """See BackendTransport."""

@@ -25,6 +25,7 @@ from tests.gateway.harness import (
     request,
 )
 from tests.gateway.rude_http import RudeHttp, rude_http, said
+from tests.gateway.rude_sse import rude_sse
 from tests.gateway.test_http_protocol import initialize
 from tests.gateway.test_servers_away import failing
 
@@ -307,6 +308,24 @@ async def test_a_call_on_a_session_that_is_gone_is_made_on_a_new_one(
                 assert answered.content[0].text == "here"
         assert len(rude.calls) == 4
         assert len({session for session, _ in rude.calls}) == 3
+        await asyncio.to_thread(fresh.close)
+
+
+@pytest.mark.parametrize("gone", GONE)
+async def test_over_sse_too_a_call_on_a_session_that_is_gone_is_made_on_a_new_one(
+    fresh: Gateway, gone: str
+) -> None:
+    """Its stream is open still: a proxy may hold it."""
+    async with rude_sse(GONE[gone]) as rude:
+        fresh.servers["rude"] = {"url": rude.server.url, "type": "sse", "timeout": "8s"}
+        await asyncio.to_thread(fresh.start)
+        async with fresh.client(MODERN) as client:
+            await client.call_tool("rude_do", {})
+            rude.forgotten |= set(rude.calls)
+            answered = await client.call_tool("rude_do", {})
+            assert answered.content[0].text == "here"
+        first, second = rude.calls
+        assert first != second
         await asyncio.to_thread(fresh.close)
 
 
