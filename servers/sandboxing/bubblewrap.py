@@ -191,10 +191,13 @@ class NamespaceCell:
         except BaseException:
             self.sandboxed.kill()
             raise
+        out_of_memory = group is not None and group.out_of_memory()
+        if course.vanished and not out_of_memory:
+            raise SandboxBroken("it was killed before it ran")
         ending = Ending(
             duration=course.duration,
             timed_out=course.timed_out,
-            out_of_memory=group is not None and group.out_of_memory(),
+            out_of_memory=out_of_memory,
             cpu_seconds=group.cpu_seconds() if group else None,
             peak_memory=group.peak_memory() if group else None,
         )

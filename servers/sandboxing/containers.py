@@ -169,11 +169,10 @@ class ContainerCell:
         if self._link is None:
             raise SandboxBroken("the container has not started")
         course = await converse(self._link, job)
-        ending = Ending(
-            duration=course.duration,
-            timed_out=course.timed_out,
-            out_of_memory=await self._ran_out_of_memory(course),
-        )
+        out_of_memory = await self._ran_out_of_memory(course)
+        if course.vanished and not out_of_memory:
+            raise SandboxBroken("it was killed before it ran")
+        ending = Ending(course.duration, course.timed_out, out_of_memory)
         return course.transcript.outcome(ending).by("docker", self._isolation)
 
     async def _ran_out_of_memory(self, course: Course) -> bool:

@@ -150,12 +150,20 @@ class Sandbox:
         if queue.cancelled_caught:
             return refused("all sandboxes are busy: try again later")
         try:
-            return await self._run_now(pool, job)
+            return await self._run_anew(pool, job)
         except (SandboxBroken, OSError) as e:
             logger.exception("a sandbox did not come up")
             return refused(f"the sandbox did not come up: {e}")
         finally:
             self._places.release_on_behalf_of(queue)
+
+    async def _run_anew(self, pool: Pool, job: Job) -> Outcome:
+        """A sandbox that went away while it waited is nobody's fault: try another one."""
+        try:
+            return await self._run_now(pool, job)
+        except SandboxBroken as e:
+            logger.warning("once more in another sandbox", extra={"error": str(e)})
+            return await self._run_now(pool, job)
 
     async def _run_now(self, pool: Pool, job: Job) -> Outcome:
         cell = await pool.take(job.packages)

@@ -13,10 +13,7 @@ from servers.sandboxing.containers import Containers
 from servers.sandboxing.outcome import MIB, Limits
 from servers.sandboxing.selftest import weaknesses
 from tests.engine import DockerEngine
-from tests.servers.sandboxing.images import sandbox_image
 from tests.servers.sandboxing.runner import Runner
-
-__all__ = ["sandbox_image"]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 
@@ -60,6 +57,7 @@ async def test_a_container_shows_the_packages_of_its_job_read_only(
     package = tmp_path / "abc"
     package.mkdir()
     package.joinpath("thing.py").write_text("answer = 42")
+    package.joinpath("thing.py").chmod(0o666)
     code = (
         "import thing\ntry: open(thing.__file__, 'a')\nexcept OSError as e: print(e)\nthing.answer"
     )

@@ -19,10 +19,7 @@ from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.sessions import SessionKey
 from servers.sandboxing.settings import Settings
 from tests.engine import no_engine
-from tests.servers.sandboxing.images import sandbox_image
 from tests.servers.sandboxing.runner import Runner
-
-__all__ = ["sandbox_image"]
 
 pytestmark = pytest.mark.anyio
 
