@@ -51,4 +51,4 @@ def _bubblewraps(settings: Settings) -> tuple[bool, list[Backend]]:
 def _containers(settings: Settings) -> Iterator[Backend]:
     from servers.sandboxing.containers import Containers  # slow to import, seldom needed
 
-    yield from Containers.find(settings.image, settings.runtime, settings.imports)
+    yield from Containers.find(settings.images, settings.runtime, settings.imports)

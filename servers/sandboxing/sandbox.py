@@ -34,7 +34,7 @@ _SWEEP_SECONDS = 60.0
 HOW_TO_GET_ONE = (
     "install bubblewrap on Linux (`apt install bubblewrap`, `dnf install bubblewrap`, with user"
     " namespaces allowed), or start a Docker engine that has the image {image}"
-    " (`docker pull {image}`, or on Linux without a registry: `scripts/sandbox-image`)"
+    " (`docker pull {image}`, or on Linux without a registry: `python -m servers.sandboxing.image`)"
 )
 
 
@@ -94,7 +94,7 @@ class Sandbox:
             return None
         if not self._why_not:
             return "the sandbox's self-test is still running"
-        advice = HOW_TO_GET_ONE.format(image=self._settings.image)
+        advice = HOW_TO_GET_ONE.format(image=self._settings.images[-1])
         return f"no sandbox on this machine: {'; '.join(self._why_not)}. To get one: {advice}"
 
     async def run(self, call: Call) -> Outcome:
@@ -206,5 +206,6 @@ class Sandbox:
             await backend.close()
             logger.warning("not usable", extra={"backend": backend.name, "found": found})
             why_not.append(f"{backend.name}: {', '.join(found)}")
-        nothing = f"neither bubblewrap nor a Docker engine with {self._settings.image} was found"
+        images = " or ".join(self._settings.images)
+        nothing = f"neither bubblewrap nor a Docker engine with {images} was found"
         return None, why_not or [nothing]

@@ -26,7 +26,7 @@ def docker_runner(
 ) -> Iterator[Runner]:
     host, image = sandbox_image
     monkeypatch.setenv("DOCKER_HOST", host)
-    backend = next(Containers.find(image, "auto"))
+    backend = next(Containers.find([image]))
     yield Runner(backend)
     anyio.run(backend.close)
 
@@ -105,7 +105,7 @@ def test_the_strongest_runtime_of_an_engine_comes_first(
 ) -> None:
     host, image = sandbox_image
     monkeypatch.setenv("DOCKER_HOST", host)
-    named = next(Containers.find(image, "runsc"))
+    named = next(Containers.find([image], "runsc"))
     assert named.isolation["kernel"] == "gVisor"
-    usual = next(Containers.find(image, "auto"))
+    usual = next(Containers.find([image]))
     assert json.dumps(dict(usual.isolation)).count("the host's") == 1
