@@ -222,12 +222,17 @@ class Bubblewrap:
         interpreter: Interpreter,
         groups: cgroup.Groups | None,
         *,
+        scope: bool = False,
         packages: Path | None = None,
         imports: tuple[str, ...] = (),
     ) -> None:
-        """`packages`: the folder of package folders; `imports`: modules to import in advance."""
+        """`packages`: the folder of package folders; `imports`: modules to import in advance.
+
+        `scope`: there are no groups yet, and systemd is asked for one with each maker.
+        """
         self._bwrap = bwrap
         self._interpreter = interpreter
+        self._scope = scope
         self._packages = packages
         self._imports = imports
         self._maker: Maker | None = None
@@ -237,7 +242,8 @@ class Bubblewrap:
     @property
     def isolation(self) -> dict[str, str]:
         """What holds the code in, for the caller to see."""
-        memory = f"cgroup v{self.groups.version}" if self.groups else "per process only"
+        version = 2 if self._scope else self.groups.version if self.groups else None
+        memory = "per process only" if version is None else f"cgroup v{version}"
         return {
             "namespaces": "user, mount, pid, net, ipc, uts, cgroup",
             "system_calls": "filtered",
@@ -277,16 +283,26 @@ class Bubblewrap:
                 await self._stop_maker()
             if self._maker is None:
                 self._maker = await Maker.start(self._command(), self._plan())
+                if self._scope:
+                    self.groups = await self._groups_of(self._maker)
             return self._maker
+
+    async def _groups_of(self, maker: Maker) -> cgroup.Groups:
+        try:
+            return cgroup.of_scope(maker.pid)
+        except OSError as e:
+            await self._stop_maker()
+            raise SandboxBroken(f"no control group from systemd: {e}") from e
 
     def _command(self) -> list[str]:
         words = [self._bwrap, *arguments(self._interpreter, self._packages)]
         if os.geteuid() != 0:
-            return [str(word) for word in words]
+            command = [str(word) for word in words]
+            return cgroup.scoped(command) if self._scope else command
         sources = [word for word in words if isinstance(word, Path)]
         numbered = iter(range(len(sources)))
-        command = [next(numbered) if isinstance(word, Path) else word for word in words]
-        plan = {"sources": [str(s) for s in sources], "command": command, "user": SANDBOX_UID}
+        staged = [next(numbered) if isinstance(word, Path) else word for word in words]
+        plan = {"sources": [str(s) for s in sources], "command": staged, "user": SANDBOX_UID}
         script = Path(__file__).with_name("staging.py").read_text("utf-8")
         return [sys.executable, "-I", "-S", "-c", script, json.dumps(plan)]
 

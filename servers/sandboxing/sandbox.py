@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from servers.sandboxing.backend import Backend
+from servers.sandboxing.backend import Backend, Cell
 from servers.sandboxing.call import Call
 from servers.sandboxing.candidates import Candidates, candidates
 from servers.sandboxing.conversation import Job
@@ -158,15 +158,14 @@ class Sandbox:
             self._places.release_on_behalf_of(queue)
 
     async def _run_anew(self, pool: Pool, job: Job) -> Outcome:
-        """A sandbox that went away while it waited is nobody's fault: try another one."""
+        """A sandbox that went away while it waited is nobody's fault: make another one."""
         try:
-            return await self._run_now(pool, job)
+            return await self._run_in_cell(await pool.take(job.packages), job)
         except SandboxBroken as e:
-            logger.warning("once more in another sandbox", extra={"error": str(e)})
-            return await self._run_now(pool, job)
+            logger.warning("once more in a new sandbox", extra={"error": str(e)})
+            return await self._run_in_cell(await pool.fresh(job.packages), job)
 
-    async def _run_now(self, pool: Pool, job: Job) -> Outcome:
-        cell = await pool.take(job.packages)
+    async def _run_in_cell(self, cell: Cell, job: Job) -> Outcome:
         try:
             return await cell.run(job)
         finally:
