@@ -46,6 +46,7 @@ class Containers:
 
     name = "docker"
     late_packages = False  # a container that runs takes no more mounts
+    most_warm = 2  # each costs about 25 MB while it waits
 
     def __init__(
         self, engine: Engine, image: str, runtime: str | None = None, imports: Sequence[str] = ()
@@ -68,21 +69,25 @@ class Containers:
         }
 
     @classmethod
-    def find(cls, image: str, runtime: str, imports: Sequence[str] = ()) -> Iterator[Containers]:
-        """Backends of an engine that answers and has the image, the strongest first; blocks.
+    def find(
+        cls, images: Sequence[str], runtime: str = "auto", imports: Sequence[str] = ()
+    ) -> Iterator[Containers]:
+        """Backends of an engine that answers and has one of the images; blocks.
 
-        `runtime` is the one to use, or "auto" for each that the engine has.
+        `runtime` is the one to use, or "auto" for each that the engine has, the strongest first.
         """
         engine = Engine()
         try:
             client = engine.client()
             ownership.sweep(client)
-            client.images.get(image)
+            image = _first(client, images)
             runtimes = client.info().get("Runtimes", {})
-        except (EngineAway, ImageNotFound):
+        except EngineAway:
             return
         except (DockerException, requests.RequestException):
             engine.forget()
+            return
+        if image is None:
             return
         stronger = [name for name in _STRONGER if name in runtimes]
         for name in [*stronger, None] if runtime == "auto" else [runtime]:
@@ -168,11 +173,10 @@ class ContainerCell:
         if self._link is None:
             raise SandboxBroken("the container has not started")
         course = await converse(self._link, job)
-        ending = Ending(
-            duration=course.duration,
-            timed_out=course.timed_out,
-            out_of_memory=await self._ran_out_of_memory(course),
-        )
+        out_of_memory = await self._ran_out_of_memory(course)
+        if course.vanished and not out_of_memory:
+            raise SandboxBroken("it was killed before it ran")
+        ending = Ending(course.duration, course.timed_out, out_of_memory)
         return course.transcript.outcome(ending).by("docker", self._isolation)
 
     async def _ran_out_of_memory(self, course: Course) -> bool:
@@ -201,6 +205,14 @@ class ContainerCell:
             )
 
 
+def _first(client: DockerClient, images: Sequence[str]) -> str | None:
+    for image in images:
+        with suppress(ImageNotFound):
+            client.images.get(image)
+            return image
+    return None
+
+
 def _envelope(limits: Limits) -> hardening.Envelope:
     return hardening.Envelope(
         memory=limits.memory,
@@ -212,10 +224,12 @@ def _envelope(limits: Limits) -> hardening.Envelope:
 
 
 def _tmpfs(limits: Limits) -> dict[str, str]:
-    flags = f"rw,nosuid,nodev,nr_inodes={limits.inodes}"
+    # the mode is overruled by that of the image's folder, so the folder has to belong to the code
+    user, _, group = hardening.USER.partition(":")
+    flags = f"rw,nosuid,nodev,exec,uid={user},gid={group},nr_inodes={limits.inodes}"
     return {
-        "/work": f"{flags},size={limits.disk},mode=1777",
-        "/tmp": f"{flags},size={limits.scratch},mode=1777",  # noqa: S108 - the container's own
+        "/work": f"{flags},size={limits.disk}",
+        "/tmp": f"{flags},size={limits.scratch}",  # noqa: S108 - the container's own
     }
 
 
