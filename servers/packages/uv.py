@@ -127,7 +127,7 @@ class Uv:
         words = ("pip", "install", *self._words(lock.target), "--no-deps", "--require-hashes")
         words += ("--cache-dir", "/target/cache", "--link-mode", "hardlink", "--quiet")
         words += ("-r", "/target/pylock.toml", "--target", "/target/site")
-        if (await self._found()).makes_bytecode_for(lock.target.python):
+        if (await self.box()).makes_bytecode_for(lock.target.python):
             words += ("--compile-bytecode",)
         job = Job(words, folder=folder, timeout=self.bounds.timeout, file_size=self.bounds.disk)
         await self._watched(job, folder)
@@ -168,7 +168,7 @@ class Uv:
         )
 
     async def _run(self, job: Job, most: int) -> Ran:
-        box = await self._found()
+        box = await self.box()
         job = replace(job, words=(*job.words, "--python", box.interpreter.path))
         proxy = Proxy(self.index.reachable(), most)
         try:
@@ -197,7 +197,8 @@ class Uv:
             self._places = anyio.CapacityLimiter(self.at_once)
         return self._places
 
-    async def _found(self) -> Box:
+    async def box(self) -> Box:
+        """The sandbox that works here; raises NoInstaller."""
         async with self._finding:
             if self._box is None:
                 self._box = await self._find()
