@@ -78,7 +78,8 @@ class Index:
         digest, known = (hashlib.sha256(d).hexdigest() for d in (data, about))
         self.link(
             name,
-            f'<a href="/files/{file}#sha256={digest}" data-core-metadata="sha256={known}">{file}</a>',
+            f'<a href="/files/{file}#sha256={digest}" data-core-metadata="sha256={known}">'
+            f"{file}</a>",
         )
         return f"/files/{file}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,12 +112,9 @@ async def test_a_wheel_can_t_write_outside_its_folder(
         index.add(f"evil{number}", data=wheel(f"evil{number}", files={name: b"gone wrong"}))
     for number in range(len(names)):
         root = tmp_path / str(number)
-        try:
-            files = await installed(root, uv(index), target, f"evil{number}")
-        except InstallationFailed:
-            files = {}
-        assert all(not content.startswith("gone") for path, content in files.items() if "/" in path)
-        outside = {path for path in root.rglob("slip.py")} - set((root / "environments").rglob("*"))
+        with suppress(InstallationFailed):
+            await installed(root, uv(index), target, f"evil{number}")
+        outside = set(root.rglob("slip.py")) - set((root / "environments").rglob("*"))
         assert not outside
         assert not Path("/tmp/slip.py").exists()
 
@@ -265,9 +263,9 @@ async def test_the_installer_reaches_nothing_but_the_proxy(
     folder.chmod(0o777)
     with socket.create_server(("127.0.0.1", 0)) as host:
         code = JAILBREAK % (host.getsockname()[1], str(tmp_path))
-        python = replace(box, program=Path(sys.executable).resolve())
-        job = Job(("-I", "-c", code), folder=folder, timeout=DEADLINE)
-        ran = await python.run(job, Proxy((), 0).serving)
+        words = ("-c", 'exec "$0" -I -c "$1"', box.interpreter.path, code)
+        shell = replace(box, program=Path("/bin/sh"))
+        ran = await shell.run(Job(words, folder=folder, timeout=DEADLINE), Proxy((), 0).serving)
     assert (ran.exit_code, ran.stdout) == (0, b"[]\n"), ran
     assert (folder / "made").read_text() == "here"
 
