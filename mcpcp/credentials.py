@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
+from typing import Any
 
 
 def credential_for(fleet_secret: str, server: str) -> str:
@@ -17,13 +18,18 @@ def credential_for(fleet_secret: str, server: str) -> str:
     return hmac.new(fleet_secret.encode(), server.encode(), hashlib.sha256).hexdigest()
 
 
-def lent(fleet_secret: str, server: str, calls: Mapping[str, str]) -> bytes:
-    """What `server` is told: its own secret, then a line for each server that it may call.
+def lent(
+    fleet_secret: str, server: str, calls: Mapping[str, str], scrape: str | None = None
+) -> bytes:
+    """What `server` is told: a line with its own secret, and one of JSON with those for others.
 
-    `calls` are base addresses by name.
+    `calls` are the base addresses of the servers that it may call, by name; `scrape` is what a
+    reader of its metrics will show.
     """
-    lines = [credential_for(fleet_secret, server)]
-    for name, url in calls.items():
-        secret = credential_for(fleet_secret, name)
-        lines.append(json.dumps({"name": name, "url": url, "secret": secret}))
-    return "\n".join(lines).encode() + b"\n"
+    more: dict[str, Any] = {} if scrape is None else {"scrape": scrape}
+    more["calls"] = {
+        name: {"url": url, "secret": credential_for(fleet_secret, name)}
+        for name, url in calls.items()
+    }
+    own = credential_for(fleet_secret, server)
+    return f"{own}\n{json.dumps(more)}\n".encode()

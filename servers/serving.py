@@ -120,8 +120,10 @@ def serve(
         lent = take_credential(os.environ)
     except CredentialError as e:
         fail(server.name, str(e), 2)
-    if callees is not None and lent is not None:
-        callees(lent.callees)
+    if lent is not None:
+        logs.hide(*lent.secrets)
+        if callees is not None:
+            callees(lent.callees)
     calls = Calls(server)
     server.middleware.append(calls)
     around = background or nullcontext
@@ -208,8 +210,12 @@ def parse_flags(server: MCPServer[Any], port: int, argv: Sequence[str]) -> Flags
         help="a further Host header to accept, without port; may be repeated",
     )
     levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
-    parser.add_argument("--log-level", type=str.upper, choices=levels, default="INFO")
-    parser.add_argument("--log-format", choices=["text", "json"], default="text")
+    parser.add_argument(
+        "--log-level", type=str.upper, choices=levels, default=setting("MCPCP_LOG_LEVEL", "INFO")
+    )
+    parser.add_argument(
+        "--log-format", choices=["text", "json"], default=setting("MCPCP_LOG_FORMAT", "text")
+    )
     parsed = parser.parse_args(argv)
     return Flags(
         transport=parsed.transport,

@@ -15,6 +15,7 @@ from mcpcp.config import (
     RestartPolicy,
     ServerConfig,
 )
+from mcpcp.config.places import VARIABLE
 from mcpcp.errors import FleetError
 from mcpcp.fleet import GATEWAY
 
@@ -27,7 +28,10 @@ STOP_MARGIN = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process to keep alive; `env` is what it adds to the environment."""
+    """One process to keep alive; `env` is what it adds to the environment.
+
+    `own` is a program of this project, which is trusted with the scrape token.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -41,6 +45,7 @@ class ProcessSpec:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     health: HealthCheck = field(default_factory=HealthCheck)
     limits: Limits = field(default_factory=Limits)
+    own: bool = False
     reads: tuple[object, ...] = ()
     """What else of the config the process reads only when it starts."""
 
@@ -90,10 +95,12 @@ def _with_dependencies(config: Config, only: Iterable[str]) -> set[str]:
 def _server(
     server: ServerConfig, planned: Mapping[str, ServerConfig], config: Config
 ) -> ProcessSpec:
+    # A service may be one of our own, which then is of the same config.
+    own = {} if server.speaks_mcp else {VARIABLE: str(config.path)}
     return ProcessSpec(
         name=server.name,
         argv=server.argv(),
-        env={DATA_VARIABLE: str(config.data_dir), **server.environment()},
+        env={DATA_VARIABLE: str(config.data_dir), **own, **server.environment()},
         cwd=server.cwd,
         port=server.port,
         depends_on=tuple(name for name in server.depends_on if name in planned),
@@ -101,6 +108,7 @@ def _server(
         restart=server.restart,
         health=server.health,
         limits=server.limits,
+        own=server.own,
     )
 
 
@@ -113,7 +121,7 @@ def _gateway(config: Config) -> ProcessSpec:
         port=gateway.port,
         host=gateway.host,
         restart=RestartPolicy(stop_timeout=gateway.drain + STOP_MARGIN),
-        reads=(gateway, config.keys_dir, config.data_dir),
+        reads=(gateway, config.keys_dir, config.data_dir, config.logs),
     )
 
 

@@ -1,6 +1,7 @@
 """Who may call: this server's secret, and the agent that the gateway names under its protection.
 
-A server that the fleet's config lets call others is told their secrets beside its own.
+Beside it there may be a second secret, which lets Prometheus read the metrics and nothing else, and
+the secrets of servers that the fleet's config lets this one call.
 """
 
 from __future__ import annotations
@@ -30,9 +31,15 @@ class CredentialError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The secret that a caller over HTTP must show."""
+    """The secret that a caller over HTTP must show, and the one that a reader of metrics must."""
 
     secret: bytes = field(repr=False)
+    scrape: bytes = field(repr=False, default=b"")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be in any log."""
+        return tuple(s.decode("latin-1") for s in (self.secret, self.scrape) if s)
 
     def admits(self, scope: Scope) -> bool:
         """Whether the request shows the secret; if so, its `_meta` may be believed."""
@@ -41,6 +48,12 @@ class Credential:
         if admitted:
             scope[_PROVEN] = True
         return admitted
+
+    def admits_scrape(self, scope: Scope) -> bool:
+        """Whether the request shows the secret of those who read metrics."""
+        shown = Headers(scope=scope).get("authorization", "").encode("latin-1")
+        expected = b"Bearer " + self.scrape
+        return bool(self.scrape) and hmac.compare_digest(shown, expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +70,15 @@ class Callee:
 
 @dataclass(frozen=True, slots=True)
 class Lent:
-    """What the supervisor told a server: its own secret, and the servers that it may call."""
+    """What the supervisor told a server: its own secrets, and the servers that it may call."""
 
     credential: Credential
     callees: Mapping[str, Callee]
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be in any log."""
+        return (*self.credential.secrets, *(callee.secret for callee in self.callees.values()))
 
 
 def take_credential(environ: MutableMapping[str, str]) -> Lent | None:
@@ -72,18 +90,15 @@ def take_credential(environ: MutableMapping[str, str]) -> Lent | None:
     if number is None:
         return None
     try:
-        secret, *others = _read_and_close(int(number)).strip().split(b"\n")
-        callees = dict(map(_callee, others))
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        secret, _, more = _read_and_close(int(number)).strip().partition(b"\n")
+        told = json.loads(more or b"{}")
+        callees = {name: Callee(**callee) for name, callee in told.get("calls", {}).items()}
+        scrape = str(told.get("scrape", "")).encode()
+    except (OSError, ValueError, TypeError, AttributeError) as e:
         raise CredentialError(f"{VARIABLE}={number} can't be read: {e}") from e
     if not secret:
         raise CredentialError(f"{VARIABLE}={number} holds no credential")
-    return Lent(Credential(secret), callees)
-
-
-def _callee(line: bytes) -> tuple[str, Callee]:
-    found = json.loads(line)
-    return str(found["name"]), Callee(str(found["url"]), str(found["secret"]))
+    return Lent(Credential(secret, scrape), callees)
 
 
 def _read_and_close(descriptor: int) -> bytes:
