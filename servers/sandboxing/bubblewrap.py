@@ -243,6 +243,7 @@ class Bubblewrap:
         }
 
     late_packages = True
+    most_warm = 8  # each costs about 2 MB while it waits
 
     async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> NamespaceCell:
         """A fresh sandbox in a fresh control group; raises SandboxBroken when none came up."""

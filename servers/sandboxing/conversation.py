@@ -180,12 +180,19 @@ def _request(job: Job) -> Iterator[bytes]:
 
 
 def _resource_limits(limits: Limits, per_process_memory: bool) -> dict[str, int]:
-    factor = 1 if per_process_memory else _ADDRESS_SPACE_FACTOR
+    """Bounds for each process, behind those for all of them together."""
+    if per_process_memory:
+        # counts what belongs to the user, in other containers as well: where there is a control
+        # group, that counts right
+        return {**_each(limits), "AS": limits.memory, "NPROC": limits.processes}
+    return _each(limits)
+
+
+def _each(limits: Limits) -> dict[str, int]:
     return {
-        "AS": limits.memory * factor,
+        "AS": limits.memory * _ADDRESS_SPACE_FACTOR,
         "CORE": 0,
         "CPU": int(limits.cpu_time) + _CPU_GRACE,
         "FSIZE": limits.disk,
         "NOFILE": limits.open_files,
-        "NPROC": limits.processes,
     }

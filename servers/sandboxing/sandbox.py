@@ -181,7 +181,7 @@ class Sandbox:
     def _fill(self, backend: Backend) -> Pool:
         if self._tasks is None:
             raise RuntimeError("a sandbox runs code inside `async with sandbox.ready()`")
-        pool = Pool(backend, self._settings.limits, self._settings.warm)
+        pool = Pool(backend, self._settings.limits, min(self._settings.warm, backend.most_warm))
         self._tasks.start_soon(pool.run)
         return pool
 

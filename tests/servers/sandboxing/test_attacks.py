@@ -369,7 +369,7 @@ time.sleep(0.1)
         LIMITS,
     )
     assert outcome.status == "ok"
-    assert name not in [p.name() for p in psutil.process_iter()]
+    assert name not in [p.info["name"] for p in psutil.process_iter(["name"])]
 
 
 async def test_the_answer_comes_when_the_program_ends_not_when_its_pipes_close(
