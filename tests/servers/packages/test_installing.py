@@ -19,9 +19,10 @@ from servers.packages.errors import BadLock, InstallationFailed, Unusable
 from servers.packages.lock import Lock, Target
 from servers.packages.names import requirement
 from servers.packages.proxy import Proxy
+from servers.packages.source import Bounds
+from servers.packages.source import Index as Source
 from servers.packages.store import Store
-from servers.packages.uv import Bounds, Uv
-from servers.packages.uv import Index as Source
+from servers.packages.uv import Uv
 from servers.sandboxing.outcome import MIB
 from tests.servers.packages.index import Index, serving, wheel
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,7 +124,7 @@ def test_two_slips_are_allowed_for_in_long_names_only() -> None:
     assert not is_slip("nunpi", "numpy")
 
 
-RULES = Rules(blocklist("evil, flaky==1.5  # taken over"), known=Known(["numpy", "flaky"]))
+RULES = Rules(blocklist("evil, flaky==1.5  # taken over"), known=partial(Known, ["numpy", "flaky"]))
 
 
 @pytest.mark.parametrize(
