@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from mcpcp import keyring
 from mcpcp.config import Config, ServerConfig, load, process_environment, runtime_dir
@@ -21,6 +23,9 @@ from mcpcp.errors import ConfigError, KeyRingError, McpcpError
 
 DEADLINE = 5.0
 """Seconds that one look at the outside may take."""
+
+SANDBOX_DEADLINE = 90.0
+"""Seconds for the self-test of every sandbox that there is."""
 
 PACKAGES = ("mcp", "uvicorn", "starlette", "docker", "psutil", "orjson", "rich", "jwt")
 
@@ -170,13 +175,13 @@ def _check_engines(config: Config) -> Iterator[Finding]:
     wanting_docker, wanting_sandbox = _running(config, CONTAINERS), _running(config, SANDBOXED)
     if not (wanting_docker or wanting_sandbox):
         return
-    no_docker = _why_no_docker()
     if wanting_docker:
+        no_docker = _why_no_docker()
         status = Status.MISSING if no_docker else Status.OK
         detail = no_docker or "the engine answers"
         yield Finding("docker engine", status, detail, _docker_fix(), wanting_docker)
     if wanting_sandbox:
-        yield _check_sandbox(no_docker, wanting_sandbox)
+        yield _check_sandbox(config.active[wanting_sandbox[0]], wanting_sandbox)
 
 
 def _running(config: Config, scripts: tuple[str, ...]) -> tuple[str, ...]:
@@ -230,35 +235,53 @@ def _docker_fix() -> str:
     return "install and start Docker Desktop: https://docs.docker.com/get-docker"
 
 
-def _check_sandbox(no_docker: str | None, names: tuple[str, ...]) -> Finding:
-    no_bwrap = _why_no_bwrap()
-    if no_bwrap is None:
-        return Finding("sandbox", Status.OK, "bubblewrap works", "", names)
-    if no_docker is None:
-        return Finding("sandbox", Status.OK, f"Docker works ({no_bwrap})", "", names)
-    fix = "install Docker"
-    if sys.platform == "linux":
-        fix = (
-            "install bubblewrap (apt install bubblewrap) and allow user namespaces (sysctl"
-            " kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu), or install Docker"
-        )
-    return Finding("sandbox", Status.MISSING, f"{no_bwrap}; Docker: {no_docker}", fix, names)
+def _check_sandbox(server: ServerConfig, names: tuple[str, ...]) -> Finding:
+    """The self-test that the servers themselves start with decides."""
+    verdicts = _sandbox_verdicts(server)
+    if isinstance(verdicts, str):
+        return Finding("sandbox", Status.MISSING, verdicts, _sandbox_fix(), names)
+    passed = [v for v in verdicts if not v["weaknesses"]]
+    failed = "; ".join(
+        f"{v['backend']}: {', '.join(v['weaknesses'])}" for v in verdicts if v["weaknesses"]
+    )
+    if not passed:
+        detail = failed or "neither bubblewrap nor a Docker engine with the image is there"
+        return Finding("sandbox", Status.MISSING, detail, _sandbox_fix(), names)
+    best = passed[0]
+    held = ", ".join(f"{key}: {value}" for key, value in best["isolation"].items())
+    detail = f"{best['backend']} passed its self-test ({held})" + (f"; {failed}" if failed else "")
+    return Finding("sandbox", Status.OK, detail, "", names)
 
 
-def _why_no_bwrap() -> str | None:
-    program = shutil.which("bwrap")
-    if program is None:
-        return "bubblewrap is not installed"
-    namespaces = ("--unshare-user", "--unshare-pid", "--unshare-net")
-    command = [program, "--ro-bind", "/", "/", "--dev", "/dev", *namespaces, "--", "true"]
+def _sandbox_verdicts(server: ServerConfig) -> list[dict[str, Any]] | str:
+    """What `python -m servers.sandboxing` says in that server's environment, or why it can't."""
+    command = [sys.executable, "-m", "servers.sandboxing"]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False)
-    except (OSError, subprocess.TimeoutExpired) as e:
-        return f"bubblewrap can't be run: {e}"
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        return f"bubblewrap can't make namespaces: {said[-1] if said else 'no reason given'}"
-    return None
+        done = subprocess.run(
+            command,
+            cwd=server.cwd,
+            env={**process_environment(), **server.environment()},
+            capture_output=True,
+            timeout=SANDBOX_DEADLINE,
+            check=False,
+        )
+        if done.returncode == 0:
+            found: list[dict[str, Any]] = json.loads(done.stdout)
+            return found
+    except (OSError, ValueError, subprocess.TimeoutExpired) as e:
+        return f"the sandbox's self-test can't be run: {e}"
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return f"the sandbox's self-test can't be run: {said[-1] if said else 'no reason given'}"
+
+
+def _sandbox_fix() -> str:
+    if sys.platform == "linux":
+        return (
+            "install bubblewrap (apt install bubblewrap) and allow user namespaces (sysctl"
+            " kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu), or install Docker and make"
+            " its image (python -m servers.sandboxing.image)"
+        )
+    return "install Docker, and get the image: docker pull python:3.13-slim"
 
 
 def _check_ports(config: Config) -> Iterator[Finding]:

@@ -191,10 +191,13 @@ class NamespaceCell:
         except BaseException:
             self.sandboxed.kill()
             raise
+        out_of_memory = group is not None and group.out_of_memory()
+        if course.vanished and not out_of_memory:
+            raise SandboxBroken("it was killed before it ran")
         ending = Ending(
             duration=course.duration,
             timed_out=course.timed_out,
-            out_of_memory=group is not None and group.out_of_memory(),
+            out_of_memory=out_of_memory,
             cpu_seconds=group.cpu_seconds() if group else None,
             peak_memory=group.peak_memory() if group else None,
         )
@@ -219,12 +222,17 @@ class Bubblewrap:
         interpreter: Interpreter,
         groups: cgroup.Groups | None,
         *,
+        scope: bool = False,
         packages: Path | None = None,
         imports: tuple[str, ...] = (),
     ) -> None:
-        """`packages`: the folder of package folders; `imports`: modules to import in advance."""
+        """`packages`: the folder of package folders; `imports`: modules to import in advance.
+
+        `scope`: there are no groups yet, and systemd is asked for one with each maker.
+        """
         self._bwrap = bwrap
         self._interpreter = interpreter
+        self._scope = scope
         self._packages = packages
         self._imports = imports
         self._maker: Maker | None = None
@@ -234,7 +242,8 @@ class Bubblewrap:
     @property
     def isolation(self) -> dict[str, str]:
         """What holds the code in, for the caller to see."""
-        memory = f"cgroup v{self.groups.version}" if self.groups else "per process only"
+        version = 2 if self._scope else self.groups.version if self.groups else None
+        memory = "per process only" if version is None else f"cgroup v{version}"
         return {
             "namespaces": "user, mount, pid, net, ipc, uts, cgroup",
             "system_calls": "filtered",
@@ -274,10 +283,20 @@ class Bubblewrap:
                 await self._stop_maker()
             if self._maker is None:
                 self._maker = await Maker.start(self._command(), self._plan())
+                if self._scope:
+                    self.groups = await self._groups_of(self._maker)
             return self._maker
 
+    async def _groups_of(self, maker: Maker) -> cgroup.Groups:
+        try:
+            return cgroup.of_scope(maker.pid)
+        except OSError as e:
+            await self._stop_maker()
+            raise SandboxBroken(f"no control group from systemd: {e}") from e
+
     def _command(self) -> list[str]:
-        return as_nobody([self._bwrap, *arguments(self._interpreter, self._packages)])
+        command = as_nobody([self._bwrap, *arguments(self._interpreter, self._packages)])
+        return cgroup.scoped(command) if self._scope else command
 
     def _plan(self) -> dict[str, object]:
         shelf = {"shown": SHOWN, "all": _ALL_PACKAGES} if self._packages else {}

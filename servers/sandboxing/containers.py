@@ -69,21 +69,25 @@ class Containers:
         }
 
     @classmethod
-    def find(cls, image: str, runtime: str, imports: Sequence[str] = ()) -> Iterator[Containers]:
-        """Backends of an engine that answers and has the image, the strongest first; blocks.
+    def find(
+        cls, images: Sequence[str], runtime: str = "auto", imports: Sequence[str] = ()
+    ) -> Iterator[Containers]:
+        """Backends of an engine that answers and has one of the images; blocks.
 
-        `runtime` is the one to use, or "auto" for each that the engine has.
+        `runtime` is the one to use, or "auto" for each that the engine has, the strongest first.
         """
         engine = Engine()
         try:
             client = engine.client()
             ownership.sweep(client)
-            client.images.get(image)
+            image = _first(client, images)
             runtimes = client.info().get("Runtimes", {})
-        except (EngineAway, ImageNotFound):
+        except EngineAway:
             return
         except (DockerException, requests.RequestException):
             engine.forget()
+            return
+        if image is None:
             return
         stronger = [name for name in _STRONGER if name in runtimes]
         for name in [*stronger, None] if runtime == "auto" else [runtime]:
@@ -169,11 +173,10 @@ class ContainerCell:
         if self._link is None:
             raise SandboxBroken("the container has not started")
         course = await converse(self._link, job)
-        ending = Ending(
-            duration=course.duration,
-            timed_out=course.timed_out,
-            out_of_memory=await self._ran_out_of_memory(course),
-        )
+        out_of_memory = await self._ran_out_of_memory(course)
+        if course.vanished and not out_of_memory:
+            raise SandboxBroken("it was killed before it ran")
+        ending = Ending(course.duration, course.timed_out, out_of_memory)
         return course.transcript.outcome(ending).by("docker", self._isolation)
 
     async def _ran_out_of_memory(self, course: Course) -> bool:
@@ -200,6 +203,14 @@ class ContainerCell:
             await self._engine.complete(
                 lambda c: ownership.remove(c, self._container), _ENGINE_SECONDS
             )
+
+
+def _first(client: DockerClient, images: Sequence[str]) -> str | None:
+    for image in images:
+        with suppress(ImageNotFound):
+            client.images.get(image)
+            return image
+    return None
 
 
 def _envelope(limits: Limits) -> hardening.Envelope:

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
+_VANISHED_SECONDS = 1.0
 _CPU_GRACE = 2
 _ADDRESS_SPACE_FACTOR = 4
 _RESULT_BYTES = 4
@@ -71,6 +72,12 @@ class Course:
     transcript: Transcript
     duration: float
     timed_out: bool
+
+    @property
+    def vanished(self) -> bool:
+        """Whether the sandbox was gone before it could do anything: killed while it waited."""
+        silent = self.transcript.report is None and not self.transcript.spoken
+        return silent and not self.timed_out and self.duration < _VANISHED_SECONDS
 
 
 async def greeting(link: Link, seconds: float) -> str | None:

@@ -60,13 +60,17 @@ class Pool:
         `packages` have to be there from the start with some backends.
         """
         if packages and not self._backend.late_packages:
-            return await self._backend.make(self._limits, packages)
+            return await self.fresh(packages)
         try:
             while self._ready:
                 cell = self._ready.popleft()
                 if cell.alive:
                     return cell
                 await cell.discard()
-            return await self._backend.make(self._limits)
+            return await self.fresh()
         finally:
             self._wanted.set()
+
+    async def fresh(self, packages: Sequence[Path] = ()) -> Cell:
+        """A sandbox that did not wait; raises SandboxBroken."""
+        return await self._backend.make(self._limits, packages)

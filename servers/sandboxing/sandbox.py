@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from servers.sandboxing.backend import Backend
+from servers.sandboxing.backend import Backend, Cell
 from servers.sandboxing.call import Call
 from servers.sandboxing.candidates import Candidates, candidates
 from servers.sandboxing.conversation import Job
@@ -34,7 +34,7 @@ _SWEEP_SECONDS = 60.0
 HOW_TO_GET_ONE = (
     "install bubblewrap on Linux (`apt install bubblewrap`, `dnf install bubblewrap`, with user"
     " namespaces allowed), or start a Docker engine that has the image {image}"
-    " (`docker pull {image}`, or on Linux without a registry: `scripts/sandbox-image`)"
+    " (`docker pull {image}`, or on Linux without a registry: `python -m servers.sandboxing.image`)"
 )
 
 
@@ -94,7 +94,7 @@ class Sandbox:
             return None
         if not self._why_not:
             return "the sandbox's self-test is still running"
-        advice = HOW_TO_GET_ONE.format(image=self._settings.image)
+        advice = HOW_TO_GET_ONE.format(image=self._settings.images[-1])
         return f"no sandbox on this machine: {'; '.join(self._why_not)}. To get one: {advice}"
 
     async def run(self, call: Call) -> Outcome:
@@ -150,15 +150,22 @@ class Sandbox:
         if queue.cancelled_caught:
             return refused("all sandboxes are busy: try again later")
         try:
-            return await self._run_now(pool, job)
+            return await self._run_anew(pool, job)
         except (SandboxBroken, OSError) as e:
             logger.exception("a sandbox did not come up")
             return refused(f"the sandbox did not come up: {e}")
         finally:
             self._places.release_on_behalf_of(queue)
 
-    async def _run_now(self, pool: Pool, job: Job) -> Outcome:
-        cell = await pool.take(job.packages)
+    async def _run_anew(self, pool: Pool, job: Job) -> Outcome:
+        """A sandbox that went away while it waited is nobody's fault: make another one."""
+        try:
+            return await self._run_in_cell(await pool.take(job.packages), job)
+        except SandboxBroken as e:
+            logger.warning("once more in a new sandbox", extra={"error": str(e)})
+            return await self._run_in_cell(await pool.fresh(job.packages), job)
+
+    async def _run_in_cell(self, cell: Cell, job: Job) -> Outcome:
         try:
             return await cell.run(job)
         finally:
@@ -198,5 +205,6 @@ class Sandbox:
             await backend.close()
             logger.warning("not usable", extra={"backend": backend.name, "found": found})
             why_not.append(f"{backend.name}: {', '.join(found)}")
-        nothing = f"neither bubblewrap nor a Docker engine with {self._settings.image} was found"
+        images = " or ".join(self._settings.images)
+        nothing = f"neither bubblewrap nor a Docker engine with {images} was found"
         return None, why_not or [nothing]

@@ -84,7 +84,8 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 """,
     "files of the host": """
 for path in (FILE, "/etc/shadow", "/root", "/home", "/etc/passwd", "/proc/1/root/etc/shadow",
-             "/var/lib", "/sys/kernel", "/boot", "/usr/local/etc", "/usr/src", "/run/packages", "/oldroot"):
+             "/var/lib", "/sys/kernel", "/boot", "/usr/local/etc", "/usr/src", "/run/packages",
+             "/oldroot"):
     attempt(path, lambda p: os.listdir(p) if os.path.isdir(p) else open(p).read(1), path)
 """,
     "inherited descriptors": """

@@ -13,10 +13,7 @@ from servers.sandboxing.containers import Containers
 from servers.sandboxing.outcome import MIB, Limits
 from servers.sandboxing.selftest import weaknesses
 from tests.engine import DockerEngine
-from tests.servers.sandboxing.images import sandbox_image
 from tests.servers.sandboxing.runner import Runner
-
-__all__ = ["sandbox_image"]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 
@@ -29,7 +26,7 @@ def docker_runner(
 ) -> Iterator[Runner]:
     host, image = sandbox_image
     monkeypatch.setenv("DOCKER_HOST", host)
-    backend = next(Containers.find(image, "auto"))
+    backend = next(Containers.find([image]))
     yield Runner(backend)
     anyio.run(backend.close)
 
@@ -60,6 +57,7 @@ async def test_a_container_shows_the_packages_of_its_job_read_only(
     package = tmp_path / "abc"
     package.mkdir()
     package.joinpath("thing.py").write_text("answer = 42")
+    package.joinpath("thing.py").chmod(0o666)
     code = (
         "import thing\ntry: open(thing.__file__, 'a')\nexcept OSError as e: print(e)\nthing.answer"
     )
@@ -107,7 +105,7 @@ def test_the_strongest_runtime_of_an_engine_comes_first(
 ) -> None:
     host, image = sandbox_image
     monkeypatch.setenv("DOCKER_HOST", host)
-    named = next(Containers.find(image, "runsc"))
+    named = next(Containers.find([image], "runsc"))
     assert named.isolation["kernel"] == "gVisor"
-    usual = next(Containers.find(image, "auto"))
+    usual = next(Containers.find([image]))
     assert json.dumps(dict(usual.isolation)).count("the host's") == 1

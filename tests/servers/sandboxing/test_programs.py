@@ -34,7 +34,6 @@ import pytest
 
 from servers.sandboxing.outcome import MIB
 from tests.servers.harness import ROOT, Script, connected, running
-from tests.servers.sandboxing.images import sandbox_image
 
 pytestmark = pytest.mark.anyio
 

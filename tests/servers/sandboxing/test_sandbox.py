@@ -19,10 +19,7 @@ from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.sessions import SessionKey
 from servers.sandboxing.settings import Settings
 from tests.engine import no_engine
-from tests.servers.sandboxing.images import sandbox_image
 from tests.servers.sandboxing.runner import Runner
-
-__all__ = ["sandbox_image"]
 
 pytestmark = pytest.mark.anyio
 
@@ -185,7 +182,7 @@ async def test_docker_is_found_where_it_is_asked_for(
 ) -> None:
     host, image = sandbox_image
     monkeypatch.setenv("DOCKER_HOST", host)
-    sandbox = Sandbox(replace(settings, backend="docker", image=image, warm=1))
+    sandbox = Sandbox(replace(settings, backend="docker", images=(image,), warm=1))
     async with sandbox.ready():
         outcome = await sandbox.run(Call("'in'"))
     assert (outcome.status, outcome.result, outcome.backend) == ("ok", "'in'", "docker")
