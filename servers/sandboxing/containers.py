@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import requests
 from docker import DockerClient
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 
-from servers.docker_policy import hardening, ownership
+from servers.docker_policy import container, hardening, ownership
 from servers.docker_policy.engine import Engine, EngineAway
 from servers.docker_policy.wire import STDERR, Wire
 from servers.sandboxing.exchange import Ending, Exchange, program
@@ -80,7 +81,7 @@ class Containers:
         return exchange.outcome(ending).by(self.name, self.isolation)
 
     async def _run(self, exchange: Exchange, limits: Limits) -> Ending:
-        async with self._container(limits) as (container, wire):
+        async with self._container(limits) as (made, wire):
             began = time.monotonic()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_in_thread, wire.send, exchange.input())
@@ -88,45 +89,36 @@ class Containers:
                     await _in_thread(_listen, wire, exchange)
                 duration = time.monotonic() - began
                 wire.close()
-            state = await self._ended(container)
+            state = await self.engine.call(partial(container.end, container=made), _ENGINE_SECONDS)
         return Ending(
             duration=duration,
             timed_out=scope.cancelled_caught,
             out_of_memory=bool(state.get("OOMKilled")),
         )
 
-    async def _ended(self, container: str) -> dict[str, Any]:
-        def end(client: DockerClient) -> dict[str, Any]:
-            with suppress(APIError):  # it has ended by itself
-                client.api.kill(container)
-            client.api.wait(container, timeout=_ENGINE_SECONDS)
-            state: dict[str, Any] = client.api.inspect_container(container)["State"]
-            return state
-
-        return await self.engine.call(end, _ENGINE_SECONDS)
-
     @asynccontextmanager
     async def _container(self, limits: Limits) -> AsyncIterator[tuple[str, Wire]]:
         """A container that has started, and the wire to it; gone at the end of the context."""
-        container = await self._created(limits)
+        made = await self._created(limits)
         wire = None
         try:
-            wire = await self.engine.call(lambda c: _start(c, container), _ENGINE_SECONDS)
-            yield container, wire
+            start = partial(container.start, container=made, output=True)
+            wire = await self.engine.call(start, _ENGINE_SECONDS)
+            yield made, wire
         finally:
             if wire is not None:
                 wire.close()
-            await self._removed(container)
+            await self._removed(made)
 
     async def _created(self, limits: Limits) -> str:
         """Shielded: a container that the engine made while nobody waited would be nobody's."""
         with anyio.CancelScope(shield=True):
-            container = await self.engine.call(lambda c: self._create(c, limits), _ENGINE_SECONDS)
-        return container  # noqa: RET504 - to mypy, a scope may swallow a return inside it
+            made = await self.engine.call(lambda c: self._create(c, limits), _ENGINE_SECONDS)
+        return made  # noqa: RET504 - to mypy, a scope may swallow a return inside it
 
-    async def _removed(self, container: str) -> None:
+    async def _removed(self, made: str) -> None:
         with anyio.CancelScope(shield=True):
-            await self.engine.call(lambda c: ownership.remove(c, container), _ENGINE_SECONDS)
+            await self.engine.call(lambda c: ownership.remove(c, made), _ENGINE_SECONDS)
 
     def _create(self, client: DockerClient, limits: Limits) -> str:
         """A container that was inspected and found as it must be, not started."""
@@ -137,13 +129,10 @@ class Containers:
             tmpfs=limits.scratch,
             files=limits.files,
         )
-        config = self._config(envelope, limits)
-        container: str = _post_container(client, config)
-        found = hardening.deviations(client.api.inspect_container(container), envelope, init=False)
-        if found:
-            ownership.remove(client, container)
-            raise SandboxBroken(f"the engine made another container: {', '.join(found)}")
-        return container
+        try:
+            return container.create(client, self._config(envelope, limits))
+        except container.Otherwise as e:
+            raise SandboxBroken(str(e)) from e
 
     def _config(self, envelope: hardening.Envelope, limits: Limits) -> dict[str, Any]:
         options = hardening.tmpfs_options
@@ -151,36 +140,14 @@ class Containers:
             "/tmp": options(limits.scratch, executable=True),  # noqa: S108 - the container's own
             "/work": options(limits.work, executable=True),
         }
+        # our first program is pid 1: a signal from the code does not reach it, and it reaps
+        host = {**hardening.host_config(envelope, tmpfs), "Init": False}
         return {
-            "Image": self.image,
-            "Entrypoint": ["python3", "-I", "-c", program()],
-            "Cmd": [],
-            "User": hardening.USER,
+            **container.config(self.image, ["python3", "-I", "-c", program()], host),
             "WorkingDir": "/work",
             "Env": [f"{name}={value}" for name, value in _ENVIRONMENT.items()],
             "Labels": ownership.sandbox_labels(),
-            "OpenStdin": True,
-            "StdinOnce": True,
-            "AttachStdin": True,
-            "NetworkDisabled": True,
-            # our first program is pid 1: a signal from the code does not reach it, and it reaps
-            "HostConfig": {**hardening.host_config(envelope, tmpfs), "Init": False},
         }
-
-
-def _post_container(client: DockerClient, config: dict[str, Any]) -> str:
-    made = client.api.create_container_from_config(config)  # type: ignore[no-untyped-call]
-    return str(made["Id"])
-
-
-def _start(client: DockerClient, container: str) -> Wire:
-    wire = Wire(client, container, output=True)
-    try:
-        client.api.start(container)
-    except BaseException:
-        wire.close()
-        raise
-    return wire
 
 
 def _listen(wire: Wire, exchange: Exchange) -> None:
