@@ -127,38 +127,72 @@ def _keeper_of(shared: Path) -> subprocess.Popen[bytes] | None:
 
 def _keep(shared: Path) -> None:
     """Run dockerd for as long as somebody holds the lock of its users."""
+    with _dockerd() as engine:
+        (shared / "engine.address").write_text(engine.host)
+        os.write(1, b"ready")
+        os.close(1)
+        with _held(shared / "engine.users", fcntl.LOCK_EX):
+            (shared / "engine.address").unlink()
+
+
+@dataclass
+class Dockerd:
+    """A dockerd in a folder of its own, that can be stopped and started."""
+
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.folder}/docker.sock"
+
+    def start(self) -> None:
+        """Return when it answers; raises RuntimeError where it does not."""
+        self.process = subprocess.Popen(
+            [
+                *("dockerd", "--host", self.host, "--config-file", f"{self.folder}/daemon.json"),
+                *("--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
+                *("--pidfile", f"{self.folder}/pid"),
+                # no rules and no bridge: nothing of the machine's own network is touched
+                *("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        if not _answers(self.host, self.process):
+            raise RuntimeError("dockerd does not answer")
+
+    def stop(self) -> None:
+        """Its containers are ended by it, and stay."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(_STOP_SECONDS)
+            self.process = None
+
+
+@contextmanager
+def _dockerd() -> Iterator[Dockerd]:
+    """One that runs, and leaves nothing behind."""
     folder = Path(tempfile.mkdtemp(prefix="mcpcp-engine-"))
-    address = f"unix://{folder}/docker.sock"
     (folder / "daemon.json").write_text("{}")
-    dockerd = subprocess.Popen(
-        [
-            "dockerd",
-            *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
-            *(
-                "--pidfile",
-                f"{folder}/pid",
-                "--host",
-                address,
-                "--config-file",
-                f"{folder}/daemon.json",
-            ),
-            # no rules and no bridge: nothing of the machine's own network is touched
-            *("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none"),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    engine = Dockerd(folder)
     try:
-        if _answers(address, dockerd):
-            (shared / "engine.address").write_text(address)
-            os.write(1, b"ready")
-            os.close(1)
-            with _held(shared / "engine.users", fcntl.LOCK_EX):
-                (shared / "engine.address").unlink()
+        engine.start()
+        yield engine
     finally:
-        dockerd.terminate()
-        dockerd.wait(_STOP_SECONDS)
+        engine.stop()
         _discard(folder)
+
+
+@pytest.fixture
+def own_engine() -> Iterator[Dockerd]:
+    """A dockerd for one test alone, with IMAGE in it."""
+    if not (_is_root() and shutil.which("dockerd")):
+        absent("dockerd, and root to start it")
+    with _dockerd() as engine:
+        with DockerEngine(engine.host).client() as client:
+            _import(client, IMAGE, _fill)
+        yield engine
 
 
 def _answers(address: str, dockerd: subprocess.Popen[bytes]) -> bool:
@@ -224,10 +258,16 @@ def _fill(tar: tarfile.TarFile) -> None:
         entry.type, entry.linkname = tarfile.SYMTYPE, str(python)
         tar.addfile(entry)
     _add_text(tar, "/etc/passwd", "root:x:0:0:root:/:/bin/sh\n")
-    for folder in ("/tmp", "/work", "/proc", "/sys", "/dev", "/data"):
-        entry = tarfile.TarInfo(folder)
-        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(entry)
+    for folder in ("/proc", "/sys", "/dev"):
+        _add_folder(tar, folder, 0o755)
+    for folder in ("/tmp", "/work", "/data"):  # what is mounted there has the folder's own mode
+        _add_folder(tar, folder, 0o1777)
+
+
+def _add_folder(tar: tarfile.TarFile, path: str, mode: int) -> None:
+    entry = tarfile.TarInfo(path)
+    entry.type, entry.mode = tarfile.DIRTYPE, mode
+    tar.addfile(entry)
 
 
 def _add_text(tar: tarfile.TarFile, path: str, text: str) -> None:

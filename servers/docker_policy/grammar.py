@@ -369,8 +369,8 @@ def _refuse(name: str) -> NoReturn:
 
 
 def _reason(name: str) -> str:
-    """Of the whole name, of its group, or of what `docker container` does under a short name."""
+    """Of the whole name, of what `docker container` does under a short name, or of its group."""
     group, _, verb = name.partition(" ")
-    asked = (name, group, verb if group == "container" else "")
+    asked = (name, verb if group == "container" else "", group)
     found = (refusals.COMMANDS[word] for word in asked if word in refusals.COMMANDS)
     return next(found, "it is not known here")

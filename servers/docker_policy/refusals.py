@@ -82,6 +82,7 @@ COMMANDS: Mapping[str, str] = {
     **_each("create", "run makes a container and starts it"),
     **_each("kill", "stop ends a container, rm --force ends and removes it at once"),
     **_each("wait", "run without --detach waits; ps -a shows who has ended"),
+    "container": "which of its commands is not said, or not one of the CLI's",
     "container prune": "rm removes the containers that you name",
     **_each("pull push build load import save tag rmi login logout search history", _IMAGES),
     **_each("image manifest trust builder buildx scout", _IMAGES),

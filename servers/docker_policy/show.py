@@ -22,7 +22,7 @@ Row = Mapping[str, str]
 
 def name_of(container: Mapping[str, Any]) -> str:
     """The name that the agent gave, or the beginning of the id."""
-    labels = container.get("Labels") or container["Config"]["Labels"]
+    labels = container["Config"]["Labels"] if "Config" in container else container["Labels"]
     return str(labels.get(ownership.NAME) or container["Id"][:12])
 
 

@@ -8,9 +8,9 @@ import anyio
 import pytest
 
 from servers.sandboxing.outcome import Limits, SandboxBroken
-from tests.engine import absent, docker_engine
+from tests.engine import absent, docker_engine, own_engine
 
-__all__ = ["bwrap", "docker_engine"]
+__all__ = ["bwrap", "docker_engine", "own_engine"]
 
 if os.name == "posix":
     from servers.sandboxing import bubblewrap, cgroup
