@@ -91,8 +91,8 @@ STORIES = {
         line("run --rm IMAGE python3 -c 'print(input())'", code=1),
         line("run --rm -e N=5 IMAGE python3 -c 'import os; print(os.environ[\"N\"])'", "5"),
         line(
-            'run --rm IMAGE python3 -c "import os; print(os.listdir(\\'/sys/class/net\\'))"',
-            r"\A\['lo'\]\n",
+            'run --rm IMAGE python3 -c "import os; print(*os.listdir(f\\"/sys/class/net\\"))"',
+            r"\Alo\n",
         ),
         line("run --rm IMAGE python3 -c 'for i in range(3):\n    print(i)'", "0\n1\n2\n"),
         line("run --rm IMAGE python3 --version", "Python 3"),
