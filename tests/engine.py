@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import docker
 import pytest
@@ -148,7 +149,14 @@ class Dockerd:
 
     def start(self) -> None:
         """Return when it answers; raises RuntimeError where it does not."""
-        self.process = subprocess.Popen(
+        with (self.folder / "log").open("ab") as log:
+            self.process = self._launched(log)
+        if not _answers(self.host, self.process):
+            said = (self.folder / "log").read_text()[-2000:]
+            raise RuntimeError(f"dockerd does not answer: {said}")
+
+    def _launched(self, log: BinaryIO) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [
                 *("dockerd", "--host", self.host, "--config-file", f"{self.folder}/daemon.json"),
                 *("--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
@@ -158,9 +166,8 @@ class Dockerd:
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=log,
         )
-        if not _answers(self.host, self.process):
-            raise RuntimeError("dockerd does not answer")
 
     def stop(self) -> None:
         """Its containers are ended by it, and stay."""

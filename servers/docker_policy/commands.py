@@ -165,13 +165,12 @@ class DockerCommands:
 
     async def _start(self, found: Found) -> None:
         """In the background, with a new lifeline, which nobody else may be making just now."""
-        with anyio.CancelScope(shield=True):
-            async with self._making:
-                if await self._engine.call(partial(_is_running, found["Id"]), _ENGINE_SECONDS):
-                    return
-                self._let_go(found["Id"])
-                start = partial(container.start, container=found["Id"], output=False)
-                self._lifelines[found["Id"]] = await self._engine.call(start, _ENGINE_SECONDS)
+        async with self._making:
+            if await self._engine.call(partial(_is_running, found["Id"]), _ENGINE_SECONDS):
+                return
+            self._let_go(found["Id"])
+            start = partial(container.start, container=found["Id"], output=False)
+            self._lifelines[found["Id"]] = await self._engine.complete(start, _ENGINE_SECONDS)
 
     async def _stop(self, seconds: int, found: Found) -> None:
         def stop(client: DockerClient) -> None:
@@ -210,7 +209,7 @@ class DockerCommands:
         made = await self._created(command, agent)
         start = partial(container.start, container=made, output=False)
         try:
-            wire = await self._engine.call(start, _ENGINE_SECONDS)
+            wire = await self._engine.complete(start, _ENGINE_SECONDS)
         except BaseException:
             await self._removed(made)
             raise
@@ -222,24 +221,20 @@ class DockerCommands:
     async def _created(self, command: Run, agent: str) -> str:
         """A container that was inspected and not started.
 
-        Shielded: one that the engine made while nobody waited would be nobody's. One at a time:
-        two that count at once would both find room for the last.
+        One at a time: two that count at once would both find room for the last.
         """
 
         def create(client: DockerClient) -> str:
             making.check_room(client, agent, command, self._settings.containers)
             return making.create(client, command, agent, self._settings)
 
-        with anyio.CancelScope(shield=True):
-            async with self._making:
-                self._has_made = True
-                made = await self._engine.call(create, _ENGINE_SECONDS)
-        return made
+        async with self._making:
+            self._has_made = True
+            return await self._engine.complete(create, _ENGINE_SECONDS)
 
     async def _removed(self, made: str) -> None:
-        with anyio.CancelScope(shield=True):
-            with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
-                await self._engine.call(lambda c: ownership.remove(c, made), _ENGINE_SECONDS)
+        with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
+            await self._engine.complete(lambda c: ownership.remove(c, made), _ENGINE_SECONDS)
 
     async def _attended(self, command: Run, made: str, wire: Wire) -> Answer:
         """A container in the foreground: it ends with its program, its time, or its call."""
@@ -265,9 +260,8 @@ class DockerCommands:
         if remove:
             await self._removed(made)
             return
-        with anyio.CancelScope(shield=True):
-            with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
-                await self._engine.call(lambda c: container.kill(c, made), _ENGINE_SECONDS)
+        with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
+            await self._engine.complete(lambda c: container.kill(c, made), _ENGINE_SECONDS)
 
 
 def _found(agent: str, reference: str, client: DockerClient) -> Found:

@@ -103,7 +103,7 @@ class Containers:
         wire = None
         try:
             start = partial(container.start, container=made, output=True)
-            wire = await self.engine.call(start, _ENGINE_SECONDS)
+            wire = await self.engine.complete(start, _ENGINE_SECONDS)
             yield made, wire
         finally:
             if wire is not None:
@@ -111,14 +111,10 @@ class Containers:
             await self._removed(made)
 
     async def _created(self, limits: Limits) -> str:
-        """Shielded: a container that the engine made while nobody waited would be nobody's."""
-        with anyio.CancelScope(shield=True):
-            made = await self.engine.call(lambda c: self._create(c, limits), _ENGINE_SECONDS)
-        return made  # noqa: RET504 - to mypy, a scope may swallow a return inside it
+        return await self.engine.complete(lambda c: self._create(c, limits), _ENGINE_SECONDS)
 
     async def _removed(self, made: str) -> None:
-        with anyio.CancelScope(shield=True):
-            await self.engine.call(lambda c: ownership.remove(c, made), _ENGINE_SECONDS)
+        await self.engine.complete(lambda c: ownership.remove(c, made), _ENGINE_SECONDS)
 
     def _create(self, client: DockerClient, limits: Limits) -> str:
         """A container that was inspected and found as it must be, not started."""
