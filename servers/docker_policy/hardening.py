@@ -91,7 +91,7 @@ def deviations(inspected: Mapping[str, Any], asked: Mapping[str, Any]) -> list[s
     return [
         *_other_host(inspected["HostConfig"], asked["HostConfig"]),
         *_other_config(inspected["Config"], asked),
-        *_mounts(inspected.get("Mounts") or []),
+        *_mounts(inspected.get("Mounts") or [], asked["HostConfig"].get("Mounts") or []),
     ]
 
 
@@ -101,7 +101,9 @@ def _other_host(host: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[s
         if key in _AT_LEAST:
             if not _AT_LEAST[key] <= set(found or ()):
                 yield f"{key} leaves the engine's paths open"
-        elif key not in _THE_OPERATORS and not _is(found, asked.get(key), _USUAL.get(key, ())):
+        elif key in _THE_OPERATORS and key not in asked:
+            continue
+        elif not _is(found, asked.get(key), _USUAL.get(key, ())):
             yield f"{key} is {str(found)[:200]}"
 
 
@@ -120,8 +122,15 @@ def _is(found: Any, wanted: Any, usual: Sequence[Any] = ()) -> bool:
     return bool(found == wanted)
 
 
-def _mounts(mounts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Only tmpfs: an image's own VOLUME would be room on the host's disk without a bound."""
+def _mounts(
+    mounts: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """What was asked for, read-only, and tmpfs.
+
+    An image's own VOLUME would be room on the host's disk without a bound.
+    """
+    known = {(mount["Type"], mount["Source"], mount["Target"]) for mount in asked}
     for mount in mounts:
-        if mount.get("Type") != "tmpfs":
-            yield f"{mount.get('Type')} is mounted at {mount.get('Destination')}"
+        kind, place = mount.get("Type"), mount.get("Destination")
+        if kind != "tmpfs" and (mount.get("RW") or (kind, mount.get("Source"), place) not in known):
+            yield f"{kind} is mounted at {place}"

@@ -110,6 +110,8 @@ def as_the_engine_says(**host: Any) -> dict[str, Any]:
 
 def test_a_container_as_it_was_asked_for_has_no_deviations() -> None:
     assert hardening.deviations(as_the_engine_says(), ASKED) == []
+    strict = {**ASKED, "HostConfig": {**ASKED["HostConfig"], "Runtime": "runsc"}}
+    assert hardening.deviations(as_the_engine_says(), strict) == ["Runtime is runc"]
     other = {"Runtime": "runsc", "MemorySwappiness": -1, "Devices": [], "Annotations": None}
     assert hardening.deviations(as_the_engine_says(**other), ASKED) == []
 
@@ -215,6 +217,20 @@ def test_what_is_mounted_is_in_memory() -> None:
         {"Type": kind, "Destination": "/x"} for kind in ("volume", "bind", "tmpfs")
     ]
     assert len(hardening.deviations(inspected, ASKED)) == 2
+
+
+def test_a_folder_that_was_asked_for_is_mounted_read_only_and_from_its_place() -> None:
+    folder = {"Type": "bind", "Source": "/packages/x", "Target": "/y", "ReadOnly": True}
+    asked = {**ASKED, "HostConfig": {**ASKED["HostConfig"], "Mounts": [folder]}}
+    inspected = as_the_engine_says(Mounts=[folder])
+    real = {"Type": "bind", "Source": "/packages/x", "Destination": "/y", "RW": False}
+    inspected["Mounts"] = [real]
+    assert hardening.deviations(inspected, asked) == []
+    for other in ({"RW": True}, {"Source": "/"}, {"Destination": "/etc"}, {"Type": "volume"}):
+        inspected["Mounts"] = [{**real, **other}]
+        assert len(hardening.deviations(inspected, asked)) == 1
+    inspected = as_the_engine_says(Mounts=[{**folder, "ReadOnly": False}])
+    assert len(hardening.deviations(inspected, asked)) == 1
 
 
 @pytest.mark.parametrize(

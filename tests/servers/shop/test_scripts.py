@@ -208,7 +208,7 @@ async def test_a_database_that_is_slow_is_waited_for(database: Database) -> None
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(place)
-            while not orders:  # it answers for a moment, and then for four times as long it does not
+            while not orders:  # it answers, and then for four times as long it does not
                 database.halt()
                 await anyio.sleep(0.2)
                 database.go_on()
