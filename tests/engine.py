@@ -265,16 +265,10 @@ def _fill(tar: tarfile.TarFile) -> None:
         entry.type, entry.linkname = tarfile.SYMTYPE, str(python)
         tar.addfile(entry)
     _add_text(tar, "/etc/passwd", "root:x:0:0:root:/:/bin/sh\n")
-    for folder in ("/proc", "/sys", "/dev"):
-        _add_folder(tar, folder, 0o755)
-    for folder in ("/tmp", "/work", "/data"):  # what is mounted there has the folder's own mode
-        _add_folder(tar, folder, 0o1777)
-
-
-def _add_folder(tar: tarfile.TarFile, path: str, mode: int) -> None:
-    entry = tarfile.TarInfo(path)
-    entry.type, entry.mode = tarfile.DIRTYPE, mode
-    tar.addfile(entry)
+    for folder in ("/tmp", "/work", "/proc", "/sys", "/dev", "/data"):
+        entry = tarfile.TarInfo(folder)
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(entry)
 
 
 def _add_text(tar: tarfile.TarFile, path: str, text: str) -> None:

@@ -31,10 +31,14 @@ class Envelope:
         return int(self.cpus * 1_000_000_000)
 
 
-def tmpfs_options(size: int, mode: str = "1777", *, executable: bool = False) -> str:
-    """A mount that is bounded in bytes and in files."""
-    flags = "rw,nosuid,nodev" if executable else "rw,nosuid,nodev,noexec"
-    return f"{flags},size={size},nr_inodes={max(size // 4096, 1024)},mode={mode}"
+def tmpfs_options(size: int) -> str:
+    """A mount that is bounded in bytes and in files, and that the container's user may write to.
+
+    It belongs to that user: the mode is overruled by that of a folder that the image has there.
+    """
+    owner, _, group = USER.partition(":")
+    bounds = f"size={size},nr_inodes={max(size // 4096, 1024)}"
+    return f"rw,nosuid,nodev,noexec,{bounds},uid={owner},gid={group},mode=1777"
 
 
 def host_config(envelope: Envelope, tmpfs: Mapping[str, str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ MIB = 1 << 20
 SETTINGS = Settings(
     allowlist=Allowlist((IMAGE, VOLUME_IMAGE)), envelope=Envelope(memory=64 * MIB), seconds=30.0
 )
-TMPFS = f"rw,nosuid,nodev,noexec,size={64 * MIB},nr_inodes=16384,mode=1777"
+TMPFS = f"rw,nosuid,nodev,noexec,size={64 * MIB},nr_inodes=16384,uid=65534,gid=65534,mode=1777"
 
 # Written out, so that a change of the policy has to be made here as well.
 FORCED: Mapping[str, Any] = {
@@ -113,7 +113,9 @@ STORIES = {
             "run --rm -e A=1 --env B='two words' -eC=3 IMAGE sh -c 'echo $A $B $C'", "1 two words 3"
         ),
         line(
-            f"run --rm {VOLUME_IMAGE} ls -d /data", "/data", Tmpfs={"/tmp": TMPFS, "/data": TMPFS}
+            f"run --rm {VOLUME_IMAGE} sh -c 'echo kept > /data/x && cat /data/x'",
+            "kept",
+            Tmpfs={"/tmp": TMPFS, "/data": TMPFS},
         ),
     ],
     "a service that is looked after": [
