@@ -25,6 +25,7 @@ code=$?
 while kill -0 $main 2>/dev/null; do wait $main; code=$?; done
 exit $code
 """
+_AS_SHOWN = " ".join((*_SCRIPT.split(), "lifeline"))
 
 
 def around(command: Sequence[str]) -> list[str]:
@@ -36,6 +37,11 @@ def inside(entrypoint: Sequence[str]) -> list[str]:
     """The reverse of `around`, to show."""
     words = list(entrypoint)
     return words[4:] if words[:3] == [SHELL, "-c", _SCRIPT] else words
+
+
+def shortened(command: str) -> str:
+    """A process's command line as ps shows it, less our lines of shell."""
+    return command.replace(_AS_SHOWN, "(lifeline)")
 
 
 def is_missing(stderr: str) -> bool:
