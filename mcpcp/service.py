@@ -26,8 +26,10 @@ from mcpcp.frontends.deadlines import BoundedProtocol
 from mcpcp.frontends.http import HttpFrontend
 from mcpcp.frontends.stdio import serve_connection, serve_stdio
 from mcpcp.gateway import Gateway
+from mcpcp.logs import hide
 from mcpcp.metrics import Metrics
 from mcpcp.registry import Registry
+from mcpcp.scraping import load_token
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import TokenVerifier
 
@@ -40,6 +42,8 @@ WATCH_EVERY: Final = 1.0
 async def serve(config: Config, channel: FleetChannel | None = None) -> None:
     """Serve HTTP until SIGINT or SIGTERM, then let calls in flight finish; a fleet's gateway
     (which has a `channel`) serves the relays of `mcpcp stdio` as well."""
+    scrape_token = load_token(config.monitoring.token_file)
+    hide(scrape_token)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows: the process just ends
@@ -47,7 +51,7 @@ async def serve(config: Config, channel: FleetChannel | None = None) -> None:
     with _listen(config) as listener:
         async with _running_gateway(config, channel) as gateway, asyncio.TaskGroup() as tasks:
             relays = _Relays(gateway)
-            frontend = HttpFrontend(gateway, tasks)
+            frontend = HttpFrontend(gateway, tasks, scrape_token)
             server = _http_server(config, frontend)
             async with contextlib.AsyncExitStack() as sockets:
                 if channel is not None:
@@ -74,6 +78,7 @@ async def stdio_alone(config: Config, token: str | None) -> None:
 async def _running_gateway(config: Config, channel: FleetChannel | None) -> AsyncIterator[Gateway]:
     """A gateway whose backends connect; the supervisor's word is followed from its first line."""
     credential = await channel.credential() if channel is not None else None
+    hide(credential or "")
     registry = Registry(config, credential)
     audit = AuditLog(
         config.audit_path,

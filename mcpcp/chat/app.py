@@ -13,6 +13,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
 from typing import Any, Final
 
+from mcpcp import requestid
 from mcpcp.chat import chatform, openaiform, openapi
 from mcpcp.chat.dependencies import Dependencies
 from mcpcp.chat.edge import (
@@ -84,7 +85,8 @@ class ChatApp:
         """One HTTP request."""
         if scope["type"] != "http":
             return
-        request, reply = Request(scope, receive), _Reply(send)
+        request = Request(scope, receive)
+        reply = _Reply(send, requestid.begin(request.header(requestid.HEADER)))
         try:
             await self._route(request, reply)
         except McpcpError as error:
@@ -218,12 +220,12 @@ class ChatApp:
 class _Reply(Reply):
     """A reply that knows whether its status has been sent."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, request_id: str) -> None:
         async def noting(message: MutableMapping[str, Any]) -> None:
             self.begun = True
             await send(message)
 
-        super().__init__(noting)
+        super().__init__(noting, request_id)
         self.begun = False
 
 

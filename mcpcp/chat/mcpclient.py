@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from mcpcp import __version__
+from mcpcp import __version__, requestid
 from mcpcp.backends.http import HttpClient, Response, events
 from mcpcp.errors import (
     DeadlineExceeded,
@@ -152,6 +152,7 @@ def _headers(token: str, method: str, params: Message) -> dict[str, str]:
         "accept": "application/json, text/event-stream",
         "mcp-protocol-version": LATEST_MODERN,
         "mcp-method": method,
+        requestid.HEADER.decode(): requestid.current(),
     }
     if "name" in params:
         headers["mcp-name"] = encode_header(params["name"])

@@ -26,6 +26,8 @@ COMMANDS = {
     "keys": "keys:keys",
     "token": "token:token",
     "audit": "audit:audit",
+    "monitoring": "monitoring:monitoring",
+    "packages": "packages:packages",
     "data": "data:data",
     "import": "importing:import_",
     "install": "install:install",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mcpcp import keyring
+from mcpcp import keyring, logs
 from mcpcp.config import Config, find_config, load, process_environment
 
 
@@ -26,10 +26,8 @@ def serve(config_path: Path | None) -> None:
     from mcpcp import eventloop, service
     from mcpcp.channel import FleetChannel
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     config = _load(config_path)
+    logs.configure(config.logs.format, config.logs.level, logging.StreamHandler())
     descriptor = process_environment().get("MCPCP_FLEET_FD")
 
     async def main() -> None:
