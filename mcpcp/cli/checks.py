@@ -70,7 +70,14 @@ def check_all(path: Path) -> list[Finding]:
         return [*findings, *(Finding("config", Status.MISSING, m, fix) for m in _lines(e))]
     findings.append(Finding("config", Status.OK, str(config.path)))
     findings += (Finding("config", Status.WARNING, warning) for warning in config.warnings)
-    for check in (_check_keys, _check_runtime, _check_commands, _check_engines, _check_ports):
+    for check in (
+        _check_keys,
+        _check_runtime,
+        _check_commands,
+        _check_engines,
+        _check_model,
+        _check_ports,
+    ):
         findings += check(config)
     return findings
 
@@ -259,6 +266,29 @@ def _why_no_bwrap() -> str | None:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         return f"bubblewrap can't make namespaces: {said[-1] if said else 'no reason given'}"
     return None
+
+
+def _check_model(config: Config) -> Iterator[Finding]:
+    """The chat service's language model; the fleet is whole without one."""
+    service = config.chat_service
+    if service is None:
+        return
+    from mcpcp.chat.llm import look
+    from mcpcp.config.llm import LlmSettings, chat_environment
+
+    own = {name: value for name, value in service.environment().items() if value}
+    names = (service.name,)
+    try:
+        settings = LlmSettings.of({**chat_environment(config.root), **own})
+    except ConfigError as e:
+        yield Finding("language model", Status.WARNING, str(e), "correct that variable", names)
+        return
+    wrong = look(settings)
+    if wrong is None:
+        found = f"{settings.model} at {settings.shown_url}"
+        yield Finding("language model", Status.OK, found, "", names)
+    else:
+        yield Finding("language model", Status.WARNING, wrong[0], wrong[1], names)
 
 
 def _check_ports(config: Config) -> Iterator[Finding]:
