@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from mcpcp import logs
 from mcpcp.chat.app import ChatApp
 from mcpcp.chat.llm import Llm
 from mcpcp.chat.mcpclient import McpClient
@@ -39,7 +40,10 @@ async def serve(config: Config, host: str, port: int) -> None:
     environment = chat_environment(config.root)
     own_token = own_token_of(config, environment.get("MCPCP_TOKEN", "").strip())
     metrics = Metrics()
-    llm = Llm(LlmSettings.of(environment), config.chat.stall, metrics)
+    settings = LlmSettings.of(environment)
+    if settings.has_secret:
+        logs.hide(settings.api_key)
+    llm = Llm(settings, config.chat.stall, metrics)
     gateway = McpClient(gateway_url(config, environment.get("MCP_SERVER_URL", "").strip()))
     app = ChatApp(config.chat, host, llm, gateway, own_token, metrics)
     try:

@@ -85,6 +85,7 @@ def check_all(path: Path) -> list[Finding]:
         _check_runtime,
         _check_commands,
         _check_engines,
+        _check_model,
         _check_ports,
         _check_pins,
     ):
@@ -294,6 +295,29 @@ def _sandbox_fix() -> str:
             " its image (python -m servers.sandboxing.image)"
         )
     return "install Docker, and get the image: docker pull python:3.13-slim"
+
+
+def _check_model(config: Config) -> Iterator[Finding]:
+    """The chat service's language model; the fleet is whole without one."""
+    service = config.chat_service
+    if service is None:
+        return
+    from mcpcp.chat.llm import look
+    from mcpcp.config.llm import LlmSettings, chat_environment
+
+    own = {name: value for name, value in service.environment().items() if value}
+    names = (service.name,)
+    try:
+        settings = LlmSettings.of({**chat_environment(config.root), **own})
+    except ConfigError as e:
+        yield Finding("language model", Status.WARNING, str(e), "correct that variable", names)
+        return
+    wrong = look(settings)
+    if wrong is None:
+        found = f"{settings.model} at {settings.shown_url}"
+        yield Finding("language model", Status.OK, found, "", names)
+    else:
+        yield Finding("language model", Status.WARNING, wrong[0], wrong[1], names)
 
 
 def _check_ports(config: Config) -> Iterator[Finding]:

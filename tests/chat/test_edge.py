@@ -206,6 +206,16 @@ def test_the_api_is_described_at_docs(client: httpx.Client) -> None:
         assert client.options(path).status_code == 405  # it is there
 
 
+def test_a_requests_id_goes_with_its_tool_calls_to_the_gateway(
+    client: httpx.Client, gateway: Gateway, llm: ScriptedLlm
+) -> None:
+    llm.play(call(("raw_echo", {"message": "hi"})), say("Done."))
+    body = {"messages": messages("Go on")}
+    answer = client.post("/chat", json=body, headers={"X-Request-Id": "of-the-caller"})
+    assert answer.headers["x-request-id"] == "of-the-caller"
+    assert gateway.audit()[-1]["request_id"] == "of-the-caller"
+
+
 def test_secrets_are_not_in_the_log(chat: Chat, client: httpx.Client) -> None:
     ask(client)
     assert "sk-secret" not in chat.text()

@@ -15,6 +15,7 @@ import pytest
 
 from mcpcp.config import ServerConfig
 from mcpcp.pins import PinBook
+from tests.chat.scripted import scripted_llm
 from tests.cli.project import Project
 
 Port = Callable[[], int]
@@ -150,3 +151,28 @@ def test_people_get_a_table(mine: Project) -> None:
     text = mine.ok("doctor")
     assert str(sys.version_info.major) in text
     assert "runtime folder" in text
+
+
+def test_a_model_that_does_not_answer_is_a_warning_for_the_chat_service(
+    mine: Project, free_port: Port
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    args = ["-m", "mcpcp", "chat", "--port", "{port}"]
+    entry = {"type": "service", "command": "python", "args": args, "env": {"LLM_BASE_URL": url}}
+    configure(mine, free_port(), chat={**entry, "port": free_port()})
+    _, found = findings(mine)
+    model = found["language model"]
+    assert (model["status"], model["servers"]) == ("warning", ["chat"])
+    assert url in model["detail"] and "LLM_MODEL_NAME" in model["fix"]
+    assert model["fix"] not in model["detail"]
+
+
+def test_a_model_that_answers_is_found(mine: Project, free_port: Port) -> None:
+    args = ["-m", "mcpcp", "chat", "--port", "{port}"]
+    with scripted_llm() as llm:
+        env = {"LLM_BASE_URL": llm.url, "LLM_MODEL_NAME": "scripted"}
+        entry = {"type": "service", "command": "python", "args": args, "env": env}
+        configure(mine, free_port(), chat={**entry, "port": free_port()})
+        _, found = findings(mine)
+    assert found["language model"]["status"] == "ok"
+    assert found["language model"]["detail"] == f"scripted at {llm.url}"

@@ -50,7 +50,7 @@ def test_the_projects_own_config_is_good() -> None:
     assert config.warnings == ()
     assert list(config.servers) == [
         *("mcp1", "mcp2", "mcp3", "time", "sandbox", "code_executor"),
-        *("shop_auth", "shop_buyer", "shop_seller", "shop_db"),
+        *("shop_auth", "shop_buyer", "shop_seller", "shop_db", "chat"),
     ]
     mcp1 = config.servers["mcp1"]
     flags = ("--transport", "sse", "--host", "127.0.0.1", "--port", "9004")
