@@ -20,7 +20,7 @@ import uvicorn
 
 from mcpcp.audit import AuditLog
 from mcpcp.channel import FleetChannel
-from mcpcp.config import Config, load, runtime_dir
+from mcpcp.config import Config, load, process_environment, runtime_dir
 from mcpcp.control import GATEWAY_SOCKET, listen_private
 from mcpcp.errors import ConfigError, FleetError
 from mcpcp.fleet import GatewayReport
@@ -34,6 +34,7 @@ from mcpcp.registry import Registry
 from mcpcp.scraping import load_token
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import TokenVerifier
+from mcpcp.tracing import open_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,8 @@ async def _running_gateway(config: Config, channel: FleetChannel | None) -> Asyn
         required=config.gateway.audit_required,
     )
     verifier = TokenVerifier(config.keys_dir, FileRevocations(config.revocations_dir))
-    gateway = Gateway(registry, verifier, audit, Metrics())
+    tracing = open_tracing(process_environment())
+    gateway = Gateway(registry, verifier, audit, Metrics(), tracing)
     if channel is not None:
         registry.follow(await channel.first_fleet())
     started = asyncio.Event()
@@ -125,6 +127,7 @@ async def _running_gateway(config: Config, channel: FleetChannel | None) -> Asyn
             for helper in helpers:
                 helper.cancel()
     audit.close()
+    await asyncio.to_thread(tracing.close)
 
 
 class _Relays:
