@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from tests.servers.harness import PROBE
 from tests.test_readme import move_database
 
 DASHBOARDS = PROJECT / "deploy" / "monitoring" / "grafana" / "dashboards"
+DOCUMENT = (PROJECT / "docs" / "monitoring.md").read_text("utf-8")
 AWAITED = {"sandbox", "chat"}
 """Dashboards of parts that do not count yet: their expressions are run, and may find nothing."""
 
@@ -139,6 +141,13 @@ def test_every_panel_of_every_dashboard_has_data(busy: Fleet) -> None:
 
         prometheus.until(none_missing, lambda: missing)
         assert_targets(prometheus, busy)
+        assert not [name for name in families(prometheus) if f"`{name}`" not in DOCUMENT]
+
+
+def families(prometheus: Prometheus) -> set[str]:
+    """Every metric of ours that was scraped, as the document calls it."""
+    names = {re.sub(r"_(bucket|sum|count)$", "", n) for n in values(prometheus, "__name__")}
+    return {n for n in names if not n.startswith(("up", "scrape_", "process_", "ALERTS"))}
 
 
 def assert_targets(prometheus: Prometheus, fleet: Fleet) -> None:
