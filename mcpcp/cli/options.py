@@ -71,6 +71,11 @@ class Moment(click.ParamType[float]):
             )
 
 
+def visible(text: str) -> str:
+    """`text` as a terminal may have it: what could drive it or hide is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def hint(text: str) -> None:
     """What helps a person and must not reach a script's pipe."""
     click.secho(text, dim=True, err=True)

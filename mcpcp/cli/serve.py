@@ -23,7 +23,7 @@ def serve(config_path: Path | None) -> None:
     Example:  mcpcp serve --config mcpcp.json
               curl -s localhost:9003/ready
     """
-    from mcpcp import service
+    from mcpcp import eventloop, service
     from mcpcp.channel import FleetChannel
 
     config = _load(config_path)
@@ -34,7 +34,7 @@ def serve(config_path: Path | None) -> None:
         channel = await FleetChannel.open(int(descriptor)) if descriptor is not None else None
         await service.serve(config, channel)
 
-    service.run(main)
+    eventloop.run(main)
 
 
 def _load(path: Path | None) -> Config:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         runtime_dir,
     )
     from mcpcp.config.values import (
+        ChatConfig,
         Config,
         GatewayConfig,
         HealthCheck,
@@ -56,6 +57,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "PROJECT",
+    "ChatConfig",
     "Config",
     "ConfigDiff",
     "GatewayConfig",

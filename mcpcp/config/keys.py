@@ -166,6 +166,13 @@ SERVER = Section(
             "Servers that must be running before it is started.",
             [],
         ),
+        Key(
+            "calls",
+            ListOf(Text()),
+            "Servers that it may call itself, for the agent that calls it: it is told their"
+            " addresses and credentials. They must be started here and have a port.",
+            [],
+        ),
         Key("restart", Shorthand(RESTART, "when"), "When and how fast it is started again."),
         Key("health", HEALTH, "How it is probed."),
         Key(
@@ -187,6 +194,20 @@ SERVER = Section(
             Choice(("shared", "per_client")),
             "Whether a stdio server's process is shared, or each client gets its own.",
             "shared",
+        ),
+        Key(
+            "max_sessions",
+            Whole(1, 10_000),
+            "How many processes clients have of their own with `sessions: per_client`; for one more"
+            " the one that is idle longest is ended, and started again when its client calls.",
+            32,
+        ),
+        Key(
+            "session_idle",
+            Nullable(duration(low=0.1)),
+            "After how long without a call a client's own process is ended, and started again when"
+            " it calls; null: never.",
+            "10m",
         ),
         Key(
             "concurrency",
@@ -344,6 +365,54 @@ AGENT = Section(
     ignored={"description": METADATA, "name": METADATA},
 )
 
+CHAT = Section(
+    (
+        Key(
+            "agent",
+            Text(AGENT_NAME, "an agent's name"),
+            "The agent that the chat service itself is; callers without a token act as it.",
+            "chat",
+        ),
+        Key(
+            "anonymous",
+            Flag(),
+            "Whether callers without a token are served; only while it listens on loopback.",
+            False,
+        ),
+        Key(
+            "allowed_hosts",
+            ListOf(Text(r"[^\0\s]+", "a host name")),
+            "Host headers to accept beside the loopback ones.",
+            [],
+        ),
+        Key(
+            "allowed_origins",
+            ListOf(Text(r"[^\0\s]+", "an origin")),
+            "Origins of other web pages that may use the service (CORS).",
+            [],
+        ),
+        Key("instructions", Text(), "What every conversation tells the model first.", ""),
+        Key(
+            "max_turns",
+            Whole(1, 100),
+            "How often the model may call tools before it has to answer; a request may ask for"
+            " less.",
+            8,
+        ),
+        Key("parallel", Whole(1, 100), "How many tools of one request run at once.", 8),
+        Key("call_timeout", duration(low=0.1), "How long one tool call may take.", "60s"),
+        Key("timeout", duration(low=0.1), "How long a whole request may take.", "5m"),
+        Key("stall", duration(low=0.1), "How long the model may be silent.", "2m"),
+        Key(
+            "result_size",
+            Whole(200, 10_000_000),
+            "Characters of a tool's result that the model is given; the middle of more is left"
+            " out.",
+            20_000,
+        ),
+    )
+)
+
 FILE = Section(
     (
         Key("$schema", Text(), "The JSON Schema of this file, for editors."),
@@ -361,6 +430,7 @@ FILE = Section(
             MapOf(AGENT, AGENT_NAME, "1 to 128 letters, digits or any of _.@:+/-"),
             "Who may use what, by the name in the agent's token.",
         ),
+        Key("chat", CHAT, "What the chat service allows."),
         Key("keys_dir", Text(r"[^\0]+", "a path"), "The folder of the signing keys.", "keys"),
         Key(
             "data_dir",

@@ -25,6 +25,7 @@ from mcpcp.config.reading import (
 )
 from mcpcp.config.values import (
     PYTHON,
+    ChatConfig,
     Config,
     GatewayConfig,
     HealthCheck,
@@ -98,6 +99,7 @@ def _build(path: Path, values: Mapping[str, Any], found: Findings) -> Config:
             n: limits.of(agent["limits"]) for n, agent in agents.items() if "limits" in agent
         },
         agent_search={n: agent["search"] for n, agent in agents.items() if "search" in agent},
+        chat=_chat(values.get("chat", {}), agents, found),
         keys_dir=_resolve(root, values.get("keys_dir", "keys"), "keys_dir", found),
         data_dir=(data_dir := _resolve(root, values.get("data_dir", "data"), "data_dir", found)),
         monitoring=_monitoring(values.get("monitoring", {}), root, data_dir, found),
@@ -122,6 +124,15 @@ def _gateway(values: Mapping[str, Any]) -> GatewayConfig:
     if "max_size" in audit:
         plain["audit_max_bytes"] = int(audit["max_size"])
     return GatewayConfig(**plain)
+
+
+def _chat(values: Mapping[str, Any], agents: Mapping[str, Any], found: Findings) -> ChatConfig:
+    chat = ChatConfig(**values)
+    if "agent" in values and chat.agent not in agents:
+        found.problem(
+            "chat.agent", f"no agent {describe(chat.agent)}; {suggest(chat.agent, agents)}"
+        )
+    return chat
 
 
 def _told_how_to_log(server: ServerConfig, logs: LogsConfig) -> ServerConfig:
@@ -177,8 +188,11 @@ _AS_THEY_ARE = (
     "headers",
     "port",
     "depends_on",
+    "calls",
     "timeout",
     "sessions",
+    "max_sessions",
+    "session_idle",
     "concurrency",
 )
 
@@ -210,7 +224,18 @@ def _check_shape(v: Mapping[str, Any], transport: str, at: str, found: Findings)
 def _check_remote(v: Mapping[str, Any], at: str, found: Findings) -> None:
     if "port" in v:
         found.problem(below(at, "port"), 'belongs to a "command"; a "url" holds its own')
-    for key in ("args", "env", "envFile", "cwd", "depends_on", "restart", "health", "limits"):
+    process = (
+        "args",
+        "env",
+        "envFile",
+        "cwd",
+        "depends_on",
+        "calls",
+        "restart",
+        "health",
+        "limits",
+    )
+    for key in process:
         if v.get(key):
             found.warn(below(at, key), "does nothing here: a url is not ours to start")
 
@@ -218,7 +243,7 @@ def _check_remote(v: Mapping[str, Any], at: str, found: Findings) -> None:
 def _check_stdio(v: Mapping[str, Any], at: str, found: Findings) -> None:
     if "port" in v:
         found.problem(below(at, "port"), "a server of type stdio has none: make it sse or http")
-    for key in ("health", "depends_on", "metrics"):
+    for key in ("health", "depends_on", "calls", "metrics"):
         if v.get(key):
             found.problem(below(at, key), "works for servers with a port only")
     if v.get("headers"):
@@ -322,10 +347,21 @@ def _check_dependencies(config: Config, named: _Named, found: Findings) -> None:
                 found.problem(at, f"no server {describe(needed)}; {suggest(needed, named.servers)}")
             elif not _can_be_waited_for(config.servers.get(needed)):
                 found.problem(at, f"{needed} is not one that is started here with a port")
+        _check_calls(server, config, named, found)
     if len(found.problems) == before:
         for cycle in _cycles(config):
             at = below(below("mcpServers", cycle[0]), "depends_on")
             found.problem(at, "goes in a circle: " + " -> ".join(cycle))
+
+
+def _check_calls(server: ServerConfig, config: Config, named: _Named, found: Findings) -> None:
+    for i, called in enumerate(server.calls):
+        at = below(below("mcpServers", server.name), f"calls[{i}]")
+        other = config.servers.get(called)
+        if called not in named.servers:
+            found.problem(at, f"no server {describe(called)}; {suggest(called, named.servers)}")
+        elif other is not None and not (_can_be_waited_for(other) and other.speaks_mcp):
+            found.problem(at, f"{called} is not an MCP server that is started here with a port")
 
 
 def _can_be_waited_for(server: ServerConfig | None) -> bool:

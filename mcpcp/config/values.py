@@ -87,6 +87,7 @@ class ServerConfig:
     headers: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
     depends_on: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     health: HealthCheck = field(default_factory=HealthCheck)
     metrics: str | None = None
@@ -98,6 +99,8 @@ class ServerConfig:
     disabled: bool = False
     unneeded: bool = False
     sessions: Literal["shared", "per_client"] = "shared"
+    max_sessions: int = 32
+    session_idle: float | None = 600.0
     concurrency: int | None = None
     pin: PinPolicy = "quarantine"
 
@@ -162,6 +165,23 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatConfig:
+    """What the chat service allows; times are seconds, `result_size` is characters."""
+
+    agent: str = "chat"
+    anonymous: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    instructions: str = ""
+    max_turns: int = 8
+    parallel: int = 8
+    call_timeout: float = 60.0
+    timeout: float = 300.0
+    stall: float = 120.0
+    result_size: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
 class MonitoringConfig:
     """Where the supervisor serves metrics (`port` None: nowhere), and who may read anybody's."""
 
@@ -193,6 +213,7 @@ class Config:
     warnings: tuple[str, ...] = ()
     agent_limits: Mapping[str, policy.Limits] = field(default_factory=dict)
     agent_search: Mapping[str, bool] = field(default_factory=dict)
+    chat: ChatConfig = field(default_factory=ChatConfig)
 
     @property
     def active(self) -> Mapping[str, ServerConfig]:
@@ -214,6 +235,11 @@ class Config:
         if self.path.suffix == ".lock":
             return self.path.with_name(self.path.name + ".lock")
         return self.path.with_suffix(".lock")
+
+    @property
+    def packages_path(self) -> Path:
+        """What is known of packages for sandboxes: who may have which, and who has."""
+        return self.data_dir / "packages"
 
     @property
     def audit_path(self) -> Path:

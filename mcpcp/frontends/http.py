@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from mcpcp import requestid, scraping
+from mcpcp.config import GatewayConfig
 from mcpcp.errors import TokenError
 from mcpcp.frontends.guard import HostGuard
 from mcpcp.frontends.legacy import LegacyHttp
@@ -38,7 +39,7 @@ class HttpFrontend:
     def __init__(self, gateway: Gateway, tasks: asyncio.TaskGroup, scrape_token: str) -> None:
         self.gateway = gateway
         self._scrape_token = scrape_token
-        self._guard = HostGuard(gateway)
+        self._guard = HostGuard("gateway", self._reachable_as)
         self.legacy = LegacyHttp(gateway, tasks)
         self.old_sse = OldSse(gateway, tasks)
         self._modern = ModernHttp(gateway, tasks)
@@ -47,6 +48,10 @@ class HttpFrontend:
             "/health": self._health,
             "/ready": self._ready,
         }
+
+    def _reachable_as(self) -> tuple[str, GatewayConfig]:
+        config = self.gateway.config.gateway
+        return config.host, config
 
     @property
     def connections(self) -> int:

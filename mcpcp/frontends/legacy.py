@@ -45,7 +45,7 @@ class HttpSession:
         self.own = Outlet(self.log)
         self.used = asyncio.get_running_loop().time()
         self._gateway = gateway
-        self._shown = Shown(gateway.view(agent))
+        self._shown = self.client.shown = Shown(gateway.view(agent))
         self._watching = ExitStack()
         self._watching.enter_context(gateway.registry.watch(self._catalog_changed))
         self._watching.enter_context(gateway.metrics.session())
@@ -94,9 +94,10 @@ class HttpSession:
 
     def _catalog_changed(self) -> None:
         try:
-            view = self._gateway.view(self._gateway.authenticate(self.token))
+            agent = self._gateway.authenticate(self.token)
         except TokenError:
             return
+        view = self._gateway.view(agent, self.client.profile)
         for change in self._shown.changes(view):
             self.own.push(notification(change))
 

@@ -11,7 +11,7 @@ from mcpcp import requestid
 from mcpcp.errors import McpcpError, TokenError
 from mcpcp.frontends.answers import answer, check_message, error_object
 from mcpcp.frontends.subscriptions import Subscription
-from mcpcp.gateway import Caller, Gateway, check_modern
+from mcpcp.gateway import Caller, Gateway, check_modern, declared_profile
 from mcpcp.jsonrpc import (
     LISTEN,
     META_VERSION,
@@ -51,7 +51,6 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         self._requests: dict[Any, asyncio.Task[None]] = {}
         self._subscriptions: set[Any] = set()
         self._client = gateway.open_session(self._push)
-        self._shown: Shown | None = None
         self._resources = ExitStack()
 
     def __enter__(self) -> DuplexSession:
@@ -125,10 +124,9 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         meta = params.get("_meta") if isinstance(params, dict) else None
         modern = isinstance(meta, dict) and META_VERSION in meta
         if modern:
-            check_modern(params)
-            return Caller(agent, modern=True)
-        if self._shown is None:
-            self._shown = Shown(self._gateway.view(agent))
+            return Caller(agent, modern=True, declared=declared_profile(check_modern(params)))
+        if self._client.shown is None:
+            self._client.shown = Shown(self._gateway.view(agent))
         return Caller(agent, self._client)
 
     async def _answer(self, caller: Caller, message: Message) -> None:
@@ -163,13 +161,13 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
 
     def _catalog_changed(self) -> None:
         """Tell a legacy client when its own view has changed, and only then."""
-        if self._shown is None:
+        if self._client.shown is None:
             return
         try:
-            view = self._gateway.view(self._identify())
+            view = self._gateway.view(self._identify(), self._client.profile)
         except TokenError:
             return
-        for change in self._shown.changes(view):
+        for change in self._client.shown.changes(view):
             self._send(notification(change))
 
 

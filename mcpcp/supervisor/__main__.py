@@ -54,7 +54,7 @@ def main() -> int:
     become_subreaper()
     code = 1
     try:
-        code = asyncio.run(_run(options, place))
+        code = asyncio.run(_run_to_the_end(options, place))
     except* (McpcpError, OSError) as errors:
         for error in _leaves(errors):
             sys.stderr.write(f"mcpcp: {error}\n")
@@ -70,6 +70,18 @@ def _leaves(errors: BaseExceptionGroup[BaseException]) -> Iterator[BaseException
             yield from _leaves(error)
         else:
             yield error
+
+
+async def _run_to_the_end(options: FleetOptions, place: Place) -> int:
+    """Run the fleet; from then on no signal interrupts what is left to do.
+
+    asyncio closes the pipe that its signal handlers write to before it takes the handlers away.
+    """
+    try:
+        return await _run(options, place)
+    finally:
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 async def _run(options: FleetOptions, place: Place) -> int:

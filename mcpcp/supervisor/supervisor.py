@@ -23,6 +23,7 @@ from typing import Any, Final
 from mcpcp.config import Config, load
 from mcpcp.config.environment import child_environment
 from mcpcp.control import CONTROL_SOCKET, listen_private
+from mcpcp.credentials import lent
 from mcpcp.errors import FleetError, McpcpError
 from mcpcp.fleet import (
     GATEWAY,
@@ -295,8 +296,8 @@ class Supervisor:
         if spec.name == GATEWAY:
             self._report = GatewayReport(calls=self._report.calls)
             return self._channel.attach(self._greeting)
-        own = spec.own and self._scrape_token
-        return _lend(f"{self._credential}\n{own}\n" if own else f"{self._credential}\n")
+        scrape = self._scrape_token if spec.own else None
+        return _lend(lent(self._credential, spec.name, spec.calls, scrape))
 
     def _greeting(self) -> Iterator[dict[str, Any]]:
         yield {"credential": self._credential}
@@ -421,11 +422,11 @@ def _marked(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _lend(secrets: str) -> Iterator[Mapping[str, int]]:
-    """A pipe that holds the secrets, one a line, and its end already."""
+def _lend(told: bytes) -> Iterator[Mapping[str, int]]:
+    """A pipe that holds the secrets and its end already."""
     read_end, write_end = os.pipe()
     try:
-        os.write(write_end, secrets.encode())
+        os.write(write_end, told)
         os.close(write_end)
         yield {CREDENTIAL_VARIABLE: read_end} if sys.platform != "win32" else {}
     finally:

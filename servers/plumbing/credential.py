@@ -1,13 +1,15 @@
-"""Who may call: the fleet's secret, and the agent that the gateway names under its protection.
+"""Who may call: this server's secret, and the agent that the gateway names under its protection.
 
-Beside it there may be a second secret, which lets Prometheus read the metrics and nothing else.
+Beside it there may be a second secret, which lets Prometheus read the metrics and nothing else, and
+the secrets of servers that the fleet's config lets this one call.
 """
 
 from __future__ import annotations
 
 import hmac
+import json
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +22,7 @@ HEADER = "x-mcpcp-credential"
 AGENT_META = "mcpcp/agent"
 
 _PROVEN = "mcpcp.credential"
-_LONGEST = 4096
+_LONGEST = 65536
 
 
 class CredentialError(Exception):
@@ -54,8 +56,33 @@ class Credential:
         return bool(self.scrape) and hmac.compare_digest(shown, expected)
 
 
-def take_credential(environ: MutableMapping[str, str]) -> Credential | None:
-    """Read the secrets, one a line, from the descriptor that `environ` names; drop the variable.
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """A server of the fleet that this one may call, for an agent that it names."""
+
+    url: str
+    secret: str = field(repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """What proves to it who calls."""
+        return {HEADER: self.secret}
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """What the supervisor told a server: its own secrets, and the servers that it may call."""
+
+    credential: Credential
+    callees: Mapping[str, Callee]
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be in any log."""
+        return (*self.credential.secrets, *(callee.secret for callee in self.callees.values()))
+
+
+def take_credential(environ: MutableMapping[str, str]) -> Lent | None:
+    """Read the secrets from the descriptor that `environ` names, close it, drop the variable.
 
     None where nothing is named: the script was started by hand and is open on loopback.
     """
@@ -63,12 +90,15 @@ def take_credential(environ: MutableMapping[str, str]) -> Credential | None:
     if number is None:
         return None
     try:
-        secret, _, scrape = _read_and_close(int(number)).strip().partition(b"\n")
-    except (OSError, ValueError) as e:
+        secret, _, more = _read_and_close(int(number)).strip().partition(b"\n")
+        told = json.loads(more or b"{}")
+        callees = {name: Callee(**callee) for name, callee in told.get("calls", {}).items()}
+        scrape = str(told.get("scrape", "")).encode()
+    except (OSError, ValueError, TypeError, AttributeError) as e:
         raise CredentialError(f"{VARIABLE}={number} can't be read: {e}") from e
     if not secret:
         raise CredentialError(f"{VARIABLE}={number} holds no credential")
-    return Credential(secret, scrape)
+    return Lent(Credential(secret, scrape), callees)
 
 
 def _read_and_close(descriptor: int) -> bytes:

@@ -32,9 +32,9 @@ async def post_modern(gateway: Gateway, body: Any, **headers: str) -> httpx2.Res
         return await http.post("/mcp", json=body, headers={**modern_headers(body), **headers})
 
 
-async def initialize(http: httpx2.AsyncClient) -> dict[str, str]:
+async def initialize(http: httpx2.AsyncClient, hello: Any = INITIALIZE) -> dict[str, str]:
     """A legacy session; the header that names it."""
-    answer = await http.post("/mcp", json=request("initialize", INITIALIZE))
+    answer = await http.post("/mcp", json=request("initialize", hello))
     assert answer.status_code == 200
     assert answer.json()["result"]["protocolVersion"] == "2025-06-18"
     return {"Mcp-Session-Id": answer.headers["mcp-session-id"]}

@@ -90,7 +90,7 @@ def running(
     passed: list[int] = []
     if credential is not None:
         reader, writer = os.pipe()
-        os.write(writer, f"{credential}\n{scrape}\n".encode())
+        os.write(writer, f"{credential}\n{json.dumps({'scrape': scrape})}\n".encode())
         os.close(writer)
         environ["MCPCP_CREDENTIAL_FD"] = str(reader)
         passed.append(reader)
