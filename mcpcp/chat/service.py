@@ -21,6 +21,8 @@ from mcpcp.config import Config
 from mcpcp.config.llm import LlmSettings, chat_environment
 from mcpcp.errors import ConfigError, FleetError
 from mcpcp.frontends.deadlines import BoundedProtocol
+from mcpcp.logs import hide
+from mcpcp.scraping import load_token
 from mcpcp.tokens import TokenSource
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,9 @@ async def serve(config: Config, host: str, port: int) -> None:
         )
     environment = chat_environment(config.root)
     own_token = own_token_of(config, environment.get("MCPCP_TOKEN", "").strip())
-    metrics = Metrics()
+    scrape_token = load_token(config.monitoring.token_file)
+    hide(scrape_token)
+    metrics = Metrics(scrape_token)
     llm = Llm(LlmSettings.of(environment), config.chat.stall, metrics)
     gateway = McpClient(gateway_url(config, environment.get("MCP_SERVER_URL", "").strip()))
     app = ChatApp(config.chat, host, llm, gateway, own_token, metrics)

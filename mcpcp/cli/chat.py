@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from mcpcp import keyring
+from mcpcp import keyring, logs
 from mcpcp.cli.options import Duration, config_option, hint, load_config
 from mcpcp.config import Config
 
@@ -34,10 +34,8 @@ def chat(ctx: click.Context, host: str, port: int, config: str | None) -> None:
     from mcpcp import eventloop
     from mcpcp.chat import service
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     loaded = load_config(config)
+    logs.configure(loaded.logs.format, loaded.logs.level, logging.StreamHandler())
     eventloop.run(lambda: service.serve(loaded, host, port))
 
 
