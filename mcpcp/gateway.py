@@ -53,6 +53,7 @@ from mcpcp.registry import Registry
 from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
 from mcpcp.tokens import TokenVerifier
+from mcpcp.tracing import UNTRACED, Tracing
 
 META_AGENT: Final = "mcpcp/agent"
 
@@ -93,9 +94,15 @@ class Gateway:
     """The core; one a fleet."""
 
     def __init__(
-        self, registry: Registry, verifier: TokenVerifier, audit: AuditLog, metrics: Metrics
+        self,
+        registry: Registry,
+        verifier: TokenVerifier,
+        audit: AuditLog,
+        metrics: Metrics,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self.registry = registry
+        self._tracing = tracing
         self.metrics = metrics
         self.draining = asyncio.Event()
         self._verifier = verifier
@@ -146,9 +153,11 @@ class Gateway:
         reason = ""
         self._audit.check()
         operation = self.metrics.begin(server, method, _label(entry))
+        trace = self._tracing.begin(server, method, entry.name.tool, params)
         try:
             backend = self.registry.backend(server)
             addressed = _addressed(caller, params, trusted=backend.server.command is not None)
+            trace.carry(addressed)
             call = Call(caller, backend, entry, method, addressed, back)
             turn = backend.turns.take(backend.server.concurrency, backend.server.timeout)
             with self._limiter.admit(
@@ -166,6 +175,7 @@ class Gateway:
         finally:
             seconds = time.perf_counter() - began
             self.metrics.end(operation, outcome, seconds)
+            trace.end(outcome)
             self._record(caller, entry.name, method, outcome, reason, seconds)
 
     async def _send(self, call: Call) -> Any:

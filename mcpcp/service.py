@@ -18,7 +18,7 @@ import uvicorn
 
 from mcpcp.audit import AuditLog
 from mcpcp.channel import FleetChannel
-from mcpcp.config import Config, load, runtime_dir
+from mcpcp.config import Config, load, process_environment, runtime_dir
 from mcpcp.control import GATEWAY_SOCKET, listen_private
 from mcpcp.errors import ConfigError, FleetError
 from mcpcp.fleet import GatewayReport
@@ -32,6 +32,7 @@ from mcpcp.registry import Registry
 from mcpcp.scraping import load_token
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import TokenVerifier
+from mcpcp.tracing import open_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,8 @@ async def running_gateway(config: Config, channel: FleetChannel | None) -> Async
         required=config.gateway.audit_required,
     )
     verifier = TokenVerifier(config.keys_dir, FileRevocations(config.revocations_dir))
-    gateway = Gateway(registry, verifier, audit, Metrics())
+    tracing = open_tracing(process_environment())
+    gateway = Gateway(registry, verifier, audit, Metrics(), tracing)
     if channel is not None:
         registry.follow(await channel.first_fleet())
     started = asyncio.Event()
@@ -106,6 +108,7 @@ async def running_gateway(config: Config, channel: FleetChannel | None) -> Async
             for helper in helpers:
                 helper.cancel()
     audit.close()
+    await asyncio.to_thread(tracing.close)
 
 
 class _Relays:

@@ -37,6 +37,7 @@ from mcpcp.errors import McpcpError, ModelError, RequestError, TokenError
 from mcpcp.frontends.guard import HostGuard
 from mcpcp.frontends.requests import Reply, Request
 from mcpcp.jsonrpc import encode
+from mcpcp.scraping import REFUSAL
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,9 @@ class ChatApp:
         body = {"status": "ready" if ready else "not_ready", "dependencies": seen}
         await reply.json(200 if ready else 503, encode(body))
 
-    async def _show_metrics(self, _: Request, reply: Reply) -> None:
+    async def _show_metrics(self, request: Request, reply: Reply) -> None:
+        if not self._metrics.may_read(request.bearer):
+            raise TokenError("missing", REFUSAL)
         await reply.send(200, self._metrics.render(), _METRICS_TYPE)
 
     # What needs a token.

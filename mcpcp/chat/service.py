@@ -22,6 +22,7 @@ from mcpcp.config import Config
 from mcpcp.config.llm import LlmSettings, chat_environment
 from mcpcp.errors import ConfigError, FleetError
 from mcpcp.frontends.deadlines import BoundedProtocol
+from mcpcp.scraping import load_token
 from mcpcp.tokens import TokenSource
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,9 @@ async def serve(config: Config, host: str, port: int) -> None:
         )
     environment = chat_environment(config.root)
     own_token = own_token_of(config, environment.get("MCPCP_TOKEN", "").strip())
-    metrics = Metrics()
+    scrape_token = load_token(config.monitoring.token_file)
+    logs.hide(scrape_token)
+    metrics = Metrics(scrape_token)
     settings = LlmSettings.of(environment)
     if settings.has_secret:
         logs.hide(settings.api_key)

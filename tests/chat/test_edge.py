@@ -181,10 +181,13 @@ def test_without_its_gateway_it_says_so(
     assert not llm.requests
 
 
-def test_what_it_counts_is_there_to_scrape(client: httpx.Client, llm: ScriptedLlm) -> None:
+def test_what_it_counts_is_there_to_scrape(
+    client: httpx.Client, chat: Chat, llm: ScriptedLlm
+) -> None:
     llm.play(call(("raw_echo", {"message": "hi"}), ("raw_none", {})), say("Done."))
     ask(client)
-    text = client.get("/metrics").text
+    assert client.get("/metrics").status_code == 401  # an agent's token is not for that
+    text = chat.metrics()
     for line in (
         'chat_requests_total{outcome="ok"}',
         'chat_tool_calls_total{outcome="ok"}',
