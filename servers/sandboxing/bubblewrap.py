@@ -26,7 +26,7 @@ if sys.platform != "linux":
 
 from servers.sandboxing import cgroup, seccomp
 from servers.sandboxing.conversation import SHOWN, Job, converse
-from servers.sandboxing.makers import Maker, Sandboxed
+from servers.sandboxing.makers import Maker, MakerGone, Sandboxed
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 from servers.sandboxing.program import program
 from servers.sandboxing.transcript import Ending
@@ -256,8 +256,7 @@ class Bubblewrap:
 
     async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> NamespaceCell:
         """A fresh sandbox in a fresh control group; raises SandboxBroken when none came up."""
-        maker = await self._ready_maker()
-        sandboxed = await maker.make(mounts(limits))
+        sandboxed = await self._sandboxed(limits)
         try:
             group = self._group(limits, sandboxed)
         except BaseException:
@@ -265,6 +264,19 @@ class Bubblewrap:
                 await sandboxed.discard()
             raise
         return NamespaceCell(sandboxed, group, self.isolation)
+
+    async def _sandboxed(self, limits: Limits) -> Sandboxed:
+        maker = await self._ready_maker()
+        try:
+            return await maker.make(mounts(limits))
+        except MakerGone:
+            await self._replace(maker)
+            return await (await self._ready_maker()).make(mounts(limits))
+
+    async def _replace(self, maker: Maker) -> None:
+        async with self._starting:
+            if self._maker is maker:
+                await self._stop_maker()
 
     def _group(self, limits: Limits, sandboxed: Sandboxed) -> cgroup.Group | None:
         if self.groups is None:
