@@ -15,11 +15,11 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 if sys.platform != "linux":
     raise ImportError("bubblewrap is a program of Linux")
@@ -258,7 +258,8 @@ class Bubblewrap:
         """A fresh sandbox in a fresh control group; raises SandboxBroken when none came up."""
         sandboxed = await self._sandboxed(limits)
         try:
-            group = self._group(limits, sandboxed)
+            # the kernel lets us wait for the move
+            group = await anyio.to_thread.run_sync(self._group, limits, sandboxed)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await sandboxed.discard()
@@ -282,12 +283,9 @@ class Bubblewrap:
         if self.groups is None:
             return None
         try:
-            group = self.groups.make(limits)
-            with suppress(ProcessLookupError):  # it has ended, which its run will show
-                group.add(sandboxed.pid)
+            return self.groups.around(sandboxed.pid, limits)
         except OSError as e:
             raise SandboxBroken(f"no control group: {e}") from e
-        return group
 
     async def _ready_maker(self) -> Maker:
         async with self._starting:

@@ -161,11 +161,12 @@ class Sandbox:
 
     async def _run_anew(self, pool: Pool, job: Job) -> Outcome:
         """A sandbox that went away while it waited is nobody's fault: make another one."""
-        try:
-            return await self._run_in_cell(await pool.take(job.packages), job)
-        except SandboxBroken as e:
-            logger.warning("once more in a new sandbox", extra={"error": str(e)})
-            return await self._run_in_cell(await pool.fresh(job.packages), job)
+        with pool.running():
+            try:
+                return await self._run_in_cell(await pool.take(job.packages), job)
+            except SandboxBroken as e:
+                logger.warning("once more in a new sandbox", extra={"error": str(e)})
+                return await self._run_in_cell(await pool.fresh(job.packages), job)
 
     async def _run_in_cell(self, cell: Cell, job: Job) -> Outcome:
         try:

@@ -73,7 +73,7 @@ def maker_of(backend: Bubblewrap) -> psutil.Process:
 
 
 def sandboxes_of(backend: Bubblewrap) -> list[psutil.Process]:
-    """The first process of each: the children of the maker, which is the only child of bubblewrap."""
+    """The first process of each: children of the maker, which is bubblewrap's only child."""
     [maker] = maker_of(backend).children()
     return maker.children()
 
