@@ -258,8 +258,9 @@ class Bubblewrap:
         """A fresh sandbox in a fresh control group; raises SandboxBroken when none came up."""
         sandboxed = await self._sandboxed(limits)
         try:
-            # the kernel lets us wait for the move
-            group = await anyio.to_thread.run_sync(self._group, limits, sandboxed)
+            # in a thread, because the kernel lets us wait; shielded, because a group is left otherwise
+            with anyio.CancelScope(shield=True):
+                group = await anyio.to_thread.run_sync(self._group, limits, sandboxed)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await sandboxed.discard()
