@@ -258,7 +258,7 @@ class Bubblewrap:
         """A fresh sandbox in a fresh control group; raises SandboxBroken when none came up."""
         sandboxed = await self._sandboxed(limits)
         try:
-            # in a thread, because the kernel lets us wait; shielded, because a group is left otherwise
+            # in a thread, because the kernel lets us wait; shielded, or a group may be left
             with anyio.CancelScope(shield=True):
                 group = await anyio.to_thread.run_sync(self._group, limits, sandboxed)
         except BaseException:
