@@ -224,7 +224,7 @@ class Sessions:
     async def existing(self, key: SessionKey) -> AsyncIterator[Workspace]:
         """Like `use`, but raises SessionRefused where there is no such session."""
         if self._open(key) is None:
-            raise SessionRefused(f"there is no session {key.name!r}: see list of sessions")
+            raise SessionRefused(f"there is no session {key.name!r}: see list_files")
         async with self.use(key) as workspace:
             yield workspace
 

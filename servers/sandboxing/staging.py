@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import stat
 import sys
 
 if sys.platform != "linux":
@@ -43,8 +44,8 @@ def stage(sources: list[str]) -> list[str]:
     descriptors = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source in sources]
     _mount(libc, b"tmpfs", _STAGE, b"tmpfs", 0)
     places = [f"{_STAGE}/{number}" for number in range(len(sources))]
-    for source, descriptor, place in zip(sources, descriptors, places, strict=True):
-        if os.path.isdir(source):
+    for descriptor, place in zip(descriptors, places, strict=True):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):  # its path may be covered by now
             os.mkdir(place)
         else:
             os.close(os.open(place, os.O_CREAT | os.O_WRONLY))

@@ -121,9 +121,9 @@ async def test_only_what_changed_comes_out_of_a_session(bwrap: Runner) -> None:
 LEFT_OUT = {
     "too many files": ("for n in range(9): open(str(n), 'w')", "more than 4 files"),
     "a large file": ("open('x', 'wb').write(bytes(2000))", "2000 bytes are more than 1000"),
-    "too much together": (
-        "for n in range(4): open(str(n), 'wb').write(bytes(999))",
-        "more than 3000 bytes",
+    "too much together, in holes": (
+        "import os\nfor n in range(4): os.truncate(os.open(str(n), 66), 400_000)",
+        "together are more than",
     ),
     "a deep tree": ("import os\nos.makedirs('a/b/c/d')\nopen('a/b/c/d/e', 'w')", "deeper than 3"),
     "a link": ("import os\nos.symlink('/etc/passwd', 'l')", "no regular file"),
@@ -137,10 +137,8 @@ LEFT_OUT = {
 @pytest.mark.parametrize("what", LEFT_OUT)
 async def test_it_is_said_that_there_was(what: str, bwrap: Runner) -> None:
     code, why = LEFT_OUT[what]
-    limits = replace(LIMITS, file_count=4, file_size=1000, file_depth=3, disk=MIB)
-    if what == "too much together":
-        limits = replace(limits, disk=3000)
-        code = "for n in range(4): open(str(n), 'wb').write(bytes(900))"
+    size = MIB if "together" in what else 1000
+    limits = replace(LIMITS, file_count=4, file_size=size, file_depth=3, disk=MIB)
     outcome = await bwrap.run(code, limits)
     assert outcome.truncated and any(why in reason for reason in outcome.skipped), outcome
 
