@@ -110,7 +110,7 @@ class PostedCall:
         return self._outlet
 
     async def _write(self, stream: EventStream) -> None:
-        await self._reply.start_stream(self._headers)
+        self._reply.start_stream(self._headers)
         await stream.write(self._reply)
 
     async def _finish(self, result: Message, modern: bool) -> None:
@@ -122,7 +122,7 @@ class PostedCall:
         status = 200
         if modern and "error" in result:
             status = STATUS_OF_ERROR.get(result["error"].get("code"), 200)
-        await self._reply.json(status, encode(result), self._headers)
+        self._reply.json(status, encode(result), self._headers)
 
     def _watch(self, request: Request) -> None:
         self._helpers.append(self._tasks.create_task(self._cancel_when_gone(request)))

@@ -1,15 +1,14 @@
 """The gateway over HTTP: `/mcp` (streamable, both eras), `/sse` for old clients, health, metrics.
 
-A bare ASGI application: one function decides by path, small classes hold the streams. Above it is
-uvicorn; below, `answers` and `session` speak with the gateway.
+One function decides by path, small classes hold the streams. Above, `serving` has the connections;
+below, `answers` and `session` speak with the gateway.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Final
 
 from mcpcp.errors import TokenError
 from mcpcp.frontends.guard import HostGuard
@@ -21,15 +20,11 @@ from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import INVALID_REQUEST, LEGACY_VERSIONS, RpcError, encode, error_response
 from mcpcp.policy import Agent
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 _METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class HttpFrontend:
-    """The ASGI application; `tasks` is where streams and long calls live."""
+    """The application; `tasks` is where streams and long calls live."""
 
     def __init__(self, gateway: Gateway, tasks: asyncio.TaskGroup) -> None:
         self.gateway = gateway
@@ -56,21 +51,17 @@ class HttpFrontend:
         self.old_sse.close()
         self._modern.close()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, request: Request, reply: Reply) -> None:
         """One HTTP request."""
-        if scope["type"] != "http":
-            return
-        request = Request(scope, receive)
-        reply = Reply(send)
         refusal = self._guard.refuse(request)
         if refusal is not None:
-            await reply.text(403, refusal)
+            reply.text(403, refusal)
         elif (public := self._open.get(request.path)) is not None:
-            await public(reply)
+            public(reply)
         elif request.path in ("/mcp", "/sse", "/messages"):
             await self._serve(request, reply)
         else:
-            await reply.text(404, "not found: the gateway serves /mcp, /sse, /health and /ready")
+            reply.text(404, "not found: the gateway serves /mcp, /sse, /health and /ready")
 
     async def _serve(self, request: Request, reply: Reply) -> None:
         try:
@@ -79,11 +70,11 @@ class HttpFrontend:
         except TokenError as error:
             self.old_sse.refuse(request)
             challenge = (b"www-authenticate", b'Bearer realm="mcpcp", error="invalid_token"')
-            await reply.json(401, _refusal(str(error)), [challenge])
+            reply.json(401, _refusal(str(error)), [challenge])
         except TooLarge as error:
-            await reply.json(413, _refusal(str(error)))
+            reply.json(413, _refusal(str(error)))
         except RpcError as error:
-            await reply.json(400, encode(error_response(None, error.error)))
+            reply.json(400, encode(error_response(None, error.error)))
 
     async def _route(self, request: Request, reply: Reply, agent: Agent) -> None:
         version = request.header(b"mcp-protocol-version")
@@ -96,18 +87,18 @@ class HttpFrontend:
         else:
             await self.legacy.handle(request, reply, agent)
 
-    async def _health(self, reply: Reply) -> None:
-        await reply.json(200, encode({"status": "ok", "name": "gateway", "pid": os.getpid()}))
+    def _health(self, reply: Reply) -> None:
+        reply.json(200, encode({"status": "ok", "name": "gateway", "pid": os.getpid()}))
 
-    async def _ready(self, reply: Reply) -> None:
+    def _ready(self, reply: Reply) -> None:
         if self.gateway.registry.ready and not self.draining:
-            await reply.json(200, b'{"status":"ready"}')
+            reply.json(200, b'{"status":"ready"}')
         else:
             waiting = self.gateway.registry.waiting()
-            await reply.json(503, encode({"status": "starting", "waiting_for": waiting}))
+            reply.json(503, encode({"status": "starting", "waiting_for": waiting}))
 
-    async def _metrics(self, reply: Reply) -> None:
-        await reply.send(200, self.gateway.render_metrics(), _METRICS_TYPE)
+    def _metrics(self, reply: Reply) -> None:
+        reply.send(200, self.gateway.render_metrics(), _METRICS_TYPE)
 
 
 def _refusal(message: str) -> bytes:

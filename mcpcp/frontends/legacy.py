@@ -126,14 +126,14 @@ class LegacyHttp:
         elif request.method in ("GET", "DELETE"):
             session = self._find(request, agent)
             if session is None:
-                await self._no_session(request, reply)
+                self._no_session(request, reply)
             elif request.method == "GET":
                 await self._get(request, reply, session)
             else:
                 self._forget(session)
-                await reply.send(200, b"")
+                reply.send(200, b"")
         else:
-            await reply.text(405, "use POST, GET or DELETE", [(b"allow", b"POST, GET, DELETE")])
+            reply.text(405, "use POST, GET or DELETE", [(b"allow", b"POST, GET, DELETE")])
 
     async def _post(self, request: Request, reply: Reply, agent: Agent) -> None:
         message = check_message(decode(await request.body()))
@@ -142,10 +142,10 @@ class LegacyHttp:
             return
         session = self._find(request, agent)
         if session is None:
-            await self._no_session(request, reply)
+            self._no_session(request, reply)
         elif message.get("id") is None or "method" not in message:
             self._receive(session, message)
-            await reply.send(202, b"")
+            reply.send(202, b"")
         else:
             await self._call(session, request, reply, agent, message)
 
@@ -177,19 +177,19 @@ class LegacyHttp:
 
     async def _get(self, request: Request, reply: Reply, session: HttpSession) -> None:
         if not request.accepts("text/event-stream"):
-            await reply.text(406, "accept text/event-stream")
+            reply.text(406, "accept text/event-stream")
             return
         outlet, replayed = session.own, None
         last = request.header(b"last-event-id")
         if last is not None and (found := session.log.resume(last)) is not None:
             outlet, replayed = found
         elif outlet.open:
-            await reply.text(409, "the session's stream is open already")
+            reply.text(409, "the session's stream is open already")
             return
         stream = EventStream()
         outlet.attach(stream, replayed)
         try:
-            await reply.start_stream([(b"mcp-session-id", session.id.encode())])
+            reply.start_stream([(b"mcp-session-id", session.id.encode())])
             await stream.serve(request, reply)
         finally:
             outlet.detach(stream)
@@ -214,11 +214,11 @@ class LegacyHttp:
         session.touch(request.bearer)
         return session
 
-    async def _no_session(self, request: Request, reply: Reply) -> None:
+    def _no_session(self, request: Request, reply: Reply) -> None:
         named = request.header(b"mcp-session-id") is not None
         text = "Session not found: initialize again" if named else "Mcp-Session-Id is missing"
         body = error_response(None, {"code": INVALID_REQUEST, "message": text})
-        await reply.json(404 if named else 400, encode(body))
+        reply.json(404 if named else 400, encode(body))
 
     def _forget(self, session: HttpSession) -> None:
         if self._sessions.pop(session.id, None) is not None:
