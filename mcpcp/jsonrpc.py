@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from mcpcp.errors import DeadlineExceeded, McpcpError, ProtocolError, Unavailable
+from mcpcp.verbatim import passable, read_answer
 
 Message = dict[str, Any]
 Notify = Callable[[Message], None]
@@ -104,23 +105,43 @@ class RpcError(McpcpError):
         return rpc_error
 
 
-def decode(raw: bytes | str) -> Any:
+def decode(raw: bytes) -> Any:
     """Parse one JSON text; `RpcError` with PARSE_ERROR where it is none, or nested too deep."""
     try:
-        value = orjson.loads(raw)
-        if _may_be_deep(raw):
-            # Reading goes deeper than writing does: what can't be passed on must not come in.
-            encode([[[[[[[[value]]]]]]]])
+        return _shallow(orjson.loads(raw), raw)
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise RpcError(PARSE_ERROR, f"Parse error: {error}") from None
+
+
+def decode_reply(raw: bytes) -> Any:
+    """Parse what a server says, as `decode` does; an answer's result can pass as it was written."""
+    answer = read_answer(raw)
+    if answer is None:
+        return decode(raw)
+    try:
+        return _shallow(answer, raw)
+    except orjson.JSONEncodeError as error:
+        raise RpcError(PARSE_ERROR, f"Parse error: {error}") from None
+
+
+def _shallow(value: Any, text: bytes) -> Any:
+    """`value` itself; raises JSONEncodeError where it is nested too deep.
+
+    Reading goes deeper than writing does: what can't be passed on must not come in.
+    """
+    if _has_more(text, b"{", _SURELY_FLAT // 2) or _has_more(text, b"[", _SURELY_FLAT // 2):
+        encode([[[[[[[[value]]]]]]]])
     return value
 
 
-def _may_be_deep(raw: bytes | str) -> bool:
-    """A look that costs nothing for messages of the usual kind."""
-    if isinstance(raw, str):
-        return raw.count("{") + raw.count("[") > _SURELY_FLAT
-    return raw.count(b"{") + raw.count(b"[") > _SURELY_FLAT
+def _has_more(text: bytes, mark: bytes, most: int) -> bool:
+    """Whether `mark` is in `text` more than `most` times; searching is faster than counting."""
+    at = -1
+    for _ in range(most + 1):
+        at = text.find(mark, at + 1)
+        if at < 0:
+            return False
+    return True
 
 
 encode = orjson.dumps
@@ -128,7 +149,7 @@ encode = orjson.dumps
 
 def response(request_id: Any, result: Any) -> Message:
     """The answer to request `request_id`; `id` comes second, which the stdio relay relies on."""
-    return {"jsonrpc": "2.0", "id": request_id, "result": result}
+    return {"jsonrpc": "2.0", "id": request_id, "result": passable(result)}
 
 
 def error_response(request_id: Any, error: Message) -> Message:

@@ -7,10 +7,9 @@ several times the CPU of everything else that a gateway does for a call.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
@@ -22,7 +21,6 @@ from mcpcp.errors import Interrupted, ProtocolError, Unavailable
 CONNECT_TIMEOUT: Final = 10.0
 IDLE_KEPT: Final = 4.0
 """Seconds an idle connection is reused for: less than the 5 s after which uvicorn closes it."""
-LONGEST_RETRY: Final = 30.0
 LARGEST_BODY: Final = 64 * 1024 * 1024
 _HIGH_WATER: Final = 1024 * 1024
 
@@ -224,23 +222,30 @@ class HttpClient:
         host = f"{self._host}:{self._port}" if parts.port else self._host
         if ":" in self._host:
             host = f"[{self._host}]" + (f":{self._port}" if parts.port else "")
-        self._fixed = f"host: {host}\r\n".encode() + _encode_headers(headers)
+        self._fixed = f"host: {host}\r\n".encode() + encode_headers(headers)
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
+
+    def head(self, method: str, target: str, headers: Mapping[str, str]) -> bytes:
+        """A request's head, for `send`; only what its body and its own headers add is missing."""
+        start = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
+        return b"".join((start, self._fixed, encode_headers(headers)))
 
     async def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Response:
-        """Send a request and wait for the head of its answer.
+        """Send a request; see `send`."""
+        return await self.send(self.head(method, target, headers), body)
+
+    async def send(self, head: bytes, body: bytes | None = None) -> Response:
+        """Send a request whose head was made before, and wait for the head of its answer.
 
         Raises Unavailable where no connection could be made, Interrupted where it ended afterwards.
         """
-        start = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
-        data = b"".join((start, self._fixed, _encode_headers(headers)))
-        if body is not None:
-            data = b"".join((data, b"content-length: %d\r\n\r\n" % len(body), body))
+        if body is None:
+            data = head + b"\r\n"
         else:
-            data += b"\r\n"
+            data = b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
         connection = self._take_idle() or await self._connect()
         try:
             return Response(connection, await connection.send(data))
@@ -290,72 +295,11 @@ class HttpClient:
         return connection
 
 
-def _encode_headers(headers: Mapping[str, str]) -> bytes:
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """As HTTP writes them; ProtocolError where one holds a line break."""
     lines = []
     for name, value in headers.items():
         if "\r" in value or "\n" in value:
             raise ProtocolError(f"header {name} holds a line break")
         lines.append(f"{name}: {value}\r\n")
     return "".join(lines).encode("latin-1")
-
-
-@dataclass(slots=True)
-class Place:
-    """Where in a stream a reader is: what to name when taking it up again, and when (seconds)."""
-
-    last_id: str | None = None
-    retry: float = 1.0
-
-
-async def events(
-    response: Response, place: Place | None = None
-) -> AsyncIterator[tuple[str, bytes]]:
-    """The (event, data) pairs of a server-sent event stream; comments and pings are passed over.
-
-    Lines may end in CR LF, LF or CR; several data lines are joined with LF, as the standard says.
-    `place` is kept up to date.
-    """
-    event = ""
-    place = place or Place()
-    data: list[bytes] = []
-    async for line in _lines(response):
-        if not line:
-            if data:
-                yield event or "message", b"\n".join(data)
-            event, data = "", []
-            continue
-        field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if field == b"data":
-            data.append(value)
-        elif field == b"event":
-            event = value.decode("utf-8", "replace")
-        elif field == b"id" and b"\0" not in value:
-            place.last_id = value.decode("utf-8", "replace") or None
-        elif field == b"retry" and value.isdigit():
-            place.retry = min(int(value[:9]) / 1000, LONGEST_RETRY)
-
-
-async def _lines(response: Response) -> AsyncIterator[bytes]:
-    pieces: list[bytes] = []
-    size = 0
-    async with contextlib.aclosing(response.__aiter__()) as parts:
-        async for part in parts:
-            pieces.append(part)
-            size += len(part)
-            if size > LARGEST_BODY:
-                response.close()
-                raise ProtocolError(f"the server sent a line of more than {LARGEST_BODY} bytes")
-            if b"\n" in part or b"\r" in part:
-                *lines, rest = _split_lines(b"".join(pieces))
-                pieces, size = [rest], len(rest)
-                for line in lines:
-                    yield line
-
-
-def _split_lines(text: bytes) -> list[bytes]:
-    """Lines and, last, the unfinished rest; a final CR stays in it: its LF may be yet to come."""
-    held = b"\r" if text.endswith(b"\r") else b""
-    whole = text.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    *lines, rest = whole.split(b"\n")
-    return [*lines, rest + held]

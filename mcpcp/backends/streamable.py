@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from mcpcp.backends.http import HttpClient, Place, Response, events
+from mcpcp.backends.events import Place, events
+from mcpcp.backends.http import HttpClient, Response, encode_headers
 from mcpcp.backends.transports import Fail, Receive, refusal
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
-from mcpcp.jsonrpc import META_VERSION, Message, RpcError, decode, encode
+from mcpcp.jsonrpc import META_VERSION, Message, RpcError, decode_reply, encode
 from mcpcp.paramheaders import DeclaredBy, encode_header, made
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class StreamableTransport:
         self._declared = declared
         self._session: str | None = None
         self._version: str | None = None
+        self._plain_head = self._post_head = self._make_post_head()
         self._ended = asyncio.Event()
         self._listening = asyncio.Event()
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
@@ -88,19 +90,27 @@ class StreamableTransport:
     def negotiated(self, version: str) -> None:
         """From now on the version header is sent; a legacy session may have a stream of its own."""
         self._version = version
+        self._post_head = self._make_post_head()
         if self._session is not None:
             self._listening.set()
 
     async def _post(self, message: Message) -> Response:
-        headers = {"content-type": "application/json", "accept": _ACCEPT, **self._session_headers()}
+        head = self._post_head
         meta = (message.get("params") or {}).get("_meta") or {}
-        if META_VERSION in meta:
-            headers |= _modern_headers(message, meta[META_VERSION], self._declared)
-        answer = await self._client.request("POST", self._target, headers, encode(message))
+        if META_VERSION in meta:  # this era has no sessions
+            own = _modern_headers(message, meta[META_VERSION], self._declared)
+            head = self._plain_head + encode_headers(own)
+        answer = await self._client.send(head, encode(message))
         session = answer.head.headers.get(b"mcp-session-id")
         if session is not None and message.get("method") == "initialize":
             self._session = session.decode("latin-1")
+            self._post_head = self._make_post_head()
         return answer
+
+    def _make_post_head(self) -> bytes:
+        """What the heads of all POSTs have in common from now on."""
+        headers = {"content-type": "application/json", "accept": _ACCEPT, **self._session_headers()}
+        return self._client.head("POST", self._target, headers)
 
     def _session_headers(self) -> dict[str, str]:
         headers = {}
@@ -186,7 +196,7 @@ class StreamableTransport:
             if answer.head.status == 200:
                 async for event, data in events(answer):
                     if event == "message" and data:
-                        self._receive(decode(data))
+                        self._receive(decode_reply(data))
                 return True
             answer.close()
         except Interrupted:
@@ -214,7 +224,7 @@ class StreamableTransport:
 def _decoded(data: bytes) -> Any:
     """The server's JSON; what is none is its own mistake, not the client's."""
     try:
-        return decode(data)
+        return decode_reply(data)
     except RpcError as error:
         raise ProtocolError(f"the server's answer is not readable: {error}") from None
 
