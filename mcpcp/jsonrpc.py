@@ -80,6 +80,8 @@ LIST_CHANGES: Final = {
 SESSION_WIDE: Final = frozenset({UPDATED, *LIST_CHANGES.values()})
 _SURELY_FLAT: Final = 200
 """Brackets in a message that can't be nested deeper than orjson writes, which is 254 levels."""
+_GRAIN: Final = 0.001
+"""Seconds by which a timer may be early."""
 MOST_SERVED: Final = 100
 """Requests of one server that may wait for its client at once."""
 
@@ -129,16 +131,16 @@ def _shallow(value: Any, text: bytes) -> Any:
 
     Reading goes deeper than writing does: what can't be passed on must not come in.
     """
-    if _has_more(text, b"{", _SURELY_FLAT // 2) or _has_more(text, b"[", _SURELY_FLAT // 2):
+    if len(text) > _SURELY_FLAT and (_is_rich(text, b"{") or _is_rich(text, b"[")):
         encode([[[[[[[[value]]]]]]]])
     return value
 
 
-def _has_more(text: bytes, mark: bytes, most: int) -> bool:
-    """Whether `mark` is in `text` more than `most` times; searching is faster than counting."""
+def _is_rich(text: bytes, bracket: bytes) -> bool:
+    """Whether there are many of them; searching a text is faster than counting in it."""
     at = -1
-    for _ in range(most + 1):
-        at = text.find(mark, at + 1)
+    for _ in range(_SURELY_FLAT // 2):
+        at = text.find(bracket, at + 1)
         if at < 0:
             return False
     return True
@@ -207,6 +209,8 @@ class Peer:
         self._pending: dict[int, _Pending] = {}
         self._last_id = 0
         self._closed: str | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def in_flight(self) -> int:
@@ -224,7 +228,7 @@ class Peer:
         """
         if self._closed is not None:
             raise Unavailable(self._closed)
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._last_id = request_id = self._last_id + 1
         deadline = loop.time() + timeout
         pending = _Pending(loop.create_future(), timeout, deadline, back, None, method == LISTEN)
@@ -233,7 +237,8 @@ class Peer:
             pending.progress_token = meta["progressToken"]
             params = {**params, "_meta": {**meta, "progressToken": request_id}}
         self._pending[request_id] = pending
-        timer = loop.call_later(timeout, self._expire, request_id)
+        if self._timer is None or deadline < self._timer.when():
+            self._set_timer(deadline)
         try:
             await self._deliver(
                 pending, {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
@@ -245,12 +250,11 @@ class Peer:
                 self._cancel(request_id, reason)
             raise
         finally:
-            timer.cancel()
             del self._pending[request_id]
 
     async def _deliver(self, pending: _Pending, message: Message) -> None:
-        """Send, at most until the request's own timer ends it: a second timer costs too much."""
-        sender = asyncio.current_task()
+        """Send, at most until the request's deadline: the timer that ends the wait ends this."""
+        sender = asyncio.current_task(self._loop)
         assert sender is not None  # noqa: S101  a coroutine that awaits runs in a task
         cancelled_before = sender.cancelling()
         pending.sender = sender
@@ -303,6 +307,8 @@ class Peer:
     def close(self, reason: str, in_flight: Callable[[], Exception]) -> None:
         """End the conversation: new requests fail with `reason`, those in flight as `in_flight`."""
         self._closed = reason
+        if self._timer is not None:
+            self._timer.cancel()
         for pending in self._pending.values():
             _end(pending, in_flight())
 
@@ -314,20 +320,27 @@ class Peer:
         if self._closed is None:
             self.notify("notifications/cancelled", {"requestId": request_id, "reason": reason})
 
-    def _expire(self, request_id: int) -> None:
-        pending = self._pending.get(request_id)
-        if pending is None or pending.future.done():
-            return
-        loop = asyncio.get_running_loop()
-        if pending.asked:  # the server waits for the client, who may be thinking
-            pending.deadline = loop.time() + pending.timeout
-        if pending.deadline > loop.time() + 0.001:  # progress moved it
-            loop.call_at(pending.deadline, self._expire, request_id)
-            return
-        _end(pending, _too_late(pending.timeout))
-        if (sender := pending.sender) is not None:
-            pending.sender = None
-            sender.cancel()
+    def _set_timer(self, when: float) -> None:
+        """One timer for all requests, at the first deadline: one timer each costs too much."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        """End the requests that are due."""
+        self._timer = None
+        now = self._loop.time()
+        waiting = [pending for pending in self._pending.values() if not pending.future.done()]
+        for pending in waiting:
+            if pending.asked:  # the server waits for the client, who may be thinking
+                pending.deadline = now + pending.timeout
+            elif pending.deadline <= now + _GRAIN:
+                _end(pending, _too_late(pending.timeout))
+                if (sender := pending.sender) is not None:
+                    pending.sender = None
+                    sender.cancel()
+        if due := [pending.deadline for pending in waiting if not pending.future.done()]:
+            self._set_timer(min(due))
 
     def _receive_call(self, message: Message, related: int | None) -> None:
         method, request_id = message["method"], message.get("id")

@@ -33,9 +33,9 @@ class Head:
     headers: dict[bytes, bytes]
 
     @property
-    def content_type(self) -> bytes:
-        """The media type without its parameters."""
-        return self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    def is_stream(self) -> bool:
+        """Whether the body is a stream of server-sent events."""
+        return self.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream")
 
 
 class Response:
@@ -82,6 +82,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, owner: _Owner) -> None:
         self._owner = owner
+        self._loop = asyncio.get_running_loop()
         self._head: asyncio.Future[Head] | None = None
         self._parts: deque[bytes] = deque()
         self._buffered = 0
@@ -95,13 +96,18 @@ class _Connection(asyncio.Protocol):
 
     # What the client calls.
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it has idled for so short a time that the server still keeps it."""
+        return self._loop.time() - self.idle_since <= IDLE_KEPT
+
     def send(self, data: bytes) -> asyncio.Future[Head]:
         """Write one request; the future is done when the answer's head has come."""
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._complete = self._reusable = self._ends_with_connection = False
         self._in_use = True
-        self._head = asyncio.get_running_loop().create_future()
+        self._head = self._loop.create_future()
         self.transport.write(data)
         return self._head
 
@@ -112,7 +118,7 @@ class _Connection(asyncio.Protocol):
                 return None
             if self._error is not None:
                 raise self._error
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             await self._waiter
         part = self._parts.popleft()
         self._buffered -= len(part)
@@ -133,6 +139,7 @@ class _Connection(asyncio.Protocol):
             self._in_use = False
             self._parts.clear()
             if self._reusable:
+                self.idle_since = self._loop.time()
                 self._owner.release(self)
             else:
                 self.closed = True
@@ -262,15 +269,13 @@ class HttpClient:
 
     def release(self, connection: _Connection) -> None:
         """Take back a connection whose exchange is over."""
-        connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
 
     def _take_idle(self) -> _Connection | None:
-        oldest = asyncio.get_running_loop().time() - IDLE_KEPT
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed and not connection.transport.is_closing():
-                if connection.idle_since >= oldest:
+                if connection.is_fresh:
                     return connection
                 connection.transport.close()
             self._all.discard(connection)

@@ -62,19 +62,20 @@ class StreamableTransport:
     async def send(self, message: Message) -> None:
         """See BackendTransport; the answer is received in passing."""
         answer = await self._post(message)
-        if answer.head.content_type == b"text/event-stream" and answer.head.status == 200:
+        status = answer.head.status
+        if status == 200 and answer.head.is_stream:
             # The answer comes on this stream; reading it goes on while the caller waits.
             self._tasks.create_task(self._read_stream(answer, message))
             return
-        body, status = await answer.read(), answer.head.status
+        body = await answer.read()
         if status == 404 and self._session is not None:
             self._ended.set()
             raise Unavailable("the server forgot the session")
         if status in (200, 400, 404) and body.lstrip()[:1] in (b"{", b"["):
-            self._take_body(body, message)  # the modern era has statuses for its errors
+            if self._take_body(body, message["id"]):  # the modern era has statuses for its errors
+                return
         elif status >= 300:
             raise refusal(status)
-        # Does nothing where the answer was among that.
         self._fail(message["id"], Interrupted("the server took the request without an answer"))
 
     def send_soon(self, message: Message) -> None:
@@ -120,13 +121,18 @@ class StreamableTransport:
             headers["mcp-protocol-version"] = self._version
         return headers
 
-    def _take_body(self, body: bytes, message: Message) -> None:
-        answer = _decoded(body)
-        if isinstance(answer, dict) and answer.get("id") is None and "error" in answer:
-            self._fail(message.get("id"), RpcError.of(answer["error"]))
-            return
-        for item in answer if isinstance(answer, list) else [answer]:
-            self._receive(item, message.get("id"))
+    def _take_body(self, body: bytes, request_id: int) -> bool:
+        """Take what came at once; whether the answer was among it."""
+        said = _decoded(body)
+        answered = False
+        for item in said if isinstance(said, list) else (said,):
+            if _answers(item, request_id):
+                answered = True
+            elif isinstance(item, dict) and item.get("id") is None and "error" in item:
+                self._fail(request_id, RpcError.of(item["error"]))
+                continue
+            self._receive(item, request_id)
+        return answered
 
     async def _read_stream(self, answer: Response, message: Message) -> None:
         """Read a call's stream to its answer; one that ends before is taken up where it was."""
@@ -151,8 +157,8 @@ class StreamableTransport:
             if event == "message" and data:
                 message = _decoded(data)
                 self._receive(message, request_id)
-                if isinstance(message, dict) and message.get("id") == request_id:
-                    return "method" not in message
+                if _answers(message, request_id):
+                    return True
         return False
 
     async def _resume(self, place: Place) -> Response | None:
@@ -219,6 +225,10 @@ class StreamableTransport:
                 await self._client.request("DELETE", self._target, self._session_headers())
         except (McpcpError, TimeoutError) as error:
             logger.info("the session was not ended: %s", error)
+
+
+def _answers(message: Any, request_id: int) -> bool:
+    return isinstance(message, dict) and message.get("id") == request_id and "method" not in message
 
 
 def _decoded(data: bytes) -> Any:

@@ -61,7 +61,7 @@ class PostedCall:
     ) -> None:
         """Answer `message`; in the modern era a client that leaves cancels it."""
         loop = asyncio.get_running_loop()
-        self._caller, self._headers = asyncio.current_task(), headers
+        self._caller, self._headers = asyncio.current_task(loop), headers
         # A client that can take its stream up again is given one before it may need to.
         silence = _WATCH_AFTER if self._log is not None else PING_EVERY
         timers = [loop.call_later(silence, self._begin_stream)]

@@ -18,7 +18,6 @@ from mcpcp.frontends.oldsse import OldSse
 from mcpcp.frontends.requests import Reply, Request, TooLarge
 from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import INVALID_REQUEST, LEGACY_VERSIONS, RpcError, encode, error_response
-from mcpcp.policy import Agent
 
 _METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -66,7 +65,12 @@ class HttpFrontend:
     async def _serve(self, request: Request, reply: Reply) -> None:
         try:
             agent = self.gateway.authenticate(request.bearer)
-            await self._route(request, reply, agent)
+            if request.path == "/mcp":
+                await self._era(request).handle(request, reply, agent)
+            elif request.path == "/sse":
+                await self.old_sse.stream(request, reply, agent)
+            else:
+                await self.old_sse.message(request, reply, agent)
         except TokenError as error:
             self.old_sse.refuse(request)
             challenge = (b"www-authenticate", b'Bearer realm="mcpcp", error="invalid_token"')
@@ -76,16 +80,9 @@ class HttpFrontend:
         except RpcError as error:
             reply.json(400, encode(error_response(None, error.error)))
 
-    async def _route(self, request: Request, reply: Reply, agent: Agent) -> None:
+    def _era(self, request: Request) -> ModernHttp | LegacyHttp:
         version = request.header(b"mcp-protocol-version")
-        if request.path == "/sse":
-            await self.old_sse.stream(request, reply, agent)
-        elif request.path == "/messages":
-            await self.old_sse.message(request, reply, agent)
-        elif version is not None and version not in LEGACY_VERSIONS:
-            await self._modern.handle(request, reply, agent)
-        else:
-            await self.legacy.handle(request, reply, agent)
+        return self.legacy if version is None or version in LEGACY_VERSIONS else self._modern
 
     def _health(self, reply: Reply) -> None:
         reply.json(200, encode({"status": "ok", "name": "gateway", "pid": os.getpid()}))

@@ -43,8 +43,10 @@ class HttpSession:
         self.calls: dict[Any, PostedCall] = {}
         self.log = EventLog()
         self.own = Outlet(self.log)
-        self.used = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self.used = self._loop.time()
         self._gateway = gateway
+        self._caller = Caller(agent, self.client)
         self._shown = Shown(gateway.view(agent))
         self._watching = ExitStack()
         self._watching.enter_context(gateway.registry.watch(self._catalog_changed))
@@ -66,8 +68,14 @@ class HttpSession:
 
     def touch(self, token: str | None) -> None:
         """Note that the client used the session, and the token it did so with."""
-        self.used = asyncio.get_running_loop().time()
+        self.used = self._loop.time()
         self.token = token
+
+    def caller(self, agent: Agent) -> Caller:
+        """The client, by the token that it shows now: mostly the one before."""
+        if self._caller.agent is not agent:
+            self._caller = Caller(agent, self.client)
+        return self._caller
 
     def push(self, message: Message) -> None:
         """Send what belongs to no request: on the session's own stream, or on that of a call.
@@ -158,7 +166,7 @@ class LegacyHttp:
         self._gateway.metrics.sessions.inc()
         call = PostedCall(self._gateway, reply, self._tasks)
         header = (b"mcp-session-id", session.id.encode())
-        await call.run(Caller(agent, session.client), message, request, [header])
+        await call.run(session.caller(agent), message, request, [header])
 
     async def _call(
         self, session: HttpSession, request: Request, reply: Reply, agent: Agent, message: Message
@@ -171,7 +179,7 @@ class LegacyHttp:
         log = session.log if session.resumable else None
         session.calls[request_id] = call = PostedCall(self._gateway, reply, self._tasks, log)
         try:
-            await call.run(Caller(agent, session.client), message, request)
+            await call.run(session.caller(agent), message, request)
         finally:
             session.calls.pop(request_id, None)
 

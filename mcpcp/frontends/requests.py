@@ -104,9 +104,9 @@ class Request:
     @property
     def bearer(self) -> str | None:
         """The token of the Authorization header; an empty one where the header holds none."""
-        if self._bearer is None and (value := self.header(b"authorization")) is not None:
-            scheme, _, token = value.partition(" ")
-            self._bearer = token.strip() if scheme.lower() == "bearer" else ""
+        if self._bearer is None and (value := self._headers.get(b"authorization")) is not None:
+            scheme, _, token = value.strip().partition(b" ")
+            self._bearer = token.strip().decode("latin-1") if scheme.lower() == b"bearer" else ""
         return self._bearer
 
     def parameter(self, name: str) -> str | None:
@@ -202,8 +202,9 @@ class Reply:
         self, status: int, body: bytes, content_type: bytes = _JSON, headers: Headers = ()
     ) -> None:
         """A whole answer."""
-        head = self._head(status, content_type, (*headers, (b"content-length", b"%d" % len(body))))
-        self._wire.write(head if self._request.method == "HEAD" else head + body)
+        head = self._head(status, content_type, headers)
+        sent = b"" if self._request.method == "HEAD" else body
+        self._wire.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), sent))
         self.whole = True
 
     def json(self, status: int, body: bytes, headers: Headers = ()) -> None:
@@ -216,8 +217,9 @@ class Reply:
 
     def start_stream(self, headers: Headers = ()) -> None:
         """Begin an event stream."""
-        framing = ((b"transfer-encoding", b"chunked"),) if self._request.chunks else ()
-        self._wire.write(self._head(200, b"text/event-stream", (*_SSE_HEADERS, *headers, *framing)))
+        head = self._head(200, b"text/event-stream", (*_SSE_HEADERS, *headers))
+        framing = b"transfer-encoding: chunked\r\n" if self._request.chunks else b""
+        self._wire.write(b"%b%b\r\n" % (head, framing))
 
     async def stream(self, data: bytes) -> None:
         """Send a piece of the stream; waits while the client does not read."""
@@ -236,11 +238,14 @@ class Reply:
             self.text(500, "internal error: the gateway's log has the details")
 
     def _head(self, status: int, content_type: bytes, headers: Headers) -> bytes:
+        """The head, but for how its body is framed."""
         self._started = True
+        head = _status(status, content_type)
         if self._wire.ending or not self._request.keep_alive:
-            headers = (*headers, (b"connection", b"close"))
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        return b"".join((_status(status, content_type), *lines, b"\r\n"))
+            head += b"connection: close\r\n"
+        for header in headers:
+            head += b"%b: %b\r\n" % header
+        return head
 
 
 @lru_cache(maxsize=64)
