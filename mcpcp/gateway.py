@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -123,12 +124,10 @@ class Gateway:
         try:
             backend = self.registry.backend(server)
             addressed = _addressed(caller, params, trusted=backend.server.command is not None)
-            turn = backend.turns.take(backend.server.concurrency, backend.server.timeout)
-            with self._limiter.admit(
-                caller.agent, server, entry.name.tool, params.get("arguments")
-            ):
-                async with turn:
-                    result = await self._send(caller, backend, entry, method, addressed, back)
+            if backend.server.concurrency is None and caller.agent.limits is NONE:
+                result = await self._send(caller, backend, entry, method, addressed, back)
+            else:
+                result = await self._send_in_turn(caller, backend, entry, method, addressed, back)
             outcome = "error" if isinstance(result, dict) and result.get("isError") else "ok"
             return self._as_known(server, listing.in_era(result, method, caller.modern))
         except McpcpError as error:
@@ -140,7 +139,7 @@ class Gateway:
             self.metrics.observe(server, _label(entry), outcome, seconds)
             self._record(caller, entry.name, method, outcome, reason, seconds)
 
-    async def _send(
+    async def _send_in_turn(
         self,
         caller: Caller,
         backend: Backend,
@@ -149,19 +148,47 @@ class Gateway:
         params: Message,
         back: Back,
     ) -> Any:
+        """Send what the token's limits admit, when it is its turn at the server."""
+        server, arguments = backend.server, params.get("arguments")
+        with self._limiter.admit(caller.agent, server.name, entry.name.tool, arguments):
+            async with backend.turns.take(server.concurrency, server.timeout):
+                return await self._send(caller, backend, entry, method, params, back)
+
+    def _send(
+        self,
+        caller: Caller,
+        backend: Backend,
+        entry: Entry,
+        method: str,
+        params: Message,
+        back: Back,
+    ) -> Coroutine[Any, Any, Any]:
         """Send on the connection that is right for this caller; translate where eras differ."""
         if caller.modern and not backend.modern:
-            return await self._send_older(caller, backend, entry, method, params, back)
+            return self._send_older(caller, backend, entry, method, params, back)
         line = self._line(caller, backend)
-        if not caller.modern:
-            connection = line.connection or await line.wait()
-            if connection.modern:
-                return await with_answers(
-                    lambda p: line.request(method, p, back=back, repeatable=entry.repeatable),
-                    self._with_log_level(caller, params),
-                    back,
-                )
-        return await line.request(method, params, back=back, repeatable=entry.repeatable)
+        if not caller.modern and (line.connection is None or line.connection.modern):
+            return self._send_newer(caller, line, entry, method, params, back)
+        return line.request(method, params, back=back, repeatable=entry.repeatable)
+
+    async def _send_newer(
+        self,
+        caller: Caller,
+        line: Line,
+        entry: Entry,
+        method: str,
+        params: Message,
+        back: Back,
+    ) -> Any:
+        """A legacy client before a server that may turn out to be modern."""
+        connection = line.connection or await line.wait()
+        if not connection.modern:
+            return await line.request(method, params, back=back, repeatable=entry.repeatable)
+        return await with_answers(
+            lambda p: line.request(method, p, back=back, repeatable=entry.repeatable),
+            self._with_log_level(caller, params),
+            back,
+        )
 
     def _line(self, caller: Caller, backend: Backend) -> Line:
         """A legacy client's own session with the server, where it can have one; else the shared."""

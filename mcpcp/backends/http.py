@@ -47,17 +47,12 @@ class Response:
 
     async def read(self) -> bytes:
         """The whole body, at most LARGEST_BODY bytes."""
-        parts = []
-        size = 0
         try:
-            while (part := await self._connection.next_part()) is not None:
-                parts.append(part)
-                size += len(part)
-                if size > LARGEST_BODY:
-                    raise ProtocolError(f"the server answered more than {LARGEST_BODY} bytes")
+            if not self._connection.complete:
+                await self._connection.collect()
+            return self._connection.collected()
         finally:
             self._connection.finish()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         try:
@@ -89,7 +84,7 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._complete = True
-        self._reusable = self._in_use = self._ends_with_connection = False
+        self._reusable = self._in_use = self._ends_with_connection = self._collecting = False
         self._error: Exception | None = None
         self.closed = False
         self.idle_since = 0.0
@@ -105,11 +100,31 @@ class _Connection(asyncio.Protocol):
         """Write one request; the future is done when the answer's head has come."""
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
-        self._complete = self._reusable = self._ends_with_connection = False
+        self._complete = self._reusable = self._ends_with_connection = self._collecting = False
         self._in_use = True
+        self._buffered = 0
         self._head = self._loop.create_future()
         self.transport.write(data)
         return self._head
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the answer has come."""
+        return self._complete
+
+    async def collect(self) -> None:
+        """Wait for the whole body, which is kept until then."""
+        self._collecting = True
+        self._resume()
+        while not self._complete:
+            if self._error is not None:
+                raise self._error
+            self._waiter = self._loop.create_future()
+            await self._waiter
+
+    def collected(self) -> bytes:
+        """What has come of the body, in one piece."""
+        return b"".join(self._parts)
 
     async def next_part(self) -> bytes | None:
         """The next piece of the body, None at its end."""
@@ -122,9 +137,8 @@ class _Connection(asyncio.Protocol):
             await self._waiter
         part = self._parts.popleft()
         self._buffered -= len(part)
-        if self._paused and self._buffered < _HIGH_WATER // 2:
-            self._paused = False
-            self.transport.resume_reading()
+        if self._buffered < _HIGH_WATER // 2:
+            self._resume()
         return part
 
     def finish(self) -> None:
@@ -190,6 +204,11 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
         self._buffered += len(body)
+        if self._collecting:
+            if self._buffered > LARGEST_BODY:
+                self._fail(ProtocolError(f"the server answered more than {LARGEST_BODY} bytes"))
+                self.transport.abort()
+            return
         if self._buffered > _HIGH_WATER and not self._paused:
             self._paused = True
             self.transport.pause_reading()
@@ -211,6 +230,11 @@ class _Connection(asyncio.Protocol):
             self._head.set_exception(error)
             self._head.exception()  # a caller that was cancelled no longer looks
         self._wake()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -69,7 +69,12 @@ class PostedCall:
             timers.append(loop.call_later(_WATCH_AFTER, self._watch, request))
         try:
             result = await self._outcome(caller, message)
-            await self._finish(result, caller.modern)
+            if self._outlet is None:
+                self._send(result, caller.modern)
+            else:
+                self._outlet.push(result)
+                self._outlet.end()
+                await self._writer
         finally:
             for timer in timers:
                 timer.cancel()
@@ -113,12 +118,7 @@ class PostedCall:
         self._reply.start_stream(self._headers)
         await stream.write(self._reply)
 
-    async def _finish(self, result: Message, modern: bool) -> None:
-        if self._outlet is not None:
-            self._outlet.push(result)
-            self._outlet.end()
-            await self._writer
-            return
+    def _send(self, result: Message, modern: bool) -> None:
         status = 200
         if modern and "error" in result:
             status = STATUS_OF_ERROR.get(result["error"].get("code"), 200)

@@ -83,12 +83,14 @@ class HttpConnection(asyncio.Protocol):
                 await self._owner.application(request, reply)
             except Exception:
                 logger.exception("%s %s failed", request.method, request.path)
-            reply.complete()
+            if not reply.whole:
+                reply.complete()
             if not request.complete:
                 await self._pass_over(request)
             if not (request.keep_alive and reply.whole):
                 break
-            await self.drain()
+            if self._writable is not None:
+                await self.drain()
         self._transport.close()
 
     async def _next(self) -> Request | None:

@@ -19,6 +19,7 @@ from mcpcp.frontends.requests import Reply, Request, TooLarge
 from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import INVALID_REQUEST, LEGACY_VERSIONS, RpcError, encode, error_response
 
+_SERVED: Final = ("/mcp", "/sse", "/messages")
 _METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -57,7 +58,7 @@ class HttpFrontend:
             reply.text(403, refusal)
         elif (public := self._open.get(request.path)) is not None:
             public(reply)
-        elif request.path in ("/mcp", "/sse", "/messages"):
+        elif request.path in _SERVED:
             await self._serve(request, reply)
         else:
             reply.text(404, "not found: the gateway serves /mcp, /sse, /health and /ready")
