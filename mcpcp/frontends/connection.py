@@ -232,9 +232,7 @@ class HttpConnection(asyncio.Protocol):
             return
         request.feed(body)
         if request.size > MOST_DISCARDED:
-            self._last, request.keep_alive = True, False
-            self.on_message_complete()
-            self._hold()
+            self._transport.abort()
         elif request.is_crowded:
             self._hold()
 
