@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn, cast
 
 from mcpcp.errors import ConfigError, McpcpError, Unavailable
 
@@ -245,7 +245,7 @@ class Relay:
             connection = connect_private(self._runtime / GATEWAY_SOCKET)
         except Unavailable as error:
             raise _GatewayAway(str(error)) from None
-        answers = connection.makefile("rb", buffering=_READ_AT_ONCE)
+        answers = cast(BinaryIO, connection.makefile("rb", buffering=_READ_AT_ONCE))
         connection.sendall(json.dumps({"token": token}).encode() + b"\n")
         hello = answers.readline()
         if not hello.endswith(b"\n"):

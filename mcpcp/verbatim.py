@@ -25,6 +25,8 @@ _RESULT_LAST: Final = _pattern(rb' \{ %b , "result" : (?=\{)' % _NAME)
 _RESULT_FIRST: Final = _pattern(rb' \{ "result" : (?=\{)')
 _NAME_LAST: Final = _pattern(rb", %b \} \Z" % _NAME)
 _LONGEST_END: Final = 80
+LONG: Final = 2048
+"""Bytes of an answer from which on finding its result takes less time than writing it again."""
 
 
 class Verbatim(dict[str, Any]):
@@ -40,6 +42,8 @@ def read_answer(raw: bytes) -> dict[str, Any] | None:
 
     Raises nothing: what is no JSON is for others to refuse.
     """
+    if len(raw) < LONG:
+        return None
     found = _find_result(raw)
     if found is None:
         return None
@@ -58,8 +62,9 @@ def _find_result(raw: bytes) -> tuple[int, bytes] | None:
     """The id and what may be the result: whether it is, reading it shows."""
     head = _RESULT_LAST.match(raw)
     if head is not None:
-        text = raw[head.end() :].rstrip(b" \t\r\n")
-        return (int(head[1]), text[:-1]) if text.endswith(b"}") else None
+        end = raw.rfind(b"}")
+        rest = raw[end + 1 :]
+        return None if rest.strip(b" \t\r\n") else (int(head[1]), raw[head.end() : end])
     head = _RESULT_FIRST.match(raw)
     if head is None:
         return None

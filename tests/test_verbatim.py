@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcpcp import verbatim
 from mcpcp.jsonrpc import PARSE_ERROR, RpcError, decode, decode_reply, encode, response
 from mcpcp.verbatim import Verbatim, read_answer
 
@@ -26,6 +28,14 @@ ENVELOPES = (
     b'{"result":%b,"jsonrpc":"2.0","id":7}',
     b'{\n "result": %b,\n "jsonrpc": "2.0",\n "id": 7\n}\n',
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def long() -> Iterator[None]:
+    """Here everything is long enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verbatim, "LONG", 0)
+        yield
 
 
 @pytest.mark.parametrize("envelope", ENVELOPES)
