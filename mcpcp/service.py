@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mcpcp.audit import AuditLog
 from mcpcp.channel import FleetChannel
@@ -26,8 +24,10 @@ from mcpcp.frontends.http import HttpFrontend
 from mcpcp.frontends.serving import BACKLOG, HttpServer
 from mcpcp.frontends.stdio import serve_connection, serve_stdio
 from mcpcp.gateway import Gateway
+from mcpcp.logs import hide
 from mcpcp.metrics import Metrics
 from mcpcp.registry import Registry
+from mcpcp.scraping import load_token
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import TokenVerifier
 
@@ -35,28 +35,13 @@ logger = logging.getLogger(__name__)
 
 REPORT_EVERY: Final = 0.5
 WATCH_EVERY: Final = 1.0
-GARBAGE_AFTER: Final = 10_000
-"""Objects made, and not freed by themselves, after which cycles among them are looked for."""
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run an event loop, the fast one where there is one."""
-    factory = None
-    if sys.platform != "win32":
-        with contextlib.suppress(ImportError):
-            import uvloop
-
-            factory = uvloop.new_event_loop
-    # What is imported stays; looking through it again and again was 8 % of a call's CPU.
-    gc.freeze()
-    gc.set_threshold(GARBAGE_AFTER)
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main())
 
 
 async def serve(config: Config, channel: FleetChannel | None = None) -> None:
     """Serve HTTP until SIGINT or SIGTERM, then let calls in flight finish; a fleet's gateway
     (which has a `channel`) serves the relays of `mcpcp stdio` as well."""
+    scrape_token = load_token(config.monitoring.token_file)
+    hide(scrape_token)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows: the process just ends
@@ -64,7 +49,7 @@ async def serve(config: Config, channel: FleetChannel | None = None) -> None:
     with _listen(config) as listener:
         async with _running_gateway(config, channel) as gateway, asyncio.TaskGroup() as tasks:
             relays = _Relays(gateway)
-            frontend = HttpFrontend(gateway, tasks)
+            frontend = HttpFrontend(gateway, tasks, scrape_token)
             server = HttpServer(frontend, tasks)
             async with contextlib.AsyncExitStack() as sockets:
                 if channel is not None:
@@ -91,6 +76,7 @@ async def stdio_alone(config: Config, token: str | None) -> None:
 async def _running_gateway(config: Config, channel: FleetChannel | None) -> AsyncIterator[Gateway]:
     """A gateway whose backends connect; the supervisor's word is followed from its first line."""
     credential = await channel.credential() if channel is not None else None
+    hide(credential or "")
     registry = Registry(config, credential)
     audit = AuditLog(
         config.audit_path,

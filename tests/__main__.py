@@ -17,7 +17,7 @@ from mcpcp.errors import FleetError
 def main() -> int:
     """Run pytest in the environment, with as many workers as there are processors."""
     try:
-        bootstrap.enter(["-m", "tests", *sys.argv[1:]], extras="dev")
+        bootstrap.enter(["-m", "tests", *sys.argv[1:]], extras="dev,sandbox")
     except FleetError as error:
         sys.stderr.write(f"tests: {error}\n")
         return 1

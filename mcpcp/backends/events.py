@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ class Place:
 
 async def events(
     response: Response, place: Place | None = None
-) -> AsyncIterator[tuple[str, bytes]]:
+) -> AsyncGenerator[tuple[str, bytes]]:
     """The (event, data) pairs of a stream; `place` is kept up to date."""
     reader = EventReader(place or Place())
     async with contextlib.aclosing(response.__aiter__()) as parts:

@@ -33,9 +33,9 @@ class Head:
     headers: dict[bytes, bytes]
 
     @property
-    def is_stream(self) -> bool:
-        """Whether the body is a stream of server-sent events."""
-        return self.headers.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+    def content_type(self) -> bytes:
+        """The media type without its parameters."""
+        return self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
 class Response:
@@ -43,6 +43,7 @@ class Response:
 
     def __init__(self, connection: _Connection, head: Head) -> None:
         self._connection = connection
+        self._over = False
         self.head = head
 
     async def read(self) -> bytes:
@@ -52,18 +53,20 @@ class Response:
                 await self._connection.collect()
             return self._connection.collected()
         finally:
-            self._connection.finish()
+            self.close()
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         try:
             while (part := await self._connection.next_part()) is not None:
                 yield part
         finally:
-            self._connection.finish()
+            self.close()
 
     def close(self) -> None:
-        """Drop the answer, wherever it stands."""
-        self._connection.finish()
+        """Drop the answer, wherever it stands; the connection may be another's afterwards."""
+        if not self._over:
+            self._over = True
+            self._connection.finish()
 
 
 class _Owner(Protocol):

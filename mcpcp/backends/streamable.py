@@ -63,7 +63,7 @@ class StreamableTransport:
         """See BackendTransport; the answer is received in passing."""
         answer = await self._post(message)
         status = answer.head.status
-        if status == 200 and answer.head.is_stream:
+        if status == 200 and answer.head.content_type == b"text/event-stream":
             # The answer comes on this stream; reading it goes on while the caller waits.
             self._tasks.create_task(self._read_stream(answer, message))
             return

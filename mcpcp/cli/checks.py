@@ -264,6 +264,8 @@ def _why_no_bwrap() -> str | None:
 def _check_ports(config: Config) -> Iterator[Finding]:
     ports = {s.port: s.name for s in config.active.values() if s.port is not None}
     ports[config.gateway.port] = "gateway"
+    if config.monitoring.port is not None:
+        ports[config.monitoring.port] = "supervisor"
     ours = _fleet_pids(config)
     listeners = _listeners()
     for port, name in sorted(ports.items()):

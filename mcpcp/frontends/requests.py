@@ -190,13 +190,17 @@ class Request:
 class Reply:
     """The way back: a whole answer, or an event stream."""
 
-    __slots__ = ("_request", "_started", "_wire", "whole")
+    __slots__ = ("_own", "_request", "_wire", "begun", "whole")
 
     def __init__(self, wire: Wire, request: Request) -> None:
-        self.whole = False
+        self.begun = self.whole = False
         self._wire = wire
         self._request = request
-        self._started = False
+        self._own = b""
+
+    def add_header(self, name: bytes, value: str) -> None:
+        """A header of whatever the answer will be."""
+        self._own += b"%b: %b\r\n" % (name, value.encode("latin-1"))
 
     def send(
         self, status: int, body: bytes, content_type: bytes = _JSON, headers: Headers = ()
@@ -234,13 +238,13 @@ class Reply:
 
     def complete(self) -> None:
         """See that there is an answer where none was sent; what was begun can't be mended."""
-        if not self._started:
+        if not self.begun:
             self.text(500, "internal error: the gateway's log has the details")
 
     def _head(self, status: int, content_type: bytes, headers: Headers) -> bytes:
         """The head, but for how its body is framed."""
-        self._started = True
-        head = _status(status, content_type)
+        self.begun = True
+        head = _status(status, content_type) + self._own
         if self._wire.ending or not self._request.keep_alive:
             head += b"connection: close\r\n"
         for header in headers:

@@ -173,7 +173,9 @@ class DockerCommands:
             )
         container = await self._created(command, agent, envelope)
         try:
-            wire = await self._engine.call(lambda c: making.started(c, container), _ENGINE_SECONDS)
+            wire = await self._engine.complete(
+                lambda c: making.started(c, container), _ENGINE_SECONDS
+            )
         except BaseException:
             await self._removed(container)
             raise
@@ -185,8 +187,7 @@ class DockerCommands:
     async def _created(self, command: grammar.Run, agent: str, envelope: Envelope) -> str:
         """A container that was inspected and not started.
 
-        Shielded: one that the engine made while nobody waited would be nobody's. One at a time:
-        two that count at once would both find room for the last.
+        One at a time: two that count at once would both find room for the last.
         """
         limit = self._settings.containers
 
@@ -194,15 +195,12 @@ class DockerCommands:
             making.check_room(client, agent, command, limit)
             return making.create(client, command, agent, envelope)
 
-        with anyio.CancelScope(shield=True):
-            async with self._creating:
-                container = await self._engine.call(create, _ENGINE_SECONDS)
-        return container
+        async with self._creating:
+            return await self._engine.complete(create, _ENGINE_SECONDS)
 
     async def _removed(self, container: str) -> None:
-        with anyio.CancelScope(shield=True):
-            with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
-                await self._engine.call(lambda c: ownership.remove(c, container), _ENGINE_SECONDS)
+        with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
+            await self._engine.complete(lambda c: ownership.remove(c, container), _ENGINE_SECONDS)
 
     async def _attended(self, command: grammar.Run, container: str, wire: Wire) -> Answer:
         """A container in the foreground: it ends with its program, its time, or its call."""
@@ -227,9 +225,8 @@ class DockerCommands:
         if remove:
             await self._removed(container)
             return
-        with anyio.CancelScope(shield=True):
-            with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
-                await self._engine.call(lambda c: making.kill(c, container), _ENGINE_SECONDS)
+        with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
+            await self._engine.complete(lambda c: making.kill(c, container), _ENGINE_SECONDS)
 
 
 def _stopper(command: grammar.Stop) -> Callable[[DockerClient, dict[str, Any]], str | None]:

@@ -94,6 +94,12 @@ class Engine:
                 work, abandon_on_cancel=True, limiter=self._threads
             )
 
+    async def complete(self, do: Callable[[docker.DockerClient], T], seconds: float) -> T:
+        """`call`, also when nobody waits any more: what it made or opened would be nobody's."""
+        with anyio.CancelScope(shield=True):
+            result = await self.call(do, seconds)
+        return result  # noqa: RET504 - to mypy, a scope may swallow a return inside it
+
 
 def _from_environment() -> docker.DockerClient | None:
     """DOCKER_HOST, or the usual socket."""

@@ -1,17 +1,22 @@
 """Sandboxes by bubblewrap: Linux namespaces, no capabilities, another user, our filter, a cgroup.
 
-Above: `sandbox` chooses it, `selftest` tries it. Below: `exchange` for the words, `cgroup`.
+Above: `sandbox` chooses it, `selftest` tries it. Below: `makers`, `cgroup`, `conversation`.
+
+bubblewrap is started once, as another user and with nothing but the system's programs to see; in it
+runs `inside.maker`, which forks each sandbox into namespaces of its own.
 """
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import platform
 import shutil
 import sys
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -20,18 +25,29 @@ if sys.platform != "linux":
     raise ImportError("bubblewrap is a program of Linux")
 
 from servers.sandboxing import cgroup, seccomp
-from servers.sandboxing.child import SANDBOX_UID, Descriptors, started
-from servers.sandboxing.exchange import Ending, Exchange, program
+from servers.sandboxing.conversation import SHOWN, Job, converse
+from servers.sandboxing.makers import Maker, Sandboxed
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
-from servers.sandboxing.text import decode
+from servers.sandboxing.program import program
+from servers.sandboxing.transcript import Ending
 
-_ETC = ("/etc/ld.so.cache", "/etc/alternatives")
+SANDBOX_UID = 65534
+"""Who the code is: root in a user namespace would still be root to files like core_pattern."""
+
+_ALL_PACKAGES = "/run/packages"
+_LIBRARIES = "/opt/libraries"
+_SHARED = (
+    *("/etc/ld.so.cache", "/etc/alternatives", "/etc/fonts"),
+    *("/usr/share/zoneinfo", "/usr/share/fonts", "/usr/share/fontconfig"),
+)
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/work",
     "USER": "sandbox",
     "LOGNAME": "sandbox",
     "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
+    "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
+    "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
     "LANG": "C.UTF-8",
     "TZ": "UTC",
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -40,26 +56,36 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 
+Word = str | Path
+"""A word of a command line; a Path is a source on the host."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """The Python that sandboxes run: where it is inside, and what of the host that takes."""
+    """The Python that sandboxes run: where it is inside, and what of the host that takes.
+
+    `libraries` are shown and importable; they are of one version, so only our own Python has any.
+    """
 
     path: str
-    mounts: tuple[tuple[str, str], ...] = ()
-    libraries: str | None = None
+    mounts: tuple[tuple[Path, str], ...] = ()
+    shared: str | None = None
+    libraries: tuple[Path, ...] = ()
 
 
-def interpreters(preferred: str | None = None) -> Iterator[Interpreter]:
+def interpreters(
+    preferred: str | None = None, libraries: tuple[Path, ...] = ()
+) -> Iterator[Interpreter]:
     """Pythons worth a try, best first: the one that is asked for, our own, the system's."""
     own = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
     named = [Path(preferred)] if preferred else [own, *map(Path, _system_pythons())]
     seen = set()
     for path in named:
         interpreter = _interpreter(path)
-        if interpreter is not None and interpreter not in seen:
-            seen.add(interpreter)
-            yield interpreter
+        if interpreter is not None and interpreter.path not in seen:
+            seen.add(interpreter.path)
+            mine = path.resolve() == own.resolve()
+            yield replace(interpreter, libraries=libraries) if mine else interpreter
 
 
 def _system_pythons() -> tuple[str, ...]:
@@ -75,63 +101,135 @@ def _interpreter(path: Path) -> Interpreter | None:
     if prefix == Path("/usr"):
         return Interpreter(str(path))
     if prefix == Path("/usr/local"):
-        return Interpreter(str(path), tuple((f"{prefix}/{d}",) * 2 for d in ("bin", "lib")))
-    mounts = tuple((f"{prefix}/{d}", f"/opt/python/{d}") for d in ("bin", "lib"))
+        return Interpreter(str(path), tuple((prefix / d, f"{prefix}/{d}") for d in ("bin", "lib")))
+    mounts = tuple((prefix / d, f"/opt/python/{d}") for d in ("bin", "lib"))
     return Interpreter(f"/opt/python/bin/{path.name}", mounts, "/opt/python/lib")
 
 
-def _system_mounts() -> list[str]:
+def system_mounts() -> Iterator[Word]:
     """The system's programs and libraries, read-only; not its data, sources and settings."""
-    words: list[str] = []
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libexec"):
         usr, top = Path("/usr", name), Path("/", name)
         if usr.is_dir():
-            words += ["--ro-bind", str(usr), str(usr)]
+            yield from ("--ro-bind", str(usr), str(usr))
         if top.is_symlink():
-            words += ["--symlink", str(top.readlink()), str(top)]
+            yield from ("--symlink", str(top.readlink()), str(top))
         elif top.is_dir():
-            words += ["--ro-bind", str(top), str(top)]
-    for path in (*_ETC, "/usr/share/zoneinfo"):
-        words += ["--ro-bind-try", path, path]
-    return words
+            yield from ("--ro-bind", str(top), str(top))
+    for path in _SHARED:
+        yield from ("--ro-bind-try", path, path)
 
 
-def _tmpfs(path: str, size: int, mode: str) -> list[str]:
-    return ["--perms", mode, "--size", str(size), "--tmpfs", path]
+def _library_mounts(libraries: tuple[Path, ...]) -> Iterator[Word]:
+    for path in libraries:
+        yield from ("--ro-bind", path, f"{_LIBRARIES}/{path.name}")
 
 
-def arguments(interpreter: Interpreter, limits: Limits, descriptors: Descriptors) -> list[str]:
-    """bubblewrap's words for one sandbox."""
-    environment = dict(_ENVIRONMENT)
+def _environment(interpreter: Interpreter) -> Mapping[str, str]:
+    found = dict(_ENVIRONMENT)
+    if interpreter.shared:
+        found["LD_LIBRARY_PATH"] = interpreter.shared
     if interpreter.libraries:
-        environment["LD_LIBRARY_PATH"] = interpreter.libraries
+        found["PYTHONPATH"] = _LIBRARIES  # for what the code starts itself
+    return found
+
+
+def arguments(interpreter: Interpreter, packages: Path | None) -> list[Word]:
+    """bubblewrap's words for the maker; sandboxes see less than it does, never more."""
+    environment = _environment(interpreter)
+    own = [word for source, shown in interpreter.mounts for word in ("--ro-bind", source, shown)]
+    shelf: list[Word] = ["--ro-bind", packages, _ALL_PACKAGES] if packages else []
     return [
         *("--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID), "--hostname", "sandbox"),
         *("--cap-drop", "ALL"),
-        *_system_mounts(),
-        *(word for mount in interpreter.mounts for word in ("--ro-bind", *mount)),
+        *system_mounts(),
+        *own,
+        *_library_mounts(interpreter.libraries),
         *("--proc", "/proc", "--dev", "/dev"),
-        *_tmpfs("/dev/shm", limits.scratch, "1777"),  # noqa: S108 - the sandbox's own
-        *_tmpfs("/tmp", limits.scratch, "1777"),  # noqa: S108 - the sandbox's own
+        *shelf,
+        *("--dir", SHOWN, "--dir", "/work", "--dir", "/tmp"),  # noqa: S108 - the sandbox's own
         *("--dir", "/var", "--symlink", "/tmp", "/var/tmp"),  # noqa: S108
-        *_tmpfs("/work", limits.work, "0700"),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/work"),
         *(word for item in environment.items() for word in ("--setenv", *item)),
-        *("--seccomp", str(descriptors.seccomp)),
-        *("--info-fd", str(descriptors.info), "--block-fd", str(descriptors.block)),
-        *("--", interpreter.path, "-I", "-c", program()),
+        *("--", interpreter.path, "-I", "-c", program("maker")),
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Bubblewrap:
-    """A backend: every `run` makes a sandbox and throws it away."""
+def mounts(limits: Limits) -> dict[str, str]:
+    """The file systems in memory that a sandbox may write to: options by path."""
+    return {
+        "/work": f"size={limits.disk},nr_inodes={limits.inodes},mode=0700",
+        "/tmp": f"size={limits.scratch},nr_inodes={limits.inodes},mode=1777",  # noqa: S108
+        "/dev/shm": f"size={limits.scratch},nr_inodes={limits.inodes},mode=1777",  # noqa: S108
+    }
 
-    bwrap: str
-    interpreter: Interpreter
-    groups: cgroup.Groups | None
-    name: str = "bubblewrap"
+
+@dataclass(frozen=True, slots=True)
+class NamespaceCell:
+    """A sandbox in namespaces of its own, and its control group where there is one."""
+
+    sandboxed: Sandboxed
+    group: cgroup.Group | None
+    isolation: Mapping[str, str]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still waits for its job."""
+        return self.sandboxed.alive
+
+    async def run(self, job: Job) -> Outcome:
+        """Run the job; cancelling ends the sandbox at once."""
+        group = self.group
+        seen = replace(
+            job,
+            per_process_memory=group is None,
+            cpu_seconds=group.cpu_seconds if group else None,
+        )
+        try:
+            course = await converse(self.sandboxed.link, seen)
+        except BaseException:
+            self.sandboxed.kill()
+            raise
+        ending = Ending(
+            duration=course.duration,
+            timed_out=course.timed_out,
+            out_of_memory=group is not None and group.out_of_memory(),
+            cpu_seconds=group.cpu_seconds() if group else None,
+            peak_memory=group.peak_memory() if group else None,
+        )
+        return course.transcript.outcome(ending).by("bubblewrap", self.isolation)
+
+    async def discard(self) -> None:
+        """Kill what is in it and remove its group."""
+        with anyio.CancelScope(shield=True):
+            await self.sandboxed.discard()
+            if self.group is not None:
+                await self.group.remove()
+
+
+class Bubblewrap:
+    """A backend: one maker, started when the first sandbox is asked for and again when it ended."""
+
+    name = "bubblewrap"
+
+    def __init__(
+        self,
+        bwrap: str,
+        interpreter: Interpreter,
+        groups: cgroup.Groups | None,
+        *,
+        packages: Path | None = None,
+        imports: tuple[str, ...] = (),
+    ) -> None:
+        """`packages`: the folder of package folders; `imports`: modules to import in advance."""
+        self._bwrap = bwrap
+        self._interpreter = interpreter
+        self._packages = packages
+        self._imports = imports
+        self._maker: Maker | None = None
+        self._starting = anyio.Lock()
+        self.groups = groups
 
     @property
     def isolation(self) -> dict[str, str]:
@@ -144,44 +242,73 @@ class Bubblewrap:
             "memory": memory,
         }
 
-    async def run(self, code: str, limits: Limits) -> Outcome:
-        """Run the code in a fresh sandbox; cancelling it ends the sandbox at once.
+    late_packages = True
 
-        Raises SandboxBroken when no sandbox came up.
-        """
-        exchange = Exchange(code, limits, per_process_memory=self.groups is None)
-
-        def command(descriptors: Descriptors) -> list[str]:
-            return [self.bwrap, *arguments(self.interpreter, limits, descriptors)]
-
-        async with self._group(limits) as group, started(command, seccomp.bpf()) as child:
-            if group is not None:
-                with suppress(ProcessLookupError):  # it gave up; what it says is read below
-                    group.add(child.init)
-            began = time.monotonic()
-            child.release()
-            timed_out = await child.converse(exchange, limits.timeout)
-            ending = Ending(
-                duration=time.monotonic() - began,
-                timed_out=timed_out,
-                out_of_memory=group is not None and group.out_of_memory(),
-            )
-        complaint = exchange.stderr.head(2000)
-        if not exchange.reported and complaint.startswith(b"bwrap: "):
-            raise SandboxBroken(decode(complaint).strip())
-        return exchange.outcome(ending).by(self.name, self.isolation)
-
-    @asynccontextmanager
-    async def _group(self, limits: Limits) -> AsyncIterator[cgroup.Group | None]:
-        if self.groups is None:
-            yield None
-            return
-        group = self.groups.make(limits)
+    async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> NamespaceCell:
+        """A fresh sandbox in a fresh control group; raises SandboxBroken when none came up."""
+        maker = await self._ready_maker()
+        sandboxed = await maker.make(mounts(limits))
         try:
-            yield group
-        finally:
+            group = self._group(limits, sandboxed)
+        except BaseException:
             with anyio.CancelScope(shield=True):
-                await group.remove()
+                await sandboxed.discard()
+            raise
+        return NamespaceCell(sandboxed, group, self.isolation)
+
+    def _group(self, limits: Limits, sandboxed: Sandboxed) -> cgroup.Group | None:
+        if self.groups is None:
+            return None
+        try:
+            group = self.groups.make(limits)
+            with suppress(ProcessLookupError):  # it has ended, which its run will show
+                group.add(sandboxed.pid)
+        except OSError as e:
+            raise SandboxBroken(f"no control group: {e}") from e
+        return group
+
+    async def _ready_maker(self) -> Maker:
+        async with self._starting:
+            if self._maker is not None and not self._maker.alive:
+                await self._stop_maker()
+            if self._maker is None:
+                self._maker = await Maker.start(self._command(), self._plan())
+            return self._maker
+
+    def _command(self) -> list[str]:
+        return as_nobody([self._bwrap, *arguments(self._interpreter, self._packages)])
+
+    def _plan(self) -> dict[str, object]:
+        shelf = {"shown": SHOWN, "all": _ALL_PACKAGES} if self._packages else {}
+        return {
+            "filter": base64.b64encode(seccomp.bpf()).decode(),
+            "imports": self._imports,
+            "paths": [_LIBRARIES] if self._interpreter.libraries else [],
+            "packages": shelf,
+        }
+
+    async def _stop_maker(self) -> None:
+        maker, self._maker = self._maker, None
+        if maker is not None:
+            with anyio.CancelScope(shield=True):
+                await maker.stop()
+
+    async def close(self) -> None:
+        """End the maker, and every sandbox with it."""
+        async with self._starting:
+            await self._stop_maker()
+
+
+def as_nobody(words: list[Word]) -> list[str]:
+    """The command as root starts it: by `staging`, which gives root up but shows the Paths."""
+    if os.geteuid() != 0:
+        return [str(word) for word in words]
+    sources = [word for word in words if isinstance(word, Path)]
+    numbered = iter(range(len(sources)))
+    command = [next(numbered) if isinstance(word, Path) else word for word in words]
+    plan = {"sources": [str(s) for s in sources], "command": command, "user": SANDBOX_UID}
+    script = Path(__file__).with_name("staging.py").read_text("utf-8")
+    return [sys.executable, "-I", "-S", "-c", script, json.dumps(plan)]
 
 
 def find_bwrap() -> str | None:

@@ -28,7 +28,7 @@ if sys.platform != "linux":
 
 _PREFIX = "mcpcp-sandbox-"
 _CPU_PERIOD_US = 100_000
-_WANTED = ("memory", "pids", "cpu")
+_WANTED = ("memory", "pids", "cpu", "cpuacct")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,23 @@ class Group:
                 if key == "oom_kill":
                     return int(value) > 0
         return False
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time of all that is or was in it."""
+        if self.version == 1:
+            return _scaled(self.folders.get("cpuacct"), "cpuacct.usage", 1e-9)
+        with suppress(OSError):
+            for line in (self.folders["memory"] / "cpu.stat").read_text().splitlines():
+                key, _, value = line.partition(" ")
+                if key == "usage_usec":
+                    return int(value) / 1e6
+        return None
+
+    def peak_memory(self) -> int | None:
+        """The most bytes it held at once; version 2 tells since Linux 5.19."""
+        name = "memory.peak" if self.version == 2 else "memory.max_usage_in_bytes"
+        peak = _scaled(self.folders["memory"], name, 1)
+        return None if peak is None else int(peak)
 
     async def remove(self) -> None:
         """Kill what is left in it and remove it; a folder that stays is swept at the next start."""
@@ -92,6 +109,13 @@ class Groups:
             _remove(folder)
 
 
+def _scaled(folder: Path | None, name: str, unit: float) -> float | None:
+    if folder is not None:
+        with suppress(OSError, ValueError):
+            return int((folder / name).read_text()) * unit
+    return None
+
+
 def _settings(version: int, limits: Limits) -> list[tuple[str, str, str, bool]]:
     quota = str(int(limits.cpus * _CPU_PERIOD_US))
     # the first program inside counts too
@@ -100,7 +124,6 @@ def _settings(version: int, limits: Limits) -> list[tuple[str, str, str, bool]]:
         return [
             ("memory", "memory.max", str(limits.memory), True),
             ("memory", "memory.swap.max", "0", False),
-            ("memory", "memory.oom.group", "1", False),
             ("pids", "pids.max", processes, True),
             ("cpu", "cpu.max", f"{quota} {_CPU_PERIOD_US}", False),
         ]

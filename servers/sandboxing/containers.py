@@ -1,160 +1,124 @@
 """Sandboxes by a Docker engine: a hardened container a call, removed when it ends.
 
-Above: `sandbox` chooses it, `selftest` tries it. Below: `servers.docker_policy` for the engine and
-the hardening, `exchange` for the words.
+Above: `candidates` finds it, `selftest` tries it. Below: `servers.docker_policy` for the engine and
+the hardening, `conversation` for the words.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.to_thread
 import requests
 from docker import DockerClient
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from servers.docker_policy import hardening, ownership
 from servers.docker_policy.engine import Engine, EngineAway
-from servers.docker_policy.wire import STDERR, Wire
-from servers.sandboxing.exchange import Ending, Exchange, program
+from servers.docker_policy.wire import Wire
+from servers.sandboxing.conversation import SHOWN, Course, Job, converse, greeting
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
+from servers.sandboxing.program import program
+from servers.sandboxing.text import decode
+from servers.sandboxing.transcript import Ending
+from servers.sandboxing.wirelink import WireLink
 
 _ENGINE_SECONDS = 30
+_READY_SECONDS = 20.0
 _ENVIRONMENT = {
     "HOME": "/work",
     "LANG": "C.UTF-8",
     "TZ": "UTC",
     "PYTHONDONTWRITEBYTECODE": "1",
+    "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108 - the container's own
+    "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+_STRONGER = {"runsc": "gVisor", "kata": "Kata", "kata-runtime": "Kata"}
+"""Runtimes that put more than the host's kernel between the code and the host, best first."""
 
 
-@dataclass(frozen=True, slots=True)
 class Containers:
-    """A backend: every `run` makes a container from `image` and removes it."""
+    """A backend: makes containers of one image under one runtime."""
 
-    engine: Engine
-    image: str
-    name: str = "docker"
-    isolation: dict[str, str] = field(
-        default_factory=lambda: {
+    name = "docker"
+    late_packages = False  # a container that runs takes no more mounts
+
+    def __init__(
+        self, engine: Engine, image: str, runtime: str | None = None, imports: Sequence[str] = ()
+    ) -> None:
+        """`runtime` as the engine calls it, None for its usual one."""
+        self._engine = engine
+        self._image = image
+        self._runtime = runtime
+        self._imports = tuple(imports)
+
+    @property
+    def isolation(self) -> Mapping[str, str]:
+        """What holds the code in, for the caller to see."""
+        return {
             "namespaces": "mount, pid, net, ipc, uts",
+            "kernel": _STRONGER.get(self._runtime or "", "the host's"),
             "system_calls": "filtered",
             "network": "none",
             "memory": "container",
         }
-    )
 
     @classmethod
-    def find(cls, image: str) -> Containers | None:
-        """A backend where an engine answers and has the image; blocks for a moment."""
+    def find(cls, image: str, runtime: str, imports: Sequence[str] = ()) -> Iterator[Containers]:
+        """Backends of an engine that answers and has the image, the strongest first; blocks.
+
+        `runtime` is the one to use, or "auto" for each that the engine has.
+        """
         engine = Engine()
         try:
             client = engine.client()
             ownership.sweep(client)
             client.images.get(image)
+            runtimes = client.info().get("Runtimes", {})
         except (EngineAway, ImageNotFound):
-            return None
+            return
         except (DockerException, requests.RequestException):
             engine.forget()
-            return None
-        return cls(engine, image)
+            return
+        stronger = [name for name in _STRONGER if name in runtimes]
+        for name in [*stronger, None] if runtime == "auto" else [runtime]:
+            yield cls(engine, image, name, imports)
 
-    async def run(self, code: str, limits: Limits) -> Outcome:
-        """Run the code in a fresh container; cancelling it ends the container at once.
-
-        Raises SandboxBroken when no container came up.
-        """
-        exchange = Exchange(code, limits, per_process_memory=False)
+    async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> ContainerCell:
+        """A container that has started and greeted; raises SandboxBroken when none did."""
         try:
-            ending = await self._run(exchange, limits)
+            return await self._make(limits, packages)
         except (EngineAway, DockerException, requests.RequestException, TimeoutError) as e:
-            self.engine.forget()
+            self._engine.forget()
             raise SandboxBroken(str(e) or "the Docker engine did not answer in time") from e
-        return exchange.outcome(ending).by(self.name, self.isolation)
 
-    async def _run(self, exchange: Exchange, limits: Limits) -> Ending:
-        async with self._container(limits) as (container, wire):
-            began = time.monotonic()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_in_thread, wire.send, exchange.input())
-                with anyio.move_on_after(limits.timeout) as scope:
-                    await _in_thread(_listen, wire, exchange)
-                duration = time.monotonic() - began
-                wire.close()
-            state = await self._ended(container)
-        return Ending(
-            duration=duration,
-            timed_out=scope.cancelled_caught,
-            out_of_memory=bool(state.get("OOMKilled")),
+    async def _make(self, limits: Limits, packages: Sequence[Path]) -> ContainerCell:
+        config = self._config(limits, packages)
+        container = await self._engine.complete(
+            lambda c: _create(c, config, limits, packages), _ENGINE_SECONDS
         )
-
-    async def _ended(self, container: str) -> dict[str, Any]:
-        def end(client: DockerClient) -> dict[str, Any]:
-            with suppress(APIError):  # it has ended by itself
-                client.api.kill(container)
-            client.api.wait(container, timeout=_ENGINE_SECONDS)
-            state: dict[str, Any] = client.api.inspect_container(container)["State"]
-            return state
-
-        return await self.engine.call(end, _ENGINE_SECONDS)
-
-    @asynccontextmanager
-    async def _container(self, limits: Limits) -> AsyncIterator[tuple[str, Wire]]:
-        """A container that has started, and the wire to it; gone at the end of the context."""
-        container = await self._created(limits)
-        wire = None
+        cell = ContainerCell(self._engine, container, self.isolation)
         try:
-            wire = await self.engine.call(lambda c: _start(c, container), _ENGINE_SECONDS)
-            yield container, wire
-        finally:
-            if wire is not None:
-                wire.close()
-            await self._removed(container)
+            await cell.start()
+        except BaseException:
+            await cell.discard()
+            raise
+        return cell
 
-    async def _created(self, limits: Limits) -> str:
-        """Shielded: a container that the engine made while nobody waited would be nobody's."""
-        with anyio.CancelScope(shield=True):
-            container = await self.engine.call(lambda c: self._create(c, limits), _ENGINE_SECONDS)
-        return container  # noqa: RET504 - to mypy, a scope may swallow a return inside it
-
-    async def _removed(self, container: str) -> None:
-        with anyio.CancelScope(shield=True):
-            await self.engine.call(lambda c: ownership.remove(c, container), _ENGINE_SECONDS)
-
-    def _create(self, client: DockerClient, limits: Limits) -> str:
-        """A container that was inspected and found as it must be, not started."""
-        envelope = hardening.Envelope(
-            memory=limits.memory,
-            cpus=limits.cpus,
-            processes=limits.processes + 2,
-            tmpfs=limits.scratch,
-            files=limits.files,
-        )
-        config = self._config(envelope, limits)
-        container: str = _post_container(client, config)
-        found = hardening.deviations(client.api.inspect_container(container), envelope, init=False)
-        if found:
-            ownership.remove(client, container)
-            raise SandboxBroken(f"the engine made another container: {', '.join(found)}")
-        return container
-
-    def _config(self, envelope: hardening.Envelope, limits: Limits) -> dict[str, Any]:
-        options = hardening.tmpfs_options
-        tmpfs = {
-            "/tmp": options(limits.scratch, executable=True),  # noqa: S108 - the container's own
-            "/work": options(limits.work, executable=True),
-        }
+    def _config(self, limits: Limits, packages: Sequence[Path]) -> dict[str, Any]:
+        host = hardening.host_config(_envelope(limits), _tmpfs(limits))
+        mounts = [
+            {"Type": "bind", "Source": str(p), "Target": f"{SHOWN}/{p.name}", "ReadOnly": True}
+            for p in packages
+        ]
         return {
-            "Image": self.image,
-            "Entrypoint": ["python3", "-I", "-c", program()],
-            "Cmd": [],
+            "Image": self._image,
+            "Entrypoint": ["python3", "-I", "-c", program("init")],
+            "Cmd": list(self._imports),
             "User": hardening.USER,
             "WorkingDir": "/work",
             "Env": [f"{name}={value}" for name, value in _ENVIRONMENT.items()],
@@ -163,14 +127,132 @@ class Containers:
             "StdinOnce": True,
             "AttachStdin": True,
             "NetworkDisabled": True,
-            # our first program is pid 1: a signal from the code does not reach it, and it reaps
-            "HostConfig": {**hardening.host_config(envelope, tmpfs), "Init": False},
+            "HostConfig": {
+                **host,
+                # our first program is pid 1: a signal from the code does not reach it, and it reaps
+                "Init": False,
+                **({"Runtime": self._runtime} if self._runtime else {}),
+                **({"Mounts": mounts} if mounts else {}),
+            },
         }
 
+    async def close(self) -> None:
+        """The containers are gone with their cells; let go of the engine."""
+        self._engine.forget()
 
-def _post_container(client: DockerClient, config: dict[str, Any]) -> str:
+
+class ContainerCell:
+    """A container and the wire to it."""
+
+    def __init__(self, engine: Engine, container: str, isolation: Mapping[str, str]) -> None:
+        self._engine = engine
+        self._container = container
+        self._isolation = isolation
+        self._link: WireLink | None = None
+
+    async def start(self) -> None:
+        """Start it and wait for its greeting; raises SandboxBroken."""
+        wire = await self._engine.complete(lambda c: _start(c, self._container), _ENGINE_SECONDS)
+        self._link = WireLink(wire)
+        wrong = await greeting(self._link, _READY_SECONDS)
+        if wrong is not None:
+            raise SandboxBroken(f"{wrong} {decode(self._link.complaint.encode())}".strip())
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still waits for its job."""
+        return self._link is not None and self._link.alive
+
+    async def run(self, job: Job) -> Outcome:
+        """Run the job; cancelling ends the container with its `discard`."""
+        if self._link is None:
+            raise SandboxBroken("the container has not started")
+        course = await converse(self._link, job)
+        ending = Ending(
+            duration=course.duration,
+            timed_out=course.timed_out,
+            out_of_memory=await self._ran_out_of_memory(course),
+        )
+        return course.transcript.outcome(ending).by("docker", self._isolation)
+
+    async def _ran_out_of_memory(self, course: Course) -> bool:
+        """What the engine says where the sandbox can't any more."""
+        if course.transcript.report is not None:
+            return False
+
+        def end(client: DockerClient) -> bool:
+            with suppress(APIError):  # it has ended by itself
+                client.api.kill(self._container)
+            client.api.wait(self._container, timeout=_ENGINE_SECONDS)
+            return bool(client.api.inspect_container(self._container)["State"].get("OOMKilled"))
+
+        try:
+            return await self._engine.call(end, _ENGINE_SECONDS)
+        except (EngineAway, DockerException, requests.RequestException, TimeoutError):
+            return False
+
+    async def discard(self) -> None:
+        """Let go of it and have it removed; what an engine that is away keeps is swept later."""
+        if self._link is not None:
+            self._link.close()
+        with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
+            await self._engine.complete(
+                lambda c: ownership.remove(c, self._container), _ENGINE_SECONDS
+            )
+
+
+def _envelope(limits: Limits) -> hardening.Envelope:
+    return hardening.Envelope(
+        memory=limits.memory,
+        cpus=limits.cpus,
+        processes=limits.processes + 2,
+        tmpfs=limits.scratch,
+        files=limits.open_files,
+    )
+
+
+def _tmpfs(limits: Limits) -> dict[str, str]:
+    flags = f"rw,nosuid,nodev,nr_inodes={limits.inodes}"
+    return {
+        "/work": f"{flags},size={limits.disk},mode=1777",
+        "/tmp": f"{flags},size={limits.scratch},mode=1777",  # noqa: S108 - the container's own
+    }
+
+
+def _create(
+    client: DockerClient, config: dict[str, Any], limits: Limits, packages: Sequence[Path]
+) -> str:
+    """A container that was inspected and found as it must be, not started."""
     made = client.api.create_container_from_config(config)  # type: ignore[no-untyped-call]
-    return str(made["Id"])
+    container = str(made["Id"])
+    inspected = _without_packages(client.api.inspect_container(container), packages)
+    found = hardening.deviations(inspected, _envelope(limits), init=False)
+    if found:
+        ownership.remove(client, container)
+        raise SandboxBroken(f"the engine made another container: {', '.join(found)}")
+    return container
+
+
+def _without_packages(inspected: dict[str, Any], packages: Sequence[Path]) -> dict[str, Any]:
+    """As it would be without the mounts that we asked for: those folders, read-only."""
+    asked = {f"{SHOWN}/{p.name}": str(p) for p in packages}
+    host = inspected["HostConfig"]
+    return {
+        **inspected,
+        "HostConfig": {
+            **host,
+            "Mounts": [
+                m
+                for m in host.get("Mounts") or []
+                if not (m.get("ReadOnly") and asked.get(m["Target"]) == m["Source"])
+            ],
+        },
+        "Mounts": [
+            m
+            for m in inspected.get("Mounts") or []
+            if m.get("RW") or asked.get(m["Destination"]) != m.get("Source")
+        ],
+    }
 
 
 def _start(client: DockerClient, container: str) -> Wire:
@@ -181,14 +263,3 @@ def _start(client: DockerClient, container: str) -> Wire:
         wire.close()
         raise
     return wire
-
-
-def _listen(wire: Wire, exchange: Exchange) -> None:
-    for stream, data in wire.frames():
-        (exchange.stderr if stream == STDERR else exchange.stdout).add(data)
-        if exchange.flooded:
-            return
-
-
-async def _in_thread(do: Callable[..., None], *arguments: object) -> None:
-    await anyio.to_thread.run_sync(do, *arguments, abandon_on_cancel=True)

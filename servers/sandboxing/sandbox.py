@@ -1,76 +1,74 @@
 """The door to running code: the best backend that passed its self-test, or a refusal that helps.
 
-Above: the tool servers. Below: the backends, `selftest`, `outcome`.
+Above: the tool servers. Below: `pool`, `sessions`, the backends by way of `candidates`.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 
-from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken, refused
-from servers.sandboxing.selftest import Backend, weaknesses
+from servers.sandboxing.backend import Backend
+from servers.sandboxing.call import Call
+from servers.sandboxing.candidates import Candidates, candidates
+from servers.sandboxing.conversation import Job
+from servers.sandboxing.outcome import Outcome, SandboxBroken, refused
+from servers.sandboxing.pool import Pool
+from servers.sandboxing.selftest import weaknesses
+from servers.sandboxing.sessions import SessionRefused, Sessions, Workspace
+from servers.sandboxing.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _TRY_AGAIN_SECONDS = 15.0
 _CHOICE_SECONDS = 60.0
+_SWEEP_SECONDS = 60.0
 
 HOW_TO_GET_ONE = (
     "install bubblewrap on Linux (`apt install bubblewrap`, `dnf install bubblewrap`, with user"
     " namespaces allowed), or start a Docker engine that has the image {image}"
-    " (`docker pull {image}`)"
+    " (`docker pull {image}`, or on Linux without a registry: `scripts/sandbox-image`)"
 )
-
-
-BACKENDS = ("auto", "bubblewrap", "docker")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the operator decides.
-
-    `backend` is one of BACKENDS; `python` the interpreter for bubblewrap, None for the
-    best that is there; `image` the one for Docker; `at_once` how many sandboxes run side by side.
-    """
-
-    backend: str = "auto"
-    python: str | None = None
-    image: str = "python:3.13-slim"
-    limits: Limits = field(default_factory=Limits)
-    at_once: int = 4
-    patience: float = 20.0
-
-
-Candidates = Callable[[Settings], Iterator[Backend]]
 
 
 class Sandbox:
     """Runs code in sandboxes, each made for one call; never in this process, never unprotected."""
 
-    def __init__(self, settings: Settings, candidates: Candidates | None = None) -> None:
+    def __init__(self, settings: Settings, offered: Candidates = candidates) -> None:
         self._settings = settings
-        self._candidates = candidates or _candidates
+        self._offered = offered
         self._backend: Backend | None = None
+        self._pool: Pool | None = None
+        self._tasks: TaskGroup | None = None
         self._why_not: list[str] = []
         self._tried = float("-inf")
         self._choosing = anyio.Lock()
         self._places = anyio.CapacityLimiter(settings.at_once)
+        self.sessions = Sessions(settings.sessions, settings.session_rules)
 
     @asynccontextmanager
     async def ready(self) -> AsyncIterator[None]:
-        """Choose a backend in the background for as long as the context lasts."""
+        """What `run` needs: chooses a backend, keeps sandboxes ready, ends them on the way out."""
         async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
             tasks.start_soon(self._keep_choosing)
-            yield
-            tasks.cancel_scope.cancel()
+            tasks.start_soon(self._keep_sweeping)
+            try:
+                yield
+            finally:
+                self._tasks = None
+                tasks.cancel_scope.cancel()
+        if self._backend is not None:
+            with anyio.CancelScope(shield=True):
+                await self._backend.close()
+            self._backend = self._pool = None
 
     async def _keep_choosing(self) -> None:
         """Until there is one: an engine may come up later."""
@@ -80,6 +78,14 @@ class Sandbox:
             except Exception:
                 logger.exception("no backend could be chosen")
             await anyio.sleep(_TRY_AGAIN_SECONDS)
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            try:
+                self.sessions.expire()
+            except OSError:
+                logger.exception("sessions can't be swept")
+            await anyio.sleep(_SWEEP_SECONDS)
 
     @property
     def missing(self) -> str | None:
@@ -91,92 +97,106 @@ class Sandbox:
         advice = HOW_TO_GET_ONE.format(image=self._settings.image)
         return f"no sandbox on this machine: {'; '.join(self._why_not)}. To get one: {advice}"
 
-    async def run(self, code: str) -> Outcome:
+    async def run(self, call: Call) -> Outcome:
         """Run the code in a fresh sandbox; the first call waits for the self-test."""
-        limits = self._settings.limits
-        if len(code.encode("utf-8", "replace")) > limits.code:
-            return refused(f"the code is longer than {limits.code} bytes")
-        backend = await self._choose()
-        if backend is None:
+        why_not = self._objection(call)
+        if why_not is not None:
+            return refused(why_not)
+        pool = await self._choose()
+        if pool is None:
             return refused(self.missing or "no sandbox")
-        return await self._run(backend, code, limits)
+        if call.session is None:
+            return await self._run(pool, self._job(call))
+        try:
+            async with self.sessions.use(call.session) as workspace:
+                return await self._run_in(workspace, pool, call)
+        except SessionRefused as e:
+            return refused(str(e))
 
-    async def _run(self, backend: Backend, code: str, limits: Limits) -> Outcome:
+    def _objection(self, call: Call) -> str | None:
+        limits = self._settings.limits
+        if len(call.code.encode("utf-8", "replace")) > limits.code:
+            return f"the code is longer than {limits.code} bytes"
+        if call.timeout is not None and not 0 < call.timeout <= limits.longest:
+            return f"a timeout is more than 0 and at most {limits.longest:g} seconds"
+        for folder in call.packages:
+            if folder.parent != self._settings.packages or not folder.is_dir():
+                return f"there is no package folder {folder.name!r}: install it again"
+        return None
+
+    def _job(self, call: Call, files: tuple[tuple[str, bytes], ...] = ()) -> Job:
+        limits = self._settings.limits
+        return Job(
+            code=call.code,
+            limits=replace(limits, timeout=call.timeout or limits.timeout),
+            files=files,
+            packages=call.packages,
+            listener=call.listener,
+        )
+
+    async def _run_in(self, workspace: Workspace, pool: Pool, call: Call) -> Outcome:
+        files = tuple((path, workspace.read(path)) for path in workspace.entries)
+        outcome = await self._run(pool, self._job(call, files))
+        try:
+            workspace.change([(f.path, f.data) for f in outcome.files], outcome.deleted)
+        except SessionRefused as e:
+            lost = (*outcome.skipped, f"the session stays as it was: {e}")
+            return replace(outcome, skipped=lost, truncated=True)
+        return outcome
+
+    async def _run(self, pool: Pool, job: Job) -> Outcome:
         with anyio.move_on_after(self._settings.patience) as queue:
             await self._places.acquire_on_behalf_of(queue)
         if queue.cancelled_caught:
             return refused("all sandboxes are busy: try again later")
         try:
-            return await backend.run(code, limits)
+            return await self._run_now(pool, job)
         except (SandboxBroken, OSError) as e:
             logger.exception("a sandbox did not come up")
             return refused(f"the sandbox did not come up: {e}")
         finally:
             self._places.release_on_behalf_of(queue)
 
-    async def _choose(self) -> Backend | None:
-        if self._backend is not None:
-            return self._backend
+    async def _run_now(self, pool: Pool, job: Job) -> Outcome:
+        cell = await pool.take(job.packages)
+        try:
+            return await cell.run(job)
+        finally:
+            if self._tasks is not None:  # nobody has to wait for it
+                self._tasks.start_soon(cell.discard)
+            else:
+                await cell.discard()
+
+    async def _choose(self) -> Pool | None:
+        if self._pool is not None:
+            return self._pool
         async with self._choosing:
-            if self._backend is None and time.monotonic() - self._tried >= _TRY_AGAIN_SECONDS:
+            if self._pool is None and time.monotonic() - self._tried >= _TRY_AGAIN_SECONDS:
                 self._backend, self._why_not = await self._try_all()
                 self._tried = time.monotonic()
-        return self._backend
+                if self._backend is not None:
+                    self._pool = self._fill(self._backend)
+        return self._pool
+
+    def _fill(self, backend: Backend) -> Pool:
+        if self._tasks is None:
+            raise RuntimeError("a sandbox runs code inside `async with sandbox.ready()`")
+        pool = Pool(backend, self._settings.limits, self._settings.warm)
+        self._tasks.start_soon(pool.run)
+        return pool
 
     async def _try_all(self) -> tuple[Backend | None, list[str]]:
         why_not = []
-        candidates = self._candidates(self._settings)
-        while backend := await anyio.to_thread.run_sync(next, candidates, None):
+        offers = self._offered(self._settings)
+        while backend := await anyio.to_thread.run_sync(next, offers, None):
             found = ["its self-test did not end in time"]
             with anyio.move_on_after(_CHOICE_SECONDS):
                 found = await weaknesses(backend)
             if not found:
                 logger.info("sandbox", extra={"backend": backend.name, **backend.isolation})
                 return backend, []
+            await backend.close()
             logger.warning("not usable", extra={"backend": backend.name, "found": found})
             why_not.append(f"{backend.name}: {', '.join(found)}")
         nothing = f"neither bubblewrap nor a Docker engine with {self._settings.image} was found"
         return None, why_not or [nothing]
-
-
-def _candidates(settings: Settings) -> Iterator[Backend]:
-    """Best first: bubblewrap that can bound memory, Docker, bubblewrap that can't."""
-    bwrap = _bubblewraps(settings) if settings.backend != "docker" else None
-    if bwrap is not None and bwrap.bounded:
-        yield from bwrap.backends
-    if settings.backend != "bubblewrap":
-        yield from _docker(settings)
-    if bwrap is not None and not bwrap.bounded:
-        yield from bwrap.backends
-
-
-@dataclass(frozen=True, slots=True)
-class _Bubblewraps:
-    """A backend for each Python that may do, and whether the sum of their memory is bounded."""
-
-    backends: tuple[Backend, ...]
-    bounded: bool
-
-
-def _bubblewraps(settings: Settings) -> _Bubblewraps | None:
-    if sys.platform != "linux":
-        return None
-    from servers.sandboxing import bubblewrap, cgroup
-
-    path = bubblewrap.find_bwrap()
-    if path is None:
-        return None
-    groups = cgroup.find()
-    if groups is not None:
-        groups.sweep()
-    pythons = bubblewrap.interpreters(settings.python)
-    backends = tuple(bubblewrap.Bubblewrap(path, p, groups) for p in pythons)
-    return _Bubblewraps(backends, groups is not None)
-
-
-def _docker(settings: Settings) -> Iterator[Backend]:
-    from servers.sandboxing.containers import Containers  # slow to import, seldom needed
-
-    containers = Containers.find(settings.image)
-    if containers is not None:
-        yield containers

@@ -11,26 +11,13 @@ import socket
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from servers.sandboxing.outcome import MIB, Limits, Outcome, SandboxBroken
+from servers.sandboxing.backend import Backend, run_once
+from servers.sandboxing.conversation import Job
+from servers.sandboxing.outcome import MIB, Limits, SandboxBroken
 
 _SECONDS = 20.0
 _MEMORY = 64 * MIB
-
-
-class Backend(Protocol):
-    """One way to run code apart."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def isolation(self) -> dict[str, str]: ...
-
-    async def run(self, code: str, limits: Limits) -> Outcome:
-        """Run the code in a fresh sandbox; raises SandboxBroken when none came up."""
-        ...
 
 
 _PROBES = """
@@ -83,11 +70,43 @@ found
 
 _TOO_MUCH = "pages = bytearray(b'x') * (160 << 20)"
 
+_TOO_MANY = """
+import os, time
+found = []
+
+def until_it_fails(do, times):
+    for n in range(times):
+        try:
+            do(n)
+        except OSError:
+            return True
+    return False
+
+def fork(n):
+    if os.fork() == 0:
+        time.sleep(30)
+        os._exit(0)
+
+def write(n):
+    with open("m%d" % n, "wb") as file:
+        file.write(bytes(1 << 20))
+
+if not until_it_fails(write, 8):
+    found.append("disk is not limited")
+for name in os.listdir("."):
+    os.unlink(name)
+if not until_it_fails(lambda n: os.close(os.open("f%d" % n, os.O_CREAT)), 600):
+    found.append("the number of files is not limited")
+if not until_it_fails(fork, 40):
+    found.append("processes are not limited")
+found
+"""
+
 
 async def weaknesses(backend: Backend) -> list[str]:
     """What the backend let the probes do; empty when it may be used."""
     try:
-        return [*await _escapes(backend), *await _gluttony(backend)]
+        return [*await _escapes(backend), *await _crowds(backend), *await _gluttony(backend)]
     except (SandboxBroken, OSError) as e:
         return [str(e)]
 
@@ -99,7 +118,16 @@ async def _escapes(backend: Backend) -> list[str]:
     ):
         Path(canary.name).chmod(0o644)
         known = f"PORT = {listener.getsockname()[1]}\nCANARY = {canary.name!r}\n"
-        outcome = await backend.run(known + _PROBES, Limits(timeout=_SECONDS))
+        return await _confessions(backend, known + _PROBES, Limits(timeout=_SECONDS))
+
+
+async def _crowds(backend: Backend) -> list[str]:
+    limits = Limits(timeout=_SECONDS, disk=4 * MIB, inodes=256, processes=16)
+    return await _confessions(backend, _TOO_MANY, limits)
+
+
+async def _confessions(backend: Backend, program: str, limits: Limits) -> list[str]:
+    outcome = await run_once(backend, Job(program, limits))
     if outcome.status != "ok" or outcome.result is None:
         return [f"the probes did not run: {outcome.status} {outcome.stderr[-500:]}".strip()]
     return [str(weakness) for weakness in ast.literal_eval(outcome.result)]
@@ -107,6 +135,6 @@ async def _escapes(backend: Backend) -> list[str]:
 
 async def _gluttony(backend: Backend) -> list[str]:
     nonce = secrets.token_hex(8)
-    limits = replace(Limits(timeout=_SECONDS), memory=_MEMORY)
-    outcome = await backend.run(f"{_TOO_MUCH}\n{nonce!r}", limits)
+    limits = replace(Limits(timeout=_SECONDS), memory=_MEMORY, disk=_MEMORY // 4)
+    outcome = await run_once(backend, Job(f"{_TOO_MUCH}\n{nonce!r}", limits))
     return [] if outcome.status == "memory_limit" else ["memory is not limited"]

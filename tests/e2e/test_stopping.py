@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.fleet import CallFailed, Fleet
@@ -124,6 +126,23 @@ def test_ctrl_c_during_the_start_leaves_nothing(fleet: Fleet, moment: str) -> No
     assert code in ({0, 130, -signal.SIGINT} if moment == "at once" else {0})
     assert "Traceback" not in fleet.log()
     fleet.assert_nothing_left(within=1)
+
+
+def test_signals_that_come_while_it_ends_are_no_news(fleet: Fleet) -> None:
+    fleet.add("mcp1")
+    launcher = fleet.launch()
+    (supervisor,) = psutil.Process(launcher.pid).children()
+
+    def send_until_it_is_gone() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            while supervisor.is_running():  # never another process that got its pid
+                os.kill(supervisor.pid, signal.SIGCHLD)
+
+    sender = threading.Thread(target=send_until_it_is_gone)
+    sender.start()
+    assert fleet.stop(launcher) == 0
+    sender.join(10)
+    assert "Traceback" not in fleet.log()
 
 
 def on_terminal(descriptor: int) -> dict[str, Any]:

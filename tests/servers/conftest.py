@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import anyio
 import pytest
 
-from servers.sandboxing.outcome import Limits, SandboxBroken
+from servers.sandboxing.libraries import libraries
+from servers.sandboxing.outcome import SandboxBroken
 from tests.engine import absent, docker_engine
+from tests.servers.sandboxing.runner import Runner
 
 __all__ = ["bwrap", "docker_engine"]
 
@@ -17,18 +20,22 @@ if os.name == "posix":
 
 
 @pytest.fixture(scope="session")
-def bwrap() -> bubblewrap.Bubblewrap:
+def bwrap() -> Iterator[Runner]:
     """bubblewrap with the first Python that it can show to a sandbox."""
     path = bubblewrap.find_bwrap()
     if path is None:
         absent("bubblewrap")
     groups = cgroup.find()
-    for interpreter in bubblewrap.interpreters():
-        backend = bubblewrap.Bubblewrap(path or "", interpreter, groups)
+    for interpreter in bubblewrap.interpreters(libraries=libraries()):
+        backend = bubblewrap.Bubblewrap(
+            path or "", interpreter, groups, imports=("numpy", "numpy.random")
+        )
+        runner = Runner(backend)
         try:
-            anyio.run(backend.run, "1", Limits())
+            anyio.run(runner.run, "1")
         except SandboxBroken:
             continue
-        return backend
+        yield runner
+        anyio.run(backend.close)
+        return
     absent("a bubblewrap that works")
-    raise AssertionError

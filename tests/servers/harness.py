@@ -82,6 +82,7 @@ def running(
     *flags: str,
     env: Mapping[str, str] | None = None,
     credential: str | None = None,
+    scrape: str = "",
     launch: Sequence[str] = (),
 ) -> Iterator[Script]:
     """The script over HTTP on a free port, from its first line of log to its end."""
@@ -89,7 +90,7 @@ def running(
     passed: list[int] = []
     if credential is not None:
         reader, writer = os.pipe()
-        os.write(writer, f"{credential}\n".encode())
+        os.write(writer, f"{credential}\n{json.dumps({'scrape': scrape})}\n".encode())
         os.close(writer)
         environ["MCPCP_CREDENTIAL_FD"] = str(reader)
         passed.append(reader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shlex
@@ -210,6 +211,19 @@ async def test_cancelling_a_call_ends_its_container(engine: DockerEngine) -> Non
             await until_answered(docker, "ps", "Up ")
             tasks.cancel_scope.cancel()
         assert (await docker.run("ps -aq", "a")).stdout == ""
+
+
+async def test_cancelling_a_call_while_its_container_starts_leaves_nothing_open(
+    engine: DockerEngine,
+) -> None:
+    async with serving() as docker:
+        for _ in range(5):  # "Created" is short: sometimes it is over when we see it
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(docker.run, f"run --rm --name c {IMAGE} sleep 600", "a")
+                await until_answered(docker, "ps -aq", "\n")
+                tasks.cancel_scope.cancel()
+            assert (await docker.run("ps -aq", "a")).stdout == ""
+    gc.collect()  # a socket that nobody closed would be a warning, and that an error
 
 
 async def test_memory_beyond_the_limit_ends_the_container(engine: DockerEngine) -> None:

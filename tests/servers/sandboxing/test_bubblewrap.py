@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import struct
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +15,16 @@ import anyio
 import psutil
 import pytest
 
-from servers.sandboxing.bubblewrap import Bubblewrap, Interpreter
+from servers.sandboxing import bubblewrap, cgroup, seccomp
+from servers.sandboxing.bubblewrap import Bubblewrap, Interpreter, interpreters
 from servers.sandboxing.outcome import MIB, Limits, SandboxBroken
 from servers.sandboxing.selftest import weaknesses
+from tests.servers.sandboxing.runner import Runner
 
 pytestmark = [pytest.mark.anyio, pytest.mark.bwrap]
 
 LIMITS = Limits(timeout=20.0)
+BWRAP = shutil.which("bwrap") or ""
 
 
 @pytest.mark.parametrize(
@@ -48,45 +55,45 @@ LIMITS = Limits(timeout=20.0)
     ],
 )
 async def test_an_honest_program_works(
-    code: str, stdout: str, result: str | None, bwrap: Bubblewrap
+    code: str, stdout: str, result: str | None, bwrap: Runner
 ) -> None:
     outcome = await bwrap.run(code, LIMITS)
     assert (outcome.status, outcome.exit_code, outcome.stderr) == ("ok", 0, "")
     assert (outcome.stdout, outcome.result) == (stdout, result)
 
 
-async def test_an_error_shows_the_line_and_not_our_frames(bwrap: Bubblewrap) -> None:
+async def test_an_error_shows_the_line_and_not_our_frames(bwrap: Runner) -> None:
     outcome = await bwrap.run("def f():\n    return 1 / 0\nprint('before')\nf()", LIMITS)
     assert (outcome.status, outcome.exit_code, outcome.stdout) == ("error", 1, "before\n")
     assert "return 1 / 0" in outcome.stderr and 'File "<code>", line 4' in outcome.stderr
     assert "inside" not in outcome.stderr and "_run" not in outcome.stderr
 
 
-async def test_code_that_does_not_compile_is_an_error(bwrap: Bubblewrap) -> None:
+async def test_code_that_does_not_compile_is_an_error(bwrap: Runner) -> None:
     outcome = await bwrap.run("a = (\nb", LIMITS)
     assert outcome.status == "error" and "SyntaxError" in outcome.stderr
 
 
 @pytest.mark.parametrize(("code", "status"), [(0, "ok"), (3, "error"), ("'words'", "error")])
-async def test_an_exit_code_is_told(code: object, status: str, bwrap: Bubblewrap) -> None:
+async def test_an_exit_code_is_told(code: object, status: str, bwrap: Runner) -> None:
     outcome = await bwrap.run(f"import sys\nsys.exit({code})", LIMITS)
     assert outcome.status == status
     assert outcome.exit_code == (code if isinstance(code, int) else 1)
 
 
-async def test_long_output_is_cut_and_says_so(bwrap: Bubblewrap) -> None:
+async def test_long_output_is_cut_and_says_so(bwrap: Runner) -> None:
     limits = replace(LIMITS, output=1000, result=100)
     outcome = await bwrap.run("print('x' * 5000)\n'y' * 5000", limits)
     assert (outcome.status, outcome.truncated) == ("ok", True)
     assert (len(outcome.stdout), len(outcome.result or "")) == (1000, 100)
 
 
-async def test_code_longer_than_a_pipe_and_a_command_line_runs(bwrap: Bubblewrap) -> None:
+async def test_code_longer_than_a_pipe_and_a_command_line_runs(bwrap: Runner) -> None:
     outcome = await bwrap.run(f"x = '{'a' * 900_000}'\nlen(x)", LIMITS)
     assert outcome.result == "900000"
 
 
-async def test_the_code_is_on_no_command_line(bwrap: Bubblewrap) -> None:
+async def test_the_code_is_on_no_command_line(bwrap: Runner) -> None:
     secret = f"secret{os.getpid()}"
     outcome = await bwrap.run(
         f"'{secret}'\nimport glob\n"
@@ -96,10 +103,10 @@ async def test_the_code_is_on_no_command_line(bwrap: Bubblewrap) -> None:
     assert outcome.result == "[]"
 
 
-async def test_cancelling_ends_the_sandbox_at_once(bwrap: Bubblewrap) -> None:
+async def test_cancelling_ends_the_sandbox_at_once(bwrap: Runner) -> None:
     before = set(psutil.Process().children(recursive=True))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(bwrap.run, "import time\ntime.sleep(600)", LIMITS)
+        tasks.start_soon(bwrap.run, "import os, time\nos.fork()\ntime.sleep(600)", LIMITS)
         with anyio.fail_after(10):
             while not _sandboxed(before):  # noqa: ASYNC110 - a process does not tell us
                 await anyio.sleep(0.01)
@@ -113,7 +120,7 @@ def _sandboxed(before: set[psutil.Process]) -> bool:
     return len(set(psutil.Process().children(recursive=True)) - before) >= 3
 
 
-async def test_many_sandboxes_at_once_stay_apart(bwrap: Bubblewrap) -> None:
+async def test_many_sandboxes_at_once_stay_apart(bwrap: Runner) -> None:
     results: list[str | None] = []
 
     async def one(n: int) -> None:
@@ -126,54 +133,66 @@ async def test_many_sandboxes_at_once_stay_apart(bwrap: Bubblewrap) -> None:
     assert sorted(map(str, results)) == [f"'{n}'" for n in range(6)]
 
 
-async def test_no_control_group_stays_behind(bwrap: Bubblewrap) -> None:
-    if bwrap.groups is None:
+async def test_no_control_group_stays_behind(bwrap: Runner) -> None:
+    groups = cgroup.find()
+    if groups is None:
         pytest.skip("no control groups here")
     await bwrap.run("1", LIMITS)
-    for parent in bwrap.groups.parents.values():
+    for parent in groups.parents.values():
         assert not list(parent.glob(f"mcpcp-sandbox-{os.getpid()}-*"))
 
 
-async def test_a_sandbox_that_can_not_start_says_why(bwrap: Bubblewrap, tmp_path: Path) -> None:
-    mounts = ((f"{tmp_path}/nothing", "/opt/python"),)
-    broken = replace(bwrap, interpreter=Interpreter("/opt/python/bin/python3", mounts))
+async def test_a_sandbox_that_can_not_start_says_why(bwrap: Runner, tmp_path: Path) -> None:
+    mounts = ((tmp_path / "nothing", "/opt/python"),)
+    broken = Bubblewrap(BWRAP, Interpreter("/opt/python/bin/python3", mounts), None)
     with pytest.raises(SandboxBroken, match="nothing"):
-        await broken.run("1", LIMITS)
+        await broken.make(LIMITS)
 
 
 async def test_bubblewrap_passes_the_self_test(
-    bwrap: Bubblewrap, monkeypatch: pytest.MonkeyPatch
+    bwrap: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "/agent")
-    found = await weaknesses(bwrap)
-    assert [f for f in found if bwrap.groups or f != "memory is not limited"] == []
+    found = await weaknesses(bwrap.backend)
+    assert [f for f in found if bwrap.bounded or f != "memory is not limited"] == []
 
 
-async def test_without_a_control_group_each_process_is_bounded(bwrap: Bubblewrap) -> None:
-    unbounded = replace(bwrap, groups=None)
+@asynccontextmanager
+async def another(groups: cgroup.Groups | None) -> AsyncIterator[Bubblewrap]:
+    backend = Bubblewrap(BWRAP, next(interpreters()), groups)
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+async def test_without_a_control_group_each_process_is_bounded(bwrap: Runner) -> None:
     limits = replace(LIMITS, memory=64 * MIB)
-    outcome = await unbounded.run("bytearray(b'x') * (100 << 20)", limits)
+    async with another(None) as unbounded:
+        outcome = await Runner(unbounded).run("bytearray(b'x') * (100 << 20)", limits)
     assert outcome.status == "memory_limit"
     assert outcome.isolation["memory"] == "per process only"
 
 
+async def test_without_a_control_group_processor_time_is_still_bounded(bwrap: Runner) -> None:
+    spin = "import os\nfor _ in range(3):\n if os.fork() == 0:\n  while True: pass\nos.wait()"
+    async with another(None) as unbounded:
+        outcome = await Runner(unbounded).run(spin, replace(LIMITS, cpu_time=1.0))
+    assert outcome.status == "timeout" and (outcome.cpu_ms or 0) >= 1000, outcome
+
+
 async def test_the_self_test_sees_a_layer_that_is_missing(
-    bwrap: Bubblewrap, monkeypatch: pytest.MonkeyPatch
+    bwrap: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from servers.sandboxing import bubblewrap
-
-    real = bubblewrap.arguments
-
-    def without_filter(*given: object) -> list[str]:
-        words = real(*given)  # type: ignore[arg-type]
-        at = words.index("--seccomp")
-        return [*words[:at], *words[at + 2 :]]
-
-    monkeypatch.setattr(bubblewrap, "arguments", without_filter)
-    assert "system calls are not filtered" in await weaknesses(bwrap)
-
-    def with_the_hosts_network(*given: object) -> list[str]:
-        return ["--share-net" if w == "--new-session" else w for w in real(*given)]  # type: ignore[arg-type]
-
-    monkeypatch.setattr(bubblewrap, "arguments", with_the_hosts_network)
-    assert "the host's loopback is reachable" in await weaknesses(bwrap)
+    nothing = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # a filter that allows everything
+    monkeypatch.setattr(seccomp, "bpf", lambda: nothing)
+    async with another(cgroup.find()) as unfiltered:
+        found = await weaknesses(unfiltered)
+    assert "virtual machine sockets can be opened" in found, found
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        bubblewrap, "mounts", lambda limits: {"/work": "", "/tmp": "", "/dev/shm": ""}
+    )
+    async with another(cgroup.find()) as roomy:
+        found = await weaknesses(roomy)
+    assert {"disk is not limited", "the number of files is not limited"} <= set(found)

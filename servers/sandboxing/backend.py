@@ -1,0 +1,59 @@
+"""What `bubblewrap` and `containers` have in common, as `pool` and `sandbox` see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from servers.sandboxing.conversation import Job
+from servers.sandboxing.outcome import Limits, Outcome
+
+
+class Cell(Protocol):
+    """One sandbox that is ready; it runs one job and is discarded, whatever became of it."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still waits for its job."""
+        ...
+
+    async def run(self, job: Job) -> Outcome:
+        """Run it; raises SandboxBroken where nothing was run. Cancelling kills at once."""
+        ...
+
+    async def discard(self) -> None:
+        """Kill what is in it and leave nothing of it behind."""
+        ...
+
+
+class Backend(Protocol):
+    """One way to keep code apart."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def isolation(self) -> Mapping[str, str]: ...
+
+    @property
+    def late_packages(self) -> bool:
+        """Whether a sandbox that is there already can be shown packages, by its job."""
+        ...
+
+    async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> Cell:
+        """A fresh sandbox; raises SandboxBroken when none came up."""
+        ...
+
+    async def close(self) -> None:
+        """End everything it has made."""
+        ...
+
+
+async def run_once(backend: Backend, job: Job) -> Outcome:
+    """A sandbox of its own for one job, cold; raises SandboxBroken."""
+    cell = await backend.make(job.limits, job.packages)
+    try:
+        return await cell.run(job)
+    finally:
+        await cell.discard()

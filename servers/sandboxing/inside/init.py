@@ -1,0 +1,249 @@
+"""The first process of a sandbox: takes one request, runs it, says how it ended.
+
+It is process 1 of its pid namespace: signals from the code do not reach it, orphans are its own to
+reap, and everything dies with it. The host holds the other end of its link; when that is let go,
+the sandbox ends.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from servers.sandboxing.inside import code, collect, frames, kernel, usage
+
+assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is always so
+
+_CHUNK = 65536
+_LIFELINE_CUT = 125
+_LOOK_SECONDS = 0.05
+MOST_DESCRIPTORS = 4096
+
+Prepare = Callable[[dict[str, Any]], None]
+"""What has to be done before the code may start, and can't be undone."""
+
+
+class Link:
+    """The way to the host: two descriptors, or one twice."""
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self._reader, self._writer = reader, writer
+        self._decoder = frames.Decoder(frames.TO_SANDBOX)
+        self._frames: list[tuple[bytes, bytes]] = []
+
+    def write(self, data: bytes) -> None:
+        """All of it; ends the sandbox when nobody is there to take it."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._writer, view) :]
+        except OSError:
+            os._exit(_LIFELINE_CUT)
+
+    def next(self) -> tuple[bytes, bytes]:
+        """The next frame; ends the sandbox when the host lets go."""
+        while not self._frames:
+            data = os.read(self._reader, _CHUNK)
+            if not data:
+                os._exit(_LIFELINE_CUT)
+            self._frames = self._decoder.feed(data)
+        return self._frames.pop(0)
+
+    @property
+    def reader(self) -> int:
+        """To wait for."""
+        return self._reader
+
+
+@dataclass
+class _Run:
+    """A program that runs, and what its parent holds of it."""
+
+    pid: int
+    exit: int
+    outputs: dict[int, bytes]
+    cpu_limit: float
+    stopped: str | None = None
+
+
+def serve(link: Link, prepare: Prepare) -> NoReturn:
+    """One request from hello to report, then wait for the host to let go."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    kernel.set_dumpable(False)
+    link.write(frames.encode(frames.HELLO))
+    request, known = _receive(link)
+    prepare(request)
+    notes = code.Notes(request["result"])
+    outputs, theirs = _pipes()
+    child = os.fork()
+    if child == 0:
+        _leave_everything_to_the_parent(theirs)
+        code.become(request, notes)
+    for descriptor in theirs:
+        os.close(descriptor)
+    run = _Run(child, os.pidfd_open(child), outputs, cpu_limit=request["cpu_time"])
+    _watch(link, run)
+    status = _end(run)
+    _drain(link, run)
+    _report(link, request, known, run, _exit_code(status), notes)
+    while True:  # the host lets go, or kills
+        link.next()
+
+
+def import_all(names: list[str]) -> list[str]:
+    """Import in advance what many programs will; those of them that are there."""
+    found = []
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+        found.append(name)
+    return found
+
+
+def _receive(link: Link) -> tuple[dict[str, Any], collect.Known]:
+    """The request, which is the file without a path; the session's are written where we are."""
+    request, known = bytearray(), {}
+    path, content = "", request
+    while True:
+        kind, payload = link.next()
+        if kind == frames.DATA:
+            content += payload
+            continue
+        if path:
+            known[path] = collect.unpack(".", path, content)
+        if kind == frames.GO:
+            return json.loads(request), known
+        path = json.loads(payload)["path"]
+        content = bytearray() if path else request
+
+
+def _pipes() -> tuple[dict[int, bytes], tuple[int, int]]:
+    """Our ends by the kind of frame that they become, and the code's standard streams."""
+    out, their_out = os.pipe()
+    err, their_err = os.pipe()
+    return {out: frames.STDOUT, err: frames.STDERR}, (their_out, their_err)
+
+
+def _leave_everything_to_the_parent(theirs: tuple[int, int]) -> None:
+    """The code holds three descriptors: nothing to read, and two to write."""
+    os.setsid()
+    kernel.set_dumpable(True)
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    os.dup2(theirs[0], 1)
+    os.dup2(theirs[1], 2)
+    os.closerange(3, MOST_DESCRIPTORS)
+
+
+def _watch(link: Link, run: _Run) -> None:
+    """Pass on what the code writes until its first process ends or somebody stops it."""
+    poll = select.poll()
+    for descriptor in (*run.outputs, run.exit, link.reader):
+        poll.register(descriptor, select.POLLIN)
+    look = time.monotonic() + run.cpu_limit
+    while run.stopped is None:
+        ready = [descriptor for descriptor, _ in poll.poll(_until(look))]
+        for descriptor in ready:
+            if descriptor in run.outputs and not _pass_on(link, run, descriptor):
+                poll.unregister(descriptor)
+        if link.reader in ready and link.next()[0] == frames.STOP:
+            run.stopped = "host"
+        if run.exit in ready:
+            return
+        if time.monotonic() >= look:
+            look = _look_at_processor_time(run)
+
+
+def _until(look: float) -> int:
+    """Milliseconds until then, within what poll takes."""
+    return int(min(max(look - time.monotonic(), 0) * 1000 + 1, 60_000))
+
+
+def _look_at_processor_time(run: _Run) -> float:
+    """When to look again: not before it can all be used up."""
+    left = run.cpu_limit - usage.cpu_seconds()
+    if left <= 0:
+        run.stopped = "cpu_time"
+    return time.monotonic() + max(left / (os.cpu_count() or 1), _LOOK_SECONDS)
+
+
+def _pass_on(link: Link, run: _Run, descriptor: int) -> bool:
+    """One piece of output; False when there will be no more."""
+    data = os.read(descriptor, _CHUNK)
+    if data:
+        link.write(frames.encode(run.outputs[descriptor], data))
+        return True
+    os.close(descriptor)
+    del run.outputs[descriptor]
+    return False
+
+
+def _end(run: _Run) -> int:
+    """Kill whatever is left and reap it all; the wait status of the code's first process."""
+    status = 0
+    while True:
+        _kill_everything()
+        try:
+            pid, ended = os.waitpid(-1, 0)
+        except ChildProcessError:
+            return status
+        if pid == run.pid:
+            status = ended
+
+
+def _kill_everything() -> None:
+    with suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+
+
+def _drain(link: Link, run: _Run) -> None:
+    """What the dead have left in their pipes."""
+    for descriptor in list(run.outputs):
+        while _pass_on(link, run, descriptor):
+            pass
+
+
+def _exit_code(status: int) -> int:
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _report(
+    link: Link,
+    request: dict[str, Any],
+    known: collect.Known,
+    run: _Run,
+    exit_code: int,
+    notes: code.Notes,
+) -> None:
+    used = usage.cpu_seconds()
+    collection = collect.Collection(".", request["collect"])
+    collection.send(known, link.write)
+    kind, result = notes.read()
+    report = {
+        "exit_code": exit_code,
+        "stopped": run.stopped,
+        "finished": kind == code.FINISHED,
+        "out_of_memory": kind == code.OUT_OF_MEMORY or usage.out_of_memory(),
+        "result": result,
+        "skipped": collection.skipped,
+        "cpu_seconds": used,
+        "peak_memory": usage.peak_memory(),
+    }
+    link.write(frames.encode(frames.REPORT, json.dumps(report).encode()))
+
+
+def main() -> NoReturn:
+    """In a container: the engine has made the namespaces, the limits and the filter."""
+    import_all(sys.argv[1:])
+    serve(Link(0, os.dup(1)), lambda _: kernel.forbid_new_privileges())

@@ -1,0 +1,124 @@
+"""Makes sandboxes by forking: what it has imported they have, and its memory until they write.
+
+It runs in a bubblewrap of its own, without privileges. A sandbox is a child that leaves for a user
+namespace and with it for namespaces of every other kind, mounts fresh file systems, and becomes
+`init`. What a sandbox could take over from here, another one could as well, so there is nothing:
+no code was run here and no request was read.
+
+The host sends a plan first, then one packet a sandbox: its mounts, and the descriptor that is the
+sandbox's end of its link.
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from servers.sandboxing.inside import frames, init, kernel
+
+assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is always so
+
+_LONGEST_WORD = 1 << 18
+_ALL_NAMESPACES = (
+    kernel.NEW_USER
+    | kernel.NEW_MOUNTS
+    | kernel.NEW_PIDS
+    | kernel.NEW_NETWORK
+    | kernel.NEW_IPC
+    | kernel.NEW_HOST_NAME
+    | kernel.NEW_CGROUP
+)
+_SAFE = kernel.NO_SUID | kernel.NO_DEVICES
+
+
+def main() -> NoReturn:
+    """Serve the host until it lets go."""
+    host = socket.socket(fileno=os.dup(0))
+    plan = json.loads(host.recv(_LONGEST_WORD))
+    sys.path += plan["paths"]
+    host.send(json.dumps({"imported": init.import_all(plan["imports"])}).encode())
+    gc.collect()
+    gc.freeze()  # a collection would write to every page that the sandboxes share
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(host, _LONGEST_WORD, 1)
+        if not data:
+            os._exit(0)
+        if _fork() == 0:
+            _become_sandbox({**plan, **json.loads(data)}, host, descriptors[0])
+        os.close(descriptors[0])  # where there is no child, the host sees the link end
+
+
+def _fork() -> int:
+    try:
+        return os.fork()
+    except OSError:  # no process to be had: the next one may be
+        return -1
+
+
+def _become_sandbox(plan: dict[str, Any], host: socket.socket, descriptor: int) -> NoReturn:
+    host.close()
+    os.dup2(descriptor, 0)
+    os.closerange(3, init.MOST_DESCRIPTORS)
+    link = init.Link(0, 0)
+    try:
+        _enter_namespaces()
+        _mount(plan)
+    except OSError as e:
+        link.write(frames.encode(frames.BROKEN, str(e).encode()))
+        os._exit(1)
+    filter_ = base64.b64decode(plan["filter"])
+
+    def prepare(request: dict[str, Any]) -> None:
+        _show_packages(plan["packages"], request["packages"])
+        kernel.drop_capabilities()
+        kernel.forbid_new_privileges()
+        kernel.filter_system_calls(filter_)
+
+    init.serve(link, prepare)
+
+
+def _enter_namespaces() -> None:
+    """As the first process of them; the one that left for them ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    user, group = os.getuid(), os.getgid()
+    kernel.unshare(_ALL_NAMESPACES)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{user} {user} 1"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    if os.fork():
+        os._exit(0)
+    kernel.bring_up_loopback()
+
+
+def _mount(plan: dict[str, Any]) -> None:
+    kernel.mount("proc", "/proc", "proc", _SAFE | kernel.NO_EXEC)
+    for path, options in plan["mounts"].items():
+        kernel.mount("tmpfs", path, "tmpfs", _SAFE, options)
+    options = "newinstance,ptmxmode=0666,mode=0620"
+    kernel.mount("devpts", "/dev/pts", "devpts", kernel.NO_SUID | kernel.NO_EXEC, options)
+    os.chdir("/work")
+
+
+def _show_packages(places: dict[str, str], wanted: list[str]) -> None:
+    """The wanted ones, and nothing else of the folder that holds them all."""
+    if not places:
+        return
+    shown, all_ = places["shown"], places["all"]
+    kernel.mount("tmpfs", shown, "tmpfs", _SAFE, "size=64k,mode=0755")
+    for path in wanted:
+        os.mkdir(path)
+        kernel.mount(os.path.join(all_, os.path.basename(path)), path, "", kernel.BIND)
+    kernel.mount("tmpfs", all_, "tmpfs", _SAFE, "size=4k,mode=0000")
+    for path in (shown, all_):
+        kernel.mount("tmpfs", path, "tmpfs", kernel.REMOUNT | kernel.READ_ONLY | _SAFE)

@@ -1,0 +1,62 @@
+"""A link to a sandbox over a container's standard streams, read by a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+
+from servers.docker_policy.wire import STDERR, Wire
+
+_COMPLAINT = 2000
+
+
+class WireLink:
+    """The host's end; begins to read at once, on the event loop that made it."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._arrive, self._arrived = anyio.create_memory_object_stream[bytes](1)
+        self._complaint = bytearray()
+        self._loop = anyio.lowlevel.current_token()
+        threading.Thread(target=self._read, name="sandbox-wire", daemon=True).start()
+
+    def _read(self) -> None:
+        """In the thread; a receiver that is slow holds it up, and so the container."""
+        with suppress(anyio.BrokenResourceError, anyio.RunFinishedError):
+            for stream, data in self._wire.frames():
+                if stream == STDERR:
+                    self._complaint += data[: _COMPLAINT - len(self._complaint)]
+                else:
+                    anyio.from_thread.run(self._arrive.send, data, token=self._loop)
+            anyio.from_thread.run_sync(self._arrive.close, token=self._loop)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the container still holds its end."""
+        return self._arrive.statistics().open_send_streams > 0
+
+    @property
+    def complaint(self) -> str:
+        """What its program wrote to standard error: nothing, as long as it is well."""
+        return self._complaint.decode("utf-8", "replace")
+
+    async def send(self, data: bytes) -> None:
+        """All of it, or nothing more where the container is gone."""
+        await anyio.to_thread.run_sync(self._wire.send, data, abandon_on_cancel=True)
+
+    async def receive(self) -> bytes:
+        """At least one byte; nothing when the container is gone."""
+        try:
+            return await self._arrived.receive()
+        except anyio.EndOfStream:
+            return b""
+
+    def close(self) -> None:
+        """Let go: the container's standard input ends, and with it the container."""
+        self._wire.close()
+        self._arrived.close()
