@@ -61,7 +61,8 @@ class StreamableTransport:
 
     async def send(self, message: Message) -> None:
         """See BackendTransport; the answer is received in passing."""
-        answer = await self._post(message)
+        answer = await self._client.send(self._head(message), encode(message))
+        self._note_session(answer, message)
         status = answer.head.status
         if status == 200 and answer.head.content_type == b"text/event-stream":
             # The answer comes on this stream; reading it goes on while the caller waits.
@@ -95,18 +96,20 @@ class StreamableTransport:
         if self._session is not None:
             self._listening.set()
 
-    async def _post(self, message: Message) -> Response:
-        head = self._post_head
+    def _head(self, message: Message) -> bytes:
         meta = (message.get("params") or {}).get("_meta") or {}
-        if META_VERSION in meta:  # this era has no sessions
-            own = _modern_headers(message, meta[META_VERSION], self._declared)
-            head = self._plain_head + encode_headers(own)
-        answer = await self._client.send(head, encode(message))
+        if META_VERSION not in meta:
+            return self._post_head
+        own = _modern_headers(message, meta[META_VERSION], self._declared)
+        return self._plain_head + encode_headers(own)  # this era has no sessions
+
+    def _note_session(self, answer: Response, message: Message) -> None:
+        if message["method"] != "initialize":
+            return
         session = answer.head.headers.get(b"mcp-session-id")
-        if session is not None and message.get("method") == "initialize":
+        if session is not None:
             self._session = session.decode("latin-1")
             self._post_head = self._make_post_head()
-        return answer
 
     def _make_post_head(self) -> bytes:
         """What the heads of all POSTs have in common from now on."""
@@ -183,7 +186,7 @@ class StreamableTransport:
         while True:
             message = await self._outbox.get()
             try:
-                answer = await self._post(message)
+                answer = await self._client.send(self._head(message), encode(message))
                 await answer.read()
             except McpcpError as error:
                 logger.info("a notification was not delivered: %s", error)

@@ -39,10 +39,6 @@ class HttpFrontend:
         self.old_sse = OldSse(gateway, tasks)
         self._modern = ModernHttp(gateway, tasks)
         self.draining = False
-        self._open = {
-            "/health": self._health,
-            "/ready": self._ready,
-        }
 
     def _reachable_as(self) -> tuple[str, GatewayConfig]:
         config = self.gateway.config.gateway
@@ -66,12 +62,19 @@ class HttpFrontend:
         refusal = self._guard.refuse(request)
         if refusal is not None:
             reply.text(403, refusal)
-        elif (public := self._open.get(request.path)) is not None:
-            public(reply)
+        elif request.path not in _SERVED:
+            self._show(request, reply)
+        else:
+            await self._serve(request, reply)
+
+    def _show(self, request: Request, reply: Reply) -> None:
+        """What is no business of agents."""
+        if request.path == "/health":
+            self._health(reply)
+        elif request.path == "/ready":
+            self._ready(reply)
         elif request.path == "/metrics":
             self._metrics(request, reply)
-        elif request.path in _SERVED:
-            await self._serve(request, reply)
         else:
             reply.text(404, "not found: the gateway serves /mcp, /sse, /health and /ready")
 

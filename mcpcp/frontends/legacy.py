@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -129,11 +130,14 @@ class LegacyHttp:
         for session in self._sessions.values():
             session.own.end()
 
-    async def handle(self, request: Request, reply: Reply, agent: Agent) -> None:
+    def handle(self, request: Request, reply: Reply, agent: Agent) -> Awaitable[None]:
         """One HTTP request."""
         if request.method == "POST":
-            await self._post(request, reply, agent)
-        elif request.method in ("GET", "DELETE"):
+            return self._post(request, reply, agent)
+        return self._handle_session(request, reply, agent)
+
+    async def _handle_session(self, request: Request, reply: Reply, agent: Agent) -> None:
+        if request.method in ("GET", "DELETE"):
             session = self._find(request, agent)
             if session is None:
                 self._no_session(request, reply)
