@@ -268,11 +268,13 @@ async def _relayed(
     try:
         await asyncio.to_thread(fleet.wait_ready)
         made = [_stdio(fleet, token) for token in tokens_]
-        client = load.InTurn(made)
-        await client.open()
+        await made[0].open()
+        await load.list_tools(made[0])
         seconds = time.perf_counter() - began
+        for relay in made[1:]:
+            await relay.open()
         roots = [launcher.pid, *(relay.pid for relay in made)]
-        yield Target("", client, roots, "mcp1_", seconds)
+        yield Target("", load.InTurn(made), roots, "mcp1_", seconds)
     finally:
         fleet.stop(launcher)
 

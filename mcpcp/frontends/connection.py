@@ -76,22 +76,30 @@ class HttpConnection(asyncio.Protocol):
     # What serves it.
 
     async def _serve(self) -> None:
-        """Answer each request; nothing may be raised here, as the task group is everybody's."""
-        while (request := await self._next()) is not None:
-            reply = Reply(self, request)
-            try:
-                await self._owner.application(request, reply)
-            except Exception:
-                logger.exception("%s %s failed", request.method, request.path)
-            if not reply.whole:
-                reply.complete()
-            if not request.complete:
-                await self._pass_over(request)
-            if not (request.keep_alive and reply.whole):
-                break
-            if self._writable is not None:
-                await self.drain()
-        self._transport.close()
+        """Answer one request after the other, to the last."""
+        try:
+            while (request := await self._next()) is not None:
+                if not await self._answer(request):
+                    break
+        except Exception:  # the task group is everybody's
+            logger.exception("a connection is given up")
+        finally:
+            self._transport.close()
+
+    async def _answer(self, request: Request) -> bool:
+        """Have one request answered; whether there can be another after it."""
+        reply = Reply(self, request)
+        try:
+            await self._owner.application(request, reply)
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.path)
+        if not reply.whole:
+            reply.complete()
+        if not request.complete:
+            await self._pass_over(request)
+        if self._writable is not None:
+            await self.drain()
+        return request.keep_alive and reply.whole
 
     async def _next(self) -> Request | None:
         """The next request, its head; None where there will be none."""
@@ -136,8 +144,8 @@ class HttpConnection(asyncio.Protocol):
         await self._gone.wait()
 
     def resume(self) -> None:
-        """Read on."""
-        if self._held:
+        """Read on, if there is still something to read from."""
+        if self._held and not self._transport.is_closing():
             self._held = False
             self._transport.resume_reading()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,13 @@ from mcpcp.frontends.requests import EventStream, Reply, Request
 from mcpcp.frontends.serving import HttpServer
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Both loops that we run in: they differ in what a closed transport lets one do."""
+    return "asyncio", {"use_uvloop": request.param == "uvloop" and sys.platform != "win32"}
+
 
 PATIENCE = 20.0
 Application = Callable[[Request, Reply], Awaitable[None]]
@@ -306,6 +314,28 @@ async def test_a_client_that_leaves_is_noticed_while_its_request_is_served() -> 
             await client.say(get())
         async with asyncio.timeout(PATIENCE):
             await left.wait()
+
+
+async def test_what_was_asked_before_the_client_left_is_served_all_the_same() -> None:
+    first, go, served_both = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def note(request: Request, reply: Reply) -> None:
+        if request.path == "/last":
+            served_both.set()
+            return
+        first.set()
+        await go.wait()
+        reply.text(200, "ok")
+
+    async with serving(note) as served:
+        async with served.client() as client:
+            await client.say(get("/first") + get("/last"))
+            async with asyncio.timeout(PATIENCE):
+                await first.wait()
+            client.writer.transport.abort()
+        go.set()
+        async with asyncio.timeout(PATIENCE):
+            await served_both.wait()
 
 
 async def test_draining_answers_what_was_asked_and_ends_what_idles() -> None:
