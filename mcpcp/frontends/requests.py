@@ -140,7 +140,7 @@ class Request:
         length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length) > MOST_DISCARDED:
             raise TooLarge(f"the body is larger than {LARGEST_BODY} bytes")
-        if self.header(b"expect") == "100-continue":
+        if (self.header(b"expect") or "").lower() == "100-continue":
             self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
