@@ -363,10 +363,12 @@ class Peer:
             self._receive_notification(message, related)
 
     def _related(self, request_id: int | None) -> _Pending | None:
-        """The request that a message belongs to: the one named, or the only one there is."""
+        """The request that a message belongs to: the one named, or the only one of a client."""
         if request_id is not None:
             return self._pending.get(request_id)
-        return next(iter(self._pending.values())) if len(self._pending) == 1 else None
+        of_clients = (pending for pending in self._pending.values() if pending.back is not None)
+        first = next(of_clients, None)
+        return first if next(of_clients, None) is None else None
 
     def _receive_notification(self, message: Message, related: int | None) -> None:
         pending = self._related(related) if self._is_part(message, related) else None
