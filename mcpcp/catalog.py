@@ -327,11 +327,16 @@ def _rewriter(name: str, offer: Offer, claimed: Mapping[tuple[Kind, str], ToolNa
     return Rewriter(name, uris, templates)
 
 
+def exposed_tool(server: ServerConfig, tool: str) -> str:
+    """The name under which clients know a server's tool."""
+    return expose(server.prefix, server.tools.rename.get(tool, tool))
+
+
 def _offered(server: ServerConfig, offer: Offer, rewriter: Rewriter) -> Iterator[Entry]:
     for definition in offer.tools:
         tool = definition["name"]
         if _permitted(server.tools, tool):
-            exposed = expose(server.prefix, server.tools.rename.get(tool, tool))
+            exposed = exposed_tool(server, tool)
             yield _entry("tool", server.name, tool, {**definition, "name": exposed}, "name")
     for definition in offer.prompts:
         exposed = expose(server.prefix, definition["name"])

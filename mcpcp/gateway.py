@@ -26,6 +26,7 @@ from mcpcp.eras import ParkingLot, WithoutLogs, modern_error, with_answers
 from mcpcp.errors import (
     DeadlineExceeded,
     Interrupted,
+    Limited,
     McpcpError,
     Refused,
     TokenError,
@@ -54,6 +55,7 @@ from mcpcp.registry import Registry
 from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
 from mcpcp.tokens import TokenVerifier
+from mcpcp.tracing import UNTRACED, Tracing
 
 if TYPE_CHECKING:
     from mcpcp.state.shared import SharedState
@@ -103,9 +105,11 @@ class Gateway:
         verifier: TokenVerifier,
         audit: AuditLog,
         metrics: Metrics,
+        tracing: Tracing = UNTRACED,
         shared: SharedState | None = None,
     ) -> None:
         self.registry = registry
+        self._tracing = tracing
         self.metrics = metrics
         self.shared = shared
         self.draining = asyncio.Event()
@@ -157,25 +161,36 @@ class Gateway:
         reason = ""
         self._audit.check()
         operation = self.metrics.begin(server, method, _label(entry))
+        trace = self._tracing.begin(server, method, entry.name.tool, params)
         try:
             backend = self.registry.backend(server)
             addressed = _addressed(caller, params, trusted=backend.server.command is not None)
+            trace.carry(addressed)
             call = Call(caller, backend, entry, method, addressed, back)
-            turn = backend.turns.take(backend.server.concurrency, backend.server.timeout)
-            with self._limiter.admit(
-                caller.agent, server, entry.name.tool, params.get("arguments")
-            ):
-                async with self._shared_limits(caller.agent), turn:
-                    result = await self._send(call)
+            if backend.server.concurrency is None and caller.agent.limits is NONE:
+                result = await self._send(call)
+            else:
+                result = await self._send_in_turn(call)
             outcome = "error" if isinstance(result, dict) and result.get("isError") else "ok"
             return self._as_known(server, listing.in_era(result, method, caller.modern))
         except McpcpError as error:
             outcome, reason = _outcome(error), str(error)
+            if isinstance(error, Limited):
+                self.metrics.deny(error.rule)
             raise
         finally:
             seconds = time.perf_counter() - began
             self.metrics.end(operation, outcome, seconds)
+            trace.end(outcome)
             self._record(caller, entry.name, method, outcome, reason, seconds)
+
+    async def _send_in_turn(self, call: Call) -> Any:
+        """Send what the token's limits admit, when it is its turn at the server."""
+        agent, server, tool = call.caller.agent, call.backend.server, call.entry.name.tool
+        with self._limiter.admit(agent, server.name, tool, call.params.get("arguments")):
+            turn = call.backend.turns.take(server.concurrency, server.timeout)
+            async with self._shared_limits(agent), turn:
+                return await self._send(call)
 
     def _shared_limits(self, agent: Agent) -> AbstractAsyncContextManager[None]:
         """The limits over all gateways, where there are more of both."""
@@ -183,16 +198,22 @@ class Gateway:
             return _FREE
         return self.shared.rates.admit(agent)
 
-    async def _send(self, call: Call) -> Any:
+    def _send(self, call: Call) -> Awaitable[Any]:
         """Send on the connection that is right for this caller; translate where eras differ."""
         caller, backend = call.caller, call.backend
         if caller.modern:
-            return await (call.over(backend.line) if backend.modern else self._send_older(call))
+            return call.over(backend.line) if backend.modern else self._send_older(call)
         line = self._line(caller, backend)
+        if line.connection is None or line.connection.modern:
+            return self._send_newer(call, line)
+        return call.over(line)
+
+    async def _send_newer(self, call: Call, line: Line) -> Any:
+        """A legacy client before a server that is modern, or may turn out to be."""
         connection = line.connection or await line.wait()
         if not connection.modern:
             return await call.over(line)
-        params = _introduced(caller, call.params)
+        params = _introduced(call.caller, call.params)
         return await with_answers(lambda p: call._replace(params=p).over(line), params, call.back)
 
     def _line(self, caller: Caller, backend: Backend) -> Line:
@@ -252,7 +273,7 @@ class Gateway:
             await self.registry.templates(servers)
         if caller.profile == BASE:
             return
-        backends = [b for b in map(self.registry.backend, servers) if b.varies]
+        backends = [b for b in self.registry.backends(servers) if b.varies]
         for backend in backends:
             self._ask_for_list(caller, backend)
         await self.registry.variants(caller.profile, backends)
@@ -287,13 +308,20 @@ class Gateway:
         return Entry("resource", ToolName(sources[0], uri), uri, {"uri": uri})
 
     def _refuse(self, caller: Caller, kind: Kind, name: str) -> None:
+        """Count and record what the agent asked for in vain, and why."""
         held = self.registry.catalog.entries[kind].get(name)
-        if held is not None and granted(caller.agent.allow, held):
-            held = None  # its server does not show it to clients like this one
-        outcome: Outcome = "unknown" if held is None else "denied"
-        self.metrics.deny(outcome)
         what = held.name if held else ToolName("", name[:128])
-        self._record(caller, what, _METHOD_OF[kind], outcome, "not in the token's allowlist", 0.0)
+        outcome: Outcome = "unknown"
+        denied, reason = "unknown", f"nothing shown to this client is a {kind} of that name"
+        withheld = self.registry.withheld.get(name) if kind == "tool" else None
+        if withheld is not None:
+            what, outcome, denied = withheld, "denied", "withheld"
+            reason = "its definition changed and awaits approval: mcpcp tools diff"
+        elif held is not None and not granted(caller.agent.allow, held):
+            outcome = denied = "denied"
+            reason = "not in the token's allowlist"
+        self.metrics.deny(denied)
+        self._record(caller, what, _METHOD_OF[kind], outcome, reason, 0.0)
 
     def _record(
         self,

@@ -29,8 +29,12 @@ MOST_SERIES: Final = 1000
 OTHER: Final = "(other)"
 """The label of tools beyond that, and of methods that are not the protocol's."""
 
-_REASONS: Final = ("missing", "malformed", "signature", "expired", "revoked", "denied", "unknown")
-"""Shown from the start, so that the first refusal is a rise that `rate` sees."""
+_REASONS: Final = (
+    *("missing", "malformed", "signature", "expired", "revoked"),
+    *("denied", "unknown", "withheld"),
+    *("calls_per_minute", "in_flight", "arguments"),
+)
+"""Of tokens, names and limits; shown from the start, so that `rate` sees the first as a rise."""
 
 _METHODS: Final = frozenset(
     {"tools/call", "prompts/get", "resources/read", "completion/complete"}
@@ -46,6 +50,7 @@ class ServerFigures:
     connected: bool
     restarts: int
     waiting: int
+    withheld: int
 
 
 class Operation:
@@ -96,8 +101,6 @@ class Metrics:
         self.calls += 1
         if outcome != "ok":
             self.errors += 1
-            if outcome == "refused":
-                self.deny("limit")
 
     def _admit(self, server: str, method: str, tool: str) -> Operation:
         if method not in _METHODS:
@@ -180,8 +183,12 @@ class Metrics:
         waiting = GaugeMetricFamily(
             "mcpcp_calls_waiting", "Calls that wait for their turn at the server.", labels=label
         )
+        withheld = GaugeMetricFamily(
+            "mcpcp_tools_withheld", "Tools that changed and await approval.", labels=label
+        )
         for server in self._servers:
             up.add_metric((server.name,), server.connected)
             restarts.add_metric((server.name,), server.restarts)
             waiting.add_metric((server.name,), server.waiting)
-        yield from (up, restarts, waiting)
+            withheld.add_metric((server.name,), server.withheld)
+        yield from (up, restarts, waiting, withheld)

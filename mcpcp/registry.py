@@ -14,12 +14,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from mcpcp.backends.backend import Backend
-from mcpcp.catalog import KINDS, Catalog, Offer, build, merged
+from mcpcp.catalog import KINDS, Catalog, Offer, build, exposed_tool, merged
 from mcpcp.config import Config, ServerConfig
 from mcpcp.credentials import credential_for
 from mcpcp.errors import Unavailable
 from mcpcp.fleet import FleetState, ProcessStatus
 from mcpcp.metrics import ServerFigures
+from mcpcp.names import ToolName
 from mcpcp.offers import OfferStore
 from mcpcp.pins import FilePins, PinBook, PinStore
 from mcpcp.policy import Allowlist
@@ -43,6 +44,9 @@ class Registry:
         self._credential = credential
         self._store = OfferStore(config.data_dir / "offers")
         self._pins = PinBook(pins or FilePins(config.pins_path))
+        self.withheld: Mapping[str, ToolName] = {}
+        """Tools that await approval, by the name under which they would be offered."""
+        self._quarantined: dict[str, tuple[str, ...]] = {}
         self._cleaned: dict[str, tuple[Offer, Mapping[Profile, Offer], Offer]] = {}
         self._offers = {
             name: self._vetted(config.servers[name], offer, {})
@@ -65,6 +69,10 @@ class Registry:
         except KeyError:
             raise Unavailable(f"server {server} is not configured any more") from None
 
+    def backends(self, servers: Iterable[str]) -> list[Backend]:
+        """The connections to those of `servers` that the config still has."""
+        return [b for b in map(self._backends.get, servers) if b is not None]
+
     @property
     def ready(self) -> bool:
         """Whether every server that can start has, and its offer is in the catalog."""
@@ -79,7 +87,10 @@ class Registry:
         """How each server's connection stands."""
         for name, backend in self._backends.items():
             reconnects = max(backend.restarts, 0)
-            yield ServerFigures(name, backend.connected, reconnects, backend.turns.waiting)
+            withheld = sum(tool.server == name for tool in self.withheld.values())
+            yield ServerFigures(
+                name, backend.connected, reconnects, backend.turns.waiting, withheld
+            )
 
     def statuses(self) -> tuple[ProcessStatus, ...]:
         """Where the servers stand that the supervisor does not know: stdio and remote ones."""
@@ -103,8 +114,7 @@ class Registry:
 
     async def templates(self, servers: Iterable[str]) -> None:
         """Have `servers` list their templates, and wait for those that are here, once, bounded."""
-        unlisted = self.catalog.unlisted.intersection(servers)
-        backends = [b for b in map(self._backends.get, unlisted) if b is not None]
+        backends = self.backends(self.catalog.unlisted.intersection(servers))
         for backend in backends:
             backend.want_templates()
         await self._until(lambda: all(b.listed_templates or not b.connected for b in backends))
@@ -186,6 +196,7 @@ class Registry:
     def _remove(self, name: str) -> None:
         del self._backends[name]
         self._offers.pop(name, None)
+        self._quarantined.pop(name, None)
         task = self._tasks.pop(name, None)
         if task is not None:
             task.cancel()
@@ -204,6 +215,12 @@ class Registry:
             if backend.offer is not None:
                 variants = backend.variants.offers
                 self._offers[name] = self._vetted(backend.server, backend.offer, variants)
+        self.withheld = {
+            exposed_tool(server, tool): ToolName(name, tool)
+            for name, tools in self._quarantined.items()
+            if (server := self.config.servers.get(name)) is not None
+            for tool in tools
+        }
         version = self.catalog.version + 1
         catalog = build(version, self.config.servers, self._offers, self._available())
         for refused, holder in catalog.refused.items():
@@ -232,7 +249,9 @@ class Registry:
             cleaned = _clean(server.name, merged(offer, variants))
             known = self._cleaned[server.name] = (offer, variants, cleaned)
         cleaned = known[2]
-        return replace(cleaned, tools=self._pins.review(server, cleaned.tools).kept)
+        reviewed = self._pins.review(server, cleaned.tools)
+        self._quarantined[server.name] = reviewed.quarantined
+        return replace(cleaned, tools=reviewed.kept)
 
     def _available(self) -> set[str]:
         """Servers whose tools are on offer: those connected, and for a while those that were.

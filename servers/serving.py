@@ -37,6 +37,7 @@ from servers.plumbing.health import Health, HealthCheck
 from servers.plumbing.http import Door, PortTaken, application, listen, security, serve_http
 from servers.plumbing.stdio import serve_stdio
 from servers.plumbing.stop import stop_event
+from servers.plumbing.tracing import tracing
 
 __all__ = [
     "Background",
@@ -127,14 +128,12 @@ def serve(
     calls = Calls(server)
     server.middleware.append(calls)
     around = background or nullcontext
-    if flags.transport == "stdio":
-        _run(_over_stdio(server, calls, around))
-    else:
-        _run(
-            _over_http(
-                server, calls, _Site(flags, lent.credential if lent else None, health, around)
-            )
-        )
+    credential = lent.credential if lent else None
+    with tracing(server.name):
+        if flags.transport == "stdio":
+            _run(_over_stdio(server, calls, around))
+        else:
+            _run(_over_http(server, calls, _Site(flags, credential, health, around)))
 
 
 @dataclass(frozen=True, slots=True)

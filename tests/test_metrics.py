@@ -65,12 +65,13 @@ def test_names_beyond_the_limit_and_strange_methods_share_a_label() -> None:
     assert not [key for key in found if "made/up" in str(key)]
 
 
-def test_a_call_over_a_limit_counts_as_denied() -> None:
+def test_refusals_are_counted_by_reason() -> None:
     metrics = Metrics()
-    metrics.end(metrics.begin("s", "tools/call", "t"), "refused", 0.1)
+    metrics.deny("in_flight")
     metrics.deny("expired")
     found = samples(metrics)
-    assert found["mcpcp_denied_total", "limit"] == found["mcpcp_denied_total", "expired"] == 1
+    assert found["mcpcp_denied_total", "in_flight"] == found["mcpcp_denied_total", "expired"] == 1
+    assert found["mcpcp_denied_total", "withheld"] == 0
     assert found["mcpcp_denied_total", "revoked"] == 0
     assert metrics.denied == 2
 
@@ -98,9 +99,10 @@ def test_sessions_are_counted_while_they_last_and_timed_after() -> None:
 
 def test_servers_are_shown_as_they_are_now() -> None:
     metrics = Metrics()
-    found = samples(metrics, ServerFigures("a", True, 2, 5), ServerFigures("b", False, 0, 0))
+    found = samples(metrics, ServerFigures("a", True, 2, 5, 3), ServerFigures("b", False, 0, 0, 0))
     assert found["mcpcp_backend_up", "a"] == 1
     assert found["mcpcp_backend_reconnects_total", "a"] == 2
     assert found["mcpcp_calls_waiting", "a"] == 5
+    assert found["mcpcp_tools_withheld", "a"] == 3
     assert found["mcpcp_backend_up", "b"] == 0
     assert ("mcpcp_backend_up", "a") not in samples(metrics)

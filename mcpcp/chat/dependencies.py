@@ -48,15 +48,7 @@ class Dependencies:
         settings = self._llm.settings
 
         async def look() -> State:
-            try:
-                models = await self._llm.models()
-            except ModelError as error:
-                if error.kind == "refused" and "HTTP 404" in str(error):
-                    return {"detail": "it answers, and does not list its models"}
-                raise
-            if models and settings.model not in models:
-                text = f"it has no model {settings.model}. {settings.advice_on_model}"
-                return {"state": "model_missing", "detail": text}
+            await self._llm.check()
             return {}
 
         return {"url": settings.shown_url, "model": settings.model, **await _state(look)}

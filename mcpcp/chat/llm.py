@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from mcpcp.backends.http import Head, HttpClient, Response, events
+from mcpcp.backends.events import events
+from mcpcp.backends.http import Head, HttpClient, Response
 from mcpcp.chat.deltas import Answer, Assembly, whole
 from mcpcp.chat.loop import Ask
 from mcpcp.chat.metrics import Metrics
@@ -47,13 +48,25 @@ class Llm:
         self._client.close()
 
     async def models(self) -> list[str]:
-        """The models that the endpoint lists, soon or not at all; raises ModelError."""
+        """The models that the endpoint lists, none where it lists none; raises ModelError."""
         async with self._patience(LOOK_TIMEOUT):
-            response = await self._send("GET", "/models", None)
-            body = _object(await response.read())
+            response = await self._client.request("GET", f"{self._path}/models", {})
+            data = await response.read()
+        if response.head.status == 404:  # it answers, and has no such list
+            return []
+        if response.head.status != 200:
+            raise self._refused(response.head, self._clean(_reason(data)))
+        body = _object(data)
         listed = body.get("data")
         entries = [m for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
         return [m["id"] for m in entries if isinstance(m.get("id"), str)]
+
+    async def check(self) -> None:
+        """Raise ModelError where the endpoint does not answer, or has not the model."""
+        models = await self.models()
+        if models and self.settings.model not in models:
+            text = f"{self._where} has no model {self.settings.model}"
+            raise ModelError("model_missing", f"{text}. {self.settings.advice_on_model}")
 
     async def ask(
         self, ask: Ask, model: str | None, options: dict[str, Any], on_text: OnText
@@ -96,7 +109,7 @@ class Llm:
         if self._counts_usage:
             wanted["stream_options"] = {"include_usage": True}
         async with self._patience(self._stall):
-            response = await self._send("POST", "/chat/completions", wanted)
+            response = await self._send(wanted)
         with contextlib.closing(response):
             if response.head.content_type == b"application/json":  # it does not stream
                 return await self._whole(response, on_text)
@@ -114,7 +127,7 @@ class Llm:
                 await on_text(text)
 
         async with self._patience(self._stall):
-            response = await self._send("POST", "/chat/completions", {**body, "stream": False})
+            response = await self._send({**body, "stream": False})
         with contextlib.closing(response):
             return await self._whole(response, not_again)
 
@@ -139,19 +152,17 @@ class Llm:
                 self._check(chunk)
                 yield chunk
 
-    async def _send(self, method: str, path: str, body: dict[str, Any] | None) -> Response:
-        """Send a request; the answer where its status is 200, else ModelError."""
-        data = None if body is None else encode(body)
-        headers = {} if data is None else {"content-type": "application/json"}
-        response = await self._client.request(method, self._path + path, headers, data)
+    async def _send(self, body: dict[str, Any]) -> Response:
+        """Ask for a completion; the answer where its status is 200, else ModelError."""
+        target, headers = f"{self._path}/chat/completions", {"content-type": "application/json"}
+        response = await self._client.request("POST", target, headers, encode(body))
         status = response.head.status
         if status == 200:
             return response
         reason = self._clean(_reason(await response.read()))
-        if body is not None and "stream_options" in body and _is_about_usage(status, reason):
+        if "stream_options" in body and _is_about_usage(status, reason):
             self._counts_usage = False
-            rest = {k: v for k, v in body.items() if k != "stream_options"}
-            return await self._send(method, path, rest)
+            return await self._send({k: v for k, v in body.items() if k != "stream_options"})
         raise self._refused(response.head, reason)
 
     @contextlib.asynccontextmanager
@@ -246,3 +257,21 @@ def _reason(body: bytes) -> str:
 def _message_of(error: Any) -> str:
     text = error.get("message") if isinstance(error, dict) else error
     return " ".join(str(text or "it gave no reason").split())[:_REASON]
+
+
+def look(settings: LlmSettings) -> tuple[str, str] | None:
+    """What is wrong with an endpoint and what can be done, from outside an event loop."""
+
+    async def check() -> None:
+        llm = Llm(settings, LOOK_TIMEOUT, Metrics())
+        try:
+            await llm.check()
+        finally:
+            llm.close()
+
+    try:
+        asyncio.run(check())
+    except ModelError as error:
+        text, advice = str(error), settings.advice
+        return text.removesuffix(advice).rstrip(". "), advice
+    return None

@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from mcpcp.scraping import admits
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
 
 _LLM_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 _TOOL_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Counters of one chat service."""
+    """Counters of one chat service, for who shows the fleet's scrape token; for nobody without."""
 
-    def __init__(self) -> None:
+    def __init__(self, scrape_token: str | None = None) -> None:
+        self._scrape_token = scrape_token
         self._registry = registry = CollectorRegistry()
         self.in_flight = Gauge("chat_in_flight", "Requests under way.", registry=registry)
         self._requests = Counter(
@@ -57,6 +69,10 @@ class Metrics:
         """Count one tool call."""
         self._tools.labels(outcome).inc()
         self._tool_duration.observe(seconds)
+
+    def may_read(self, shown: str | None) -> bool:
+        """Whether that token may read them."""
+        return self._scrape_token is not None and admits(self._scrape_token, shown)
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""

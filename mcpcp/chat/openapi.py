@@ -201,9 +201,8 @@ def document() -> Schema:
             },
             "/metrics": {
                 "get": {
-                    "summary": "Counters for Prometheus",
+                    "summary": "Counters for Prometheus, which shows the scrape token",
                     "responses": {"200": {"description": "OK", "content": {"text/plain": {}}}},
-                    **_OPEN,
                 }
             },
         },

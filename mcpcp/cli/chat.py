@@ -7,9 +7,8 @@ import sys
 
 import click
 
-from mcpcp import keyring
+from mcpcp import keyring, logs
 from mcpcp.cli.options import Duration, config_option, hint, load_config
-from mcpcp.config import Config
 
 PORT = 9013
 
@@ -34,10 +33,8 @@ def chat(ctx: click.Context, host: str, port: int, config: str | None) -> None:
     from mcpcp import eventloop
     from mcpcp.chat import service
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     loaded = load_config(config)
+    logs.configure(loaded.logs.format, loaded.logs.level, logging.StreamHandler())
     eventloop.run(lambda: service.serve(loaded, host, port))
 
 
@@ -61,12 +58,8 @@ def link(agent: str | None, ttl: float, url: str | None, config: str | None) -> 
         sys.exit(1)
     name = agent or loaded.chat.agent
     token = TokenSource(loaded, name, ttl=ttl).token()
-    where = url or f"http://127.0.0.1:{_port(loaded)}/"
+    service = loaded.chat_service
+    port = PORT if service is None or service.port is None else service.port
+    where = url or f"http://127.0.0.1:{port}"
     hint(f"signs in as {name}; keep it to yourself")
     click.echo(f"{where.rstrip('/')}/#token={token}")
-
-
-def _port(config: Config) -> int:
-    """The port of the fleet's chat service; the command's own default where the fleet has none."""
-    ports = (s.port for s in config.active.values() if s.args[:3] == ("-m", "mcpcp", "chat"))
-    return next((port for port in ports if port is not None), PORT)

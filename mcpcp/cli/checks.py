@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import shutil
 import socket
 import subprocess
@@ -12,15 +13,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from mcpcp import keyring
+from mcpcp.cli.options import visible
+from mcpcp.cli.pins import open_book
 from mcpcp.config import Config, ServerConfig, load, process_environment, runtime_dir
 from mcpcp.config.values import PYTHON
 from mcpcp.control import ControlClient
-from mcpcp.errors import ConfigError, KeyRingError, McpcpError
+from mcpcp.errors import ConfigError, KeyRingError, McpcpError, Unavailable
 
 DEADLINE = 5.0
 """Seconds that one look at the outside may take."""
+
+MOST_NAMED = 5
+"""Tools that are named one by one."""
+
+SANDBOX_DEADLINE = 90.0
+"""Seconds for the self-test of every sandbox that there is."""
 
 PACKAGES = ("mcp", "uvicorn", "starlette", "docker", "psutil", "orjson", "rich", "jwt")
 
@@ -70,7 +80,15 @@ def check_all(path: Path) -> list[Finding]:
         return [*findings, *(Finding("config", Status.MISSING, m, fix) for m in _lines(e))]
     findings.append(Finding("config", Status.OK, str(config.path)))
     findings += (Finding("config", Status.WARNING, warning) for warning in config.warnings)
-    for check in (_check_keys, _check_runtime, _check_commands, _check_engines, _check_ports):
+    for check in (
+        _check_keys,
+        _check_runtime,
+        _check_commands,
+        _check_engines,
+        _check_model,
+        _check_ports,
+        _check_pins,
+    ):
         findings += check(config)
     return findings
 
@@ -170,13 +188,13 @@ def _check_engines(config: Config) -> Iterator[Finding]:
     wanting_docker, wanting_sandbox = _running(config, CONTAINERS), _running(config, SANDBOXED)
     if not (wanting_docker or wanting_sandbox):
         return
-    no_docker = _why_no_docker()
     if wanting_docker:
+        no_docker = _why_no_docker()
         status = Status.MISSING if no_docker else Status.OK
         detail = no_docker or "the engine answers"
         yield Finding("docker engine", status, detail, _docker_fix(), wanting_docker)
     if wanting_sandbox:
-        yield _check_sandbox(no_docker, wanting_sandbox)
+        yield _check_sandbox(config.active[wanting_sandbox[0]], wanting_sandbox)
 
 
 def _running(config: Config, scripts: tuple[str, ...]) -> tuple[str, ...]:
@@ -230,35 +248,76 @@ def _docker_fix() -> str:
     return "install and start Docker Desktop: https://docs.docker.com/get-docker"
 
 
-def _check_sandbox(no_docker: str | None, names: tuple[str, ...]) -> Finding:
-    no_bwrap = _why_no_bwrap()
-    if no_bwrap is None:
-        return Finding("sandbox", Status.OK, "bubblewrap works", "", names)
-    if no_docker is None:
-        return Finding("sandbox", Status.OK, f"Docker works ({no_bwrap})", "", names)
-    fix = "install Docker"
-    if sys.platform == "linux":
-        fix = (
-            "install bubblewrap (apt install bubblewrap) and allow user namespaces (sysctl"
-            " kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu), or install Docker"
-        )
-    return Finding("sandbox", Status.MISSING, f"{no_bwrap}; Docker: {no_docker}", fix, names)
+def _check_sandbox(server: ServerConfig, names: tuple[str, ...]) -> Finding:
+    """The self-test that the servers themselves start with decides."""
+    verdicts = _sandbox_verdicts(server)
+    if isinstance(verdicts, str):
+        return Finding("sandbox", Status.MISSING, verdicts, _sandbox_fix(), names)
+    passed = [v for v in verdicts if not v["weaknesses"]]
+    failed = "; ".join(
+        f"{v['backend']}: {', '.join(v['weaknesses'])}" for v in verdicts if v["weaknesses"]
+    )
+    if not passed:
+        detail = failed or "neither bubblewrap nor a Docker engine with the image is there"
+        return Finding("sandbox", Status.MISSING, detail, _sandbox_fix(), names)
+    best = passed[0]
+    held = ", ".join(f"{key}: {value}" for key, value in best["isolation"].items())
+    detail = f"{best['backend']} passed its self-test ({held})" + (f"; {failed}" if failed else "")
+    return Finding("sandbox", Status.OK, detail, "", names)
 
 
-def _why_no_bwrap() -> str | None:
-    program = shutil.which("bwrap")
-    if program is None:
-        return "bubblewrap is not installed"
-    namespaces = ("--unshare-user", "--unshare-pid", "--unshare-net")
-    command = [program, "--ro-bind", "/", "/", "--dev", "/dev", *namespaces, "--", "true"]
+def _sandbox_verdicts(server: ServerConfig) -> list[dict[str, Any]] | str:
+    """What `python -m servers.sandboxing` says in that server's environment, or why it can't."""
+    command = [sys.executable, "-m", "servers.sandboxing"]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False)
-    except (OSError, subprocess.TimeoutExpired) as e:
-        return f"bubblewrap can't be run: {e}"
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        return f"bubblewrap can't make namespaces: {said[-1] if said else 'no reason given'}"
-    return None
+        done = subprocess.run(
+            command,
+            cwd=server.cwd,
+            env={**process_environment(), **server.environment()},
+            capture_output=True,
+            timeout=SANDBOX_DEADLINE,
+            check=False,
+        )
+        if done.returncode == 0:
+            found: list[dict[str, Any]] = json.loads(done.stdout)
+            return found
+    except (OSError, ValueError, subprocess.TimeoutExpired) as e:
+        return f"the sandbox's self-test can't be run: {e}"
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return f"the sandbox's self-test can't be run: {said[-1] if said else 'no reason given'}"
+
+
+def _sandbox_fix() -> str:
+    if sys.platform == "linux":
+        return (
+            "install bubblewrap (apt install bubblewrap) and allow user namespaces (sysctl"
+            " kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu), or install Docker and make"
+            " its image (python -m servers.sandboxing.image)"
+        )
+    return "install Docker, and get the image: docker pull python:3.13-slim"
+
+
+def _check_model(config: Config) -> Iterator[Finding]:
+    """The chat service's language model; the fleet is whole without one."""
+    service = config.chat_service
+    if service is None:
+        return
+    from mcpcp.chat.llm import look
+    from mcpcp.config.llm import LlmSettings, chat_environment
+
+    own = {name: value for name, value in service.environment().items() if value}
+    names = (service.name,)
+    try:
+        settings = LlmSettings.of({**chat_environment(config.root), **own})
+    except ConfigError as e:
+        yield Finding("language model", Status.WARNING, str(e), "correct that variable", names)
+        return
+    wrong = look(settings)
+    if wrong is None:
+        found = f"{settings.model} at {settings.shown_url}"
+        yield Finding("language model", Status.OK, found, "", names)
+    else:
+        yield Finding("language model", Status.WARNING, wrong[0], wrong[1], names)
 
 
 def _check_ports(config: Config) -> Iterator[Finding]:
@@ -279,6 +338,30 @@ def _check_ports(config: Config) -> Iterator[Finding]:
         else:
             fix = "stop that program, or change the port in the config"
             yield Finding(f"port {port}", Status.MISSING, f"in use by {_who(pid)}", fix, (name,))
+
+
+def _check_pins(config: Config) -> Iterator[Finding]:
+    """Tools that changed since they were approved, as far as the gateway has seen."""
+    try:
+        waiting = open_book(config).waiting()
+    except ConfigError as e:
+        yield Finding("pins", Status.MISSING, str(e), "repair the file, or delete it")
+        return
+    except Unavailable as e:
+        yield Finding("pins", Status.MISSING, str(e))
+        return
+    changed = [w.name for w in waiting if w.name.server in config.active]
+    if not changed:
+        return
+    names = ", ".join(visible(f"{name.server}:{name.tool}") for name in changed[:MOST_NAMED])
+    more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+    yield Finding(
+        "tools",
+        Status.WARNING,
+        f"changed, and not approved: {names}{more}",
+        "mcpcp tools diff, then mcpcp tools approve",
+        tuple(sorted({name.server for name in changed})),
+    )
 
 
 def _fleet_pids(config: Config) -> set[int]:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from mcpcp.cli.options import config_option, hint, json_option, load_config, visible
+from mcpcp.config import Config
 from mcpcp.config.findings import suggest
 from mcpcp.errors import ConfigError
 from mcpcp.lockfile import PINNED, Version
@@ -80,8 +81,12 @@ def approve(
 
 
 def _book(ctx: click.Context, config: str | None) -> PinBook:
-    loaded = load_config(config or ctx.obj)
-    return PinBook(open_pins(loaded) or FilePins(loaded.pins_path))
+    return open_book(load_config(config or ctx.obj))
+
+
+def open_book(config: Config) -> PinBook:
+    """What this config's gateways have pinned; raises Unavailable where that is kept elsewhere."""
+    return PinBook(open_pins(config) or FilePins(config.pins_path))
 
 
 def _chosen(waiting: Sequence[Waiting], names: Iterable[str]) -> list[Waiting]:

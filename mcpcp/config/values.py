@@ -221,6 +221,12 @@ class Config:
         """The servers that are not disabled."""
         return {name: server for name, server in self.servers.items() if not server.disabled}
 
+    @property
+    def chat_service(self) -> ServerConfig | None:
+        """The entry that runs our own chat service, where there is one."""
+        own = (s for s in self.active.values() if s.args[:3] == ("-m", "mcpcp", "chat"))
+        return next(own, None)
+
     def searches(self, agent: str) -> bool:
         """Whether this agent sees the search tools instead of the list."""
         return self.agent_search.get(agent, self.gateway.search)

@@ -29,7 +29,8 @@ _PASSED: Final = (
     *("traceparent", "tracestate", "x-request-id"),
     *("mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name"),
 )
-_RETURNED: Final = (b"content-type", b"mcp-session-id", b"cache-control", b"x-accel-buffering")
+_FORWARDED: Final = ("POST", "GET", "DELETE")
+"""Any other method is refused wherever it arrives."""
 
 
 class Forwarder:
@@ -41,7 +42,9 @@ class Forwarder:
     async def target(self, request: Request, named: str | None) -> str | None:
         """The address of the other gateway that an id names; None where it is ours, or gone."""
         instance = self._shared.peers.elsewhere(named)
-        if instance is None or request.header(MARK.encode()) is not None:
+        if instance is None or request.method not in _FORWARDED:
+            return None
+        if request.header(MARK.encode()) is not None:
             return None
         return await self._shared.peers.address_of(instance)
 
@@ -56,7 +59,7 @@ class Forwarder:
             body = await request.body()
         client = HttpClient(address, {})
         try:
-            target = request.path + (f"?{request.query.decode('latin-1')}" if request.query else "")
+            target = request.path + (f"?{request.query}" if request.query else "")
             response = await client.request(request.method, target, _headers(request), body)
             await _return(response, request, reply)
         finally:
@@ -70,15 +73,19 @@ def _headers(request: Request) -> dict[str, str]:
 
 
 async def _return(response: Response, request: Request, reply: Reply) -> None:
-    head = [(n, v) for n in _RETURNED if (v := response.head.headers.get(n)) is not None]
-    await reply.start(response.head.status, head)
-    with contextlib.suppress(McpcpError):  # cut off there is cut off here
-        async with asyncio.TaskGroup() as tasks:
-            leaving = tasks.create_task(request.gone())
-            leaving.add_done_callback(lambda _: response.close())
-            try:
-                async for part in response:
-                    await reply.stream(part)
-            finally:
-                leaving.cancel()
-    await reply.end_stream()
+    head = response.head
+    session = head.headers.get(b"mcp-session-id")
+    headers = [] if session is None else [(b"mcp-session-id", session)]
+    if head.content_type != b"text/event-stream":
+        body = await response.read()
+        reply.send(head.status, body, head.headers.get(b"content-type", b"text/plain"), headers)
+        return
+    reply.start_stream(headers)
+    async with asyncio.TaskGroup() as tasks:
+        leaving = tasks.create_task(request.gone())
+        leaving.add_done_callback(lambda _: response.close())
+        with contextlib.suppress(McpcpError):  # cut off there is cut off here
+            async for part in response:
+                await reply.stream(part)
+        leaving.cancel()
+    reply.end_stream()

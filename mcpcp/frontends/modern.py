@@ -58,33 +58,35 @@ class ModernHttp:
     async def handle(self, request: Request, reply: Reply, agent: Agent) -> None:
         """One HTTP request."""
         if request.method != "POST":
-            await reply.text(405, "this era uses POST only", [(b"allow", b"POST")])
+            reply.text(405, "this era uses POST only", [(b"allow", b"POST")])
             return
         message: Message = {}
         try:
             raw = await request.body()
             message = check_message(decode(raw))
-            if await self._forwarded(request, reply, message, raw):
+            if self._forwarder is not None and await self._forwarded(
+                self._forwarder, request, reply, message, raw
+            ):
                 return
             await self._handle(request, reply, agent, message)
         except RpcError as error:
             status = STATUS_OF_ERROR.get(error.error["code"], 200)
             body = error_response(message.get("id"), error_object(error))
-            await reply.json(status, encode(body))
+            reply.json(status, encode(body))
 
     async def _forwarded(
-        self, request: Request, reply: Reply, message: Message, body: bytes
+        self, forwarder: Forwarder, request: Request, reply: Reply, message: Message, body: bytes
     ) -> bool:
         """Whether another gateway, in which the call is parked, has answered."""
         params = message.get("params")
-        if self._forwarder is None or not isinstance(params, dict):
+        if not isinstance(params, dict):
             return False
         named = id_in_state(params.get("requestState"))
-        address = await self._forwarder.target(request, named)
+        address = await forwarder.target(request, named)
         if address is None:
             return False
         try:
-            await self._forwarder.forward(request, reply, address, body)
+            await forwarder.forward(request, reply, address, body)
         except Interrupted:
             raise RpcError(CONNECTION_CLOSED, GONE) from None
         except McpcpError:
@@ -94,7 +96,7 @@ class ModernHttp:
     async def _handle(self, request: Request, reply: Reply, agent: Agent, message: Message) -> None:
         if message.get("id") is None:
             _check_version(request.header(b"mcp-protocol-version"))
-            await reply.send(202, b"")
+            reply.send(202, b"")
             return
         _check_headers(request, message)
         params = check_modern(message.get("params"))
@@ -130,7 +132,7 @@ class ModernHttp:
     async def _listen(self, request: Request, reply: Reply, message: Message) -> None:
         """A subscription: its answer is the stream, which lasts until the client leaves."""
         if not request.accepts("text/event-stream"):
-            await reply.text(406, "a subscription is a stream: accept text/event-stream")
+            reply.text(406, "a subscription is a stream: accept text/event-stream")
             return
         token = request.bearer
         subscription = Subscription(
@@ -141,7 +143,7 @@ class ModernHttp:
         self._streams[stream] = subscription
         try:
             async with subscription.following(lambda m: stream.push(event(m)), stream.end):
-                await reply.start_stream()
+                reply.start_stream()
                 await stream.serve(request, reply)
         finally:
             del self._streams[stream]

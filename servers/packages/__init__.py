@@ -7,6 +7,7 @@ imitation    which well-known name another name may be mistaken for
 approvals    what a person approved (`mcpcp packages approve`), and what waits for it
 lock         a resolution: each wheel by address and hash
 uv           the resolver, as one program in a sandbox whose network is `proxy`
+source       the index, and what an installation may use
 proxy        the only way out of that sandbox: to the index and nowhere else
 box          that sandbox
 store        unpacked environments on disk, one for each lock, shared and evicted

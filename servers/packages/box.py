@@ -42,13 +42,16 @@ _START_SECONDS = 15.0
 _END_SECONDS = 5.0
 _CHUNK = 65536
 _OPEN_FILES = 1024
+_ADDRESS_SPACE = 4096 * MIB
+"""For each process: where there is no control group it is all that bounds memory."""
 
 _INSIDE = """
 import os, resource, socket, sys
-door, program, size, files = map(int, sys.argv[1:5])
+door, program, size, files, memory = map(int, sys.argv[1:6])
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 door = socket.socket(fileno=door)
 listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 socket.send_fds(door, [b"x"], [listener.fileno()])
@@ -57,7 +60,7 @@ if door.recv(1) != b"x":
 environment = dict(os.environ, ALL_PROXY="socks5h://127.0.0.1:%d" % listener.getsockname()[1])
 door.close()
 listener.close()
-os.execve(program, sys.argv[5:], environment)
+os.execve(program, sys.argv[6:], environment)
 """
 
 
@@ -156,7 +159,7 @@ class Box:
             environment["SSL_CERT_FILE"] = "/etc/certificates.pem"
         if self.interpreter.shared:
             environment["LD_LIBRARY_PATH"] = self.interpreter.shared
-        numbers = (door, files.program, job.file_size, _OPEN_FILES)
+        numbers = (door, files.program, job.file_size, _OPEN_FILES, _ADDRESS_SPACE)
         return [
             *("--unshare-all", "--unshare-user", "--die-with-parent", "--new-session"),
             *("--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID), "--hostname", "installer"),

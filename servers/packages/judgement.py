@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,11 +26,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the operator decides; `approve` says which packages a person must let in."""
+    """What the operator decides; `approve` says which packages a person must let in.
+
+    `known` is called when a name has to be compared: the list takes a moment to read.
+    """
 
     blocked: frozenset[Requirement]
     approve: Strictness = "suspicious"
-    known: Known = field(default_factory=well_known)
+    known: Callable[[], Known] = well_known
 
 
 def judge(package: Requirement, rules: Rules, approved: Collection[Requirement]) -> Verdict:
@@ -49,9 +52,10 @@ def judge(package: Requirement, rules: Rules, approved: Collection[Requirement])
 def _doubt(name: str, rules: Rules) -> str | None:
     if rules.approve == "all":
         return "every package needs an approval here"
-    if name in rules.known.names:
+    known = rules.known()
+    if name in known.names:
         return None
-    imitated = rules.known.imitated_by(name)
+    imitated = known.imitated_by(name)
     if imitated is not None:
         return f"its name can be mistaken for {imitated}"
     if is_standard_library(name):

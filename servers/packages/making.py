@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from servers.packages.approvals import Approvals
 from servers.packages.errors import NoInstaller, NotAPackage
@@ -18,12 +20,16 @@ from servers.packages.judgement import STRICTNESSES, Rules, blocklist, shipped_b
 from servers.packages.lock import Lock, Target
 from servers.packages.names import Requirement
 from servers.packages.packages import Environments, Packages, Resolver, Settings
+from servers.packages.source import PYPI, Bounds, Index
 from servers.packages.target import target_of
 from servers.sandboxing.outcome import MIB
 from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.settings import BadSetting, data_folder, number
 from servers.sandboxing.settings import Settings as SandboxSettings
 from servers.serving import setting
+
+if TYPE_CHECKING:
+    from servers.packages.uv import Uv
 
 _LINUX_ONLY = (
     "packages can be installed on Linux only, where bubblewrap holds the installer in; elsewhere,"
@@ -72,7 +78,6 @@ def _installer(cache: Path) -> _Installer:
         nothing = _Nothing()
         return _Installer(nothing, nothing, None, nothing.prepare)
     from servers.packages.store import Store
-    from servers.packages.uv import PYPI, Bounds, Index, Uv
 
     usual = Bounds()
     hosts = setting("SANDBOX_INDEX_HOSTS", "").replace(",", " ").lower().split()
@@ -85,7 +90,7 @@ def _installer(cache: Path) -> _Installer:
         download=_megabytes("SANDBOX_INSTALL_DOWNLOAD_MB", usual.download),
         disk=_megabytes("SANDBOX_INSTALL_DISK_MB", usual.disk),
     )
-    uv = Uv(index, bounds)
+    uv = _Uv(index, bounds)
     store = Store(cache, uv.install, _megabytes("SANDBOX_PACKAGES_DISK_MB", 4096 * MIB))
     return _Installer(uv, store, store.environments, store.prepare)
 
@@ -104,6 +109,25 @@ def _rules() -> Rules:
 
 def _megabytes(name: str, usual: int) -> int:
     return int(number(name, usual / MIB) * MIB)
+
+
+class _Uv:
+    """uv, imported when it is first needed: most servers start without installing anything."""
+
+    def __init__(self, index: Index, bounds: Bounds) -> None:
+        self._source = (index, bounds)
+
+    @cached_property
+    def _real(self) -> Uv:
+        from servers.packages.uv import Uv
+
+        return Uv(*self._source)
+
+    async def resolve(self, wanted: Iterable[Requirement], target: Target) -> Lock:
+        return await self._real.resolve(wanted, target)
+
+    async def install(self, lock: Lock, folder: Path) -> Path:
+        return await self._real.install(lock, folder)
 
 
 class _Nothing:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+if sys.platform == "win32":
+    raise ImportError("only Unix has this")
 
 from servers.sandboxing.outcome import MIB
 

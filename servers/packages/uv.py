@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -27,13 +26,12 @@ from servers.packages.errors import InstallationFailed, NoInstaller
 from servers.packages.lock import Lock, Target
 from servers.packages.names import Requirement
 from servers.packages.proxy import Proxy
+from servers.packages.source import Bounds, Index
 from servers.sandboxing import bubblewrap, cgroup
 from servers.sandboxing.outcome import MIB
 
 logger = logging.getLogger(__name__)
 
-PYPI = "https://pypi.org/simple"
-_PYPI_FILES = "files.pythonhosted.org"
 _METADATA = 128 * MIB
 _WATCH_SECONDS = 0.2
 _COMPLAINT = 1500
@@ -47,44 +45,6 @@ _SHARED = (
     *("--keyring-provider", "disabled"),
     *("--preview-features", "pylock"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What an installation may use: seconds, bytes to fetch, bytes and files on disk, packages."""
-
-    timeout: float = 300.0
-    download: int = 400 * MIB
-    disk: int = 1024 * MIB
-    files: int = 60_000
-    packages: int = 150
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """Where packages come from; `hosts` serve its files, as `host` or `host:port`."""
-
-    url: str = PYPI
-    hosts: tuple[str, ...] = (_PYPI_FILES,)
-
-    @classmethod
-    def of(cls, url: str, hosts: Iterable[str]) -> Index:
-        """The index at `url`; its own host and, for PyPI, that of its files need no naming.
-
-        Raises ValueError where that is no address.
-        """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no address of a package index")
-        usual = [_PYPI_FILES] if parts.hostname == "pypi.org" else []
-        own = parts.netloc.rpartition("@")[2].lower()
-        return cls(url, tuple(dict.fromkeys([own, *usual, *hosts])))
-
-    def reachable(self) -> frozenset[tuple[str, int]]:
-        """What the proxy lets through: a host without a port means that of the index's scheme."""
-        usual = 443 if urlsplit(self.url).scheme == "https" else 80
-        split = (urlsplit(f"//{host}") for host in self.hosts)
-        return frozenset((parts.hostname or "", parts.port or usual) for parts in split)
 
 
 @dataclass(slots=True)
@@ -127,7 +87,7 @@ class Uv:
         words = ("pip", "install", *self._words(lock.target), "--no-deps", "--require-hashes")
         words += ("--cache-dir", "/target/cache", "--link-mode", "hardlink", "--quiet")
         words += ("-r", "/target/pylock.toml", "--target", "/target/site")
-        if (await self._found()).makes_bytecode_for(lock.target.python):
+        if (await self.box()).makes_bytecode_for(lock.target.python):
             words += ("--compile-bytecode",)
         job = Job(words, folder=folder, timeout=self.bounds.timeout, file_size=self.bounds.disk)
         await self._watched(job, folder)
@@ -168,7 +128,7 @@ class Uv:
         )
 
     async def _run(self, job: Job, most: int) -> Ran:
-        box = await self._found()
+        box = await self.box()
         job = replace(job, words=(*job.words, "--python", box.interpreter.path))
         proxy = Proxy(self.index.reachable(), most)
         try:
@@ -197,7 +157,8 @@ class Uv:
             self._places = anyio.CapacityLimiter(self.at_once)
         return self._places
 
-    async def _found(self) -> Box:
+    async def box(self) -> Box:
+        """The sandbox that works here; raises NoInstaller."""
         async with self._finding:
             if self._box is None:
                 self._box = await self._find()

@@ -41,6 +41,11 @@ class Backend(Protocol):
         """Whether a sandbox that is there already can be shown packages, by its job."""
         ...
 
+    @property
+    def most_warm(self) -> int:
+        """How many may wait: an idle pool has to stay under 64 MB."""
+        ...
+
     async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> Cell:
         """A fresh sandbox; raises SandboxBroken when none came up."""
         ...

@@ -15,18 +15,18 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 if sys.platform != "linux":
     raise ImportError("bubblewrap is a program of Linux")
 
 from servers.sandboxing import cgroup, seccomp
 from servers.sandboxing.conversation import SHOWN, Job, converse
-from servers.sandboxing.makers import Maker, Sandboxed
+from servers.sandboxing.makers import Maker, MakerGone, Sandboxed
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 from servers.sandboxing.program import program
 from servers.sandboxing.transcript import Ending
@@ -191,10 +191,13 @@ class NamespaceCell:
         except BaseException:
             self.sandboxed.kill()
             raise
+        out_of_memory = group is not None and group.out_of_memory()
+        if course.vanished and not out_of_memory:
+            raise SandboxBroken("it was killed before it ran")
         ending = Ending(
             duration=course.duration,
             timed_out=course.timed_out,
-            out_of_memory=group is not None and group.out_of_memory(),
+            out_of_memory=out_of_memory,
             cpu_seconds=group.cpu_seconds() if group else None,
             peak_memory=group.peak_memory() if group else None,
         )
@@ -219,12 +222,17 @@ class Bubblewrap:
         interpreter: Interpreter,
         groups: cgroup.Groups | None,
         *,
+        scope: bool = False,
         packages: Path | None = None,
         imports: tuple[str, ...] = (),
     ) -> None:
-        """`packages`: the folder of package folders; `imports`: modules to import in advance."""
+        """`packages`: the folder of package folders; `imports`: modules to import in advance.
+
+        `scope`: there are no groups yet, and systemd is asked for one with each maker.
+        """
         self._bwrap = bwrap
         self._interpreter = interpreter
+        self._scope = scope
         self._packages = packages
         self._imports = imports
         self._maker: Maker | None = None
@@ -234,7 +242,8 @@ class Bubblewrap:
     @property
     def isolation(self) -> dict[str, str]:
         """What holds the code in, for the caller to see."""
-        memory = f"cgroup v{self.groups.version}" if self.groups else "per process only"
+        version = 2 if self._scope else self.groups.version if self.groups else None
+        memory = "per process only" if version is None else f"cgroup v{version}"
         return {
             "namespaces": "user, mount, pid, net, ipc, uts, cgroup",
             "system_calls": "filtered",
@@ -243,29 +252,41 @@ class Bubblewrap:
         }
 
     late_packages = True
+    most_warm = 8  # each costs about 2 MB while it waits
 
     async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> NamespaceCell:
         """A fresh sandbox in a fresh control group; raises SandboxBroken when none came up."""
-        maker = await self._ready_maker()
-        sandboxed = await maker.make(mounts(limits))
+        sandboxed = await self._sandboxed(limits)
         try:
-            group = self._group(limits, sandboxed)
+            # in a thread, because the kernel lets us wait; shielded, or a group may be left
+            with anyio.CancelScope(shield=True):
+                group = await anyio.to_thread.run_sync(self._group, limits, sandboxed)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await sandboxed.discard()
             raise
         return NamespaceCell(sandboxed, group, self.isolation)
 
+    async def _sandboxed(self, limits: Limits) -> Sandboxed:
+        maker = await self._ready_maker()
+        try:
+            return await maker.make(mounts(limits))
+        except MakerGone:
+            await self._replace(maker)
+            return await (await self._ready_maker()).make(mounts(limits))
+
+    async def _replace(self, maker: Maker) -> None:
+        async with self._starting:
+            if self._maker is maker:
+                await self._stop_maker()
+
     def _group(self, limits: Limits, sandboxed: Sandboxed) -> cgroup.Group | None:
         if self.groups is None:
             return None
         try:
-            group = self.groups.make(limits)
-            with suppress(ProcessLookupError):  # it has ended, which its run will show
-                group.add(sandboxed.pid)
+            return self.groups.around(sandboxed.pid, limits)
         except OSError as e:
             raise SandboxBroken(f"no control group: {e}") from e
-        return group
 
     async def _ready_maker(self) -> Maker:
         async with self._starting:
@@ -273,10 +294,20 @@ class Bubblewrap:
                 await self._stop_maker()
             if self._maker is None:
                 self._maker = await Maker.start(self._command(), self._plan())
+                if self._scope:
+                    self.groups = await self._groups_of(self._maker)
             return self._maker
 
+    async def _groups_of(self, maker: Maker) -> cgroup.Groups:
+        try:
+            return cgroup.of_scope(maker.pid)
+        except OSError as e:
+            await self._stop_maker()
+            raise SandboxBroken(f"no control group from systemd: {e}") from e
+
     def _command(self) -> list[str]:
-        return as_nobody([self._bwrap, *arguments(self._interpreter, self._packages)])
+        command = as_nobody([self._bwrap, *arguments(self._interpreter, self._packages)])
+        return cgroup.scoped(command) if self._scope else command
 
     def _plan(self) -> dict[str, object]:
         shelf = {"shown": SHOWN, "all": _ALL_PACKAGES} if self._packages else {}

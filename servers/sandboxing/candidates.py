@@ -39,10 +39,16 @@ def _bubblewraps(settings: Settings) -> tuple[bool, list[Backend]]:
     groups = cgroup.find()
     if groups is not None:
         groups.sweep()
+    scope = groups is None and cgroup.has_scopes()
     pythons = bubblewrap.interpreters(settings.python, libraries())
-    return groups is not None, [
+    return groups is not None or scope, [
         bubblewrap.Bubblewrap(
-            path, python, groups, packages=settings.packages, imports=settings.imports
+            path,
+            python,
+            groups,
+            scope=scope,
+            packages=settings.packages,
+            imports=settings.imports,
         )
         for python in pythons
     ]
@@ -51,4 +57,4 @@ def _bubblewraps(settings: Settings) -> tuple[bool, list[Backend]]:
 def _containers(settings: Settings) -> Iterator[Backend]:
     from servers.sandboxing.containers import Containers  # slow to import, seldom needed
 
-    yield from Containers.find(settings.image, settings.runtime, settings.imports)
+    yield from Containers.find(settings.images, settings.runtime, settings.imports)

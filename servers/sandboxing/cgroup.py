@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,18 @@ class Groups:
             raise
         return Group(folders, self.version)
 
+    def around(self, pid: int, limits: Limits) -> Group:
+        """A new group with that process in it, or nothing and OSError."""
+        group = self.make(limits)
+        try:
+            with suppress(ProcessLookupError):  # it has ended, which its run will show
+                group.add(pid)
+        except OSError:
+            for folder in set(group.folders.values()):
+                _remove(folder)
+            raise
+        return group
+
     def sweep(self) -> None:
         """Remove the groups of servers that are no more."""
         for folder in _leftovers(set(self.parents.values())):
@@ -193,6 +206,51 @@ def find() -> Groups | None:
             _try(groups)
             return groups
     return None
+
+
+def has_scopes() -> bool:
+    """Whether an ordinary user's systemd can hand out a control group to divide (version 2)."""
+    bus = Path(f"/run/user/{os.getuid()}/bus")
+    return (
+        os.geteuid() != 0
+        and shutil.which("systemd-run") is not None
+        and bus.exists()
+        and _mount("cgroup2", None) is not None
+    )
+
+
+def scoped(command: list[str]) -> list[str]:
+    """The command in a scope of its own, with an environment as empty as it was meant to have.
+
+    A group is divided where it is; so what is to be moved has to be started in it.
+    """
+    options = ("--user", "--scope", "--quiet", "--collect", "--property=Delegate=yes")
+    clean = ("env", "-i", f"PATH={os.defpath}")
+    runtime = f"XDG_RUNTIME_DIR=/run/user/{os.getuid()}"
+    return ["env", runtime, "systemd-run", *options, "--", *clean, *command]
+
+
+def of_scope(pid: int) -> Groups:
+    """The groups to be made in the scope of that process; raises OSError where it can't be."""
+    mount = _mount("cgroup2", None)
+    path = next((line[3:] for line in _lines(f"/proc/{pid}/cgroup") if line[:3] == "0::"), None)
+    if mount is None or path is None or not path.endswith(".scope"):
+        raise OSError("systemd gave no scope")
+    return divided(mount.locate(path))
+
+
+def divided(folder: Path) -> Groups:
+    """What is in it moves down to `maker`: a group with processes can't have limited children."""
+    maker = folder / "maker"
+    maker.mkdir(exist_ok=True)
+    for pid in (folder / "cgroup.procs").read_text().split():
+        with suppress(ProcessLookupError):
+            (maker / "cgroup.procs").write_text(pid)
+    (folder / "cgroup.subtree_control").write_text("+memory +pids")
+    with suppress(OSError):  # not every systemd delegates it
+        (folder / "cgroup.subtree_control").write_text("+cpu")
+    enabled = {w.lstrip("+") for w in (folder / "cgroup.subtree_control").read_text().split()}
+    return Groups({c: folder for c in _WANTED if c in enabled | {"memory", "pids"}}, 2)
 
 
 def _version_1() -> Iterator[Groups]:

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
+_VANISHED_SECONDS = 1.0
 _CPU_GRACE = 2
 _ADDRESS_SPACE_FACTOR = 4
 _RESULT_BYTES = 4
@@ -71,6 +72,12 @@ class Course:
     transcript: Transcript
     duration: float
     timed_out: bool
+
+    @property
+    def vanished(self) -> bool:
+        """Whether the sandbox was gone before it could do anything: killed while it waited."""
+        silent = self.transcript.report is None and not self.transcript.spoken
+        return silent and not self.timed_out and self.duration < _VANISHED_SECONDS
 
 
 async def greeting(link: Link, seconds: float) -> str | None:
@@ -180,12 +187,19 @@ def _request(job: Job) -> Iterator[bytes]:
 
 
 def _resource_limits(limits: Limits, per_process_memory: bool) -> dict[str, int]:
-    factor = 1 if per_process_memory else _ADDRESS_SPACE_FACTOR
+    """Bounds for each process, behind those for all of them together."""
+    if per_process_memory:
+        # counts what belongs to the user, in other containers as well: where there is a control
+        # group, that counts right
+        return {**_each(limits), "AS": limits.memory, "NPROC": limits.processes}
+    return _each(limits)
+
+
+def _each(limits: Limits) -> dict[str, int]:
     return {
-        "AS": limits.memory * factor,
+        "AS": limits.memory * _ADDRESS_SPACE_FACTOR,
         "CORE": 0,
         "CPU": int(limits.cpu_time) + _CPU_GRACE,
         "FSIZE": limits.disk,
         "NOFILE": limits.open_files,
-        "NPROC": limits.processes,
     }

@@ -15,7 +15,8 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from servers.sandboxing.backend import Backend
+from servers.sandboxing import metrics
+from servers.sandboxing.backend import Backend, Cell
 from servers.sandboxing.call import Call
 from servers.sandboxing.candidates import Candidates, candidates
 from servers.sandboxing.conversation import Job
@@ -34,7 +35,7 @@ _SWEEP_SECONDS = 60.0
 HOW_TO_GET_ONE = (
     "install bubblewrap on Linux (`apt install bubblewrap`, `dnf install bubblewrap`, with user"
     " namespaces allowed), or start a Docker engine that has the image {image}"
-    " (`docker pull {image}`, or on Linux without a registry: `scripts/sandbox-image`)"
+    " (`docker pull {image}`, or on Linux without a registry: `python -m servers.sandboxing.image`)"
 )
 
 
@@ -56,19 +57,21 @@ class Sandbox:
     @asynccontextmanager
     async def ready(self) -> AsyncIterator[None]:
         """What `run` needs: chooses a backend, keeps sandboxes ready, ends them on the way out."""
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            tasks.start_soon(self._keep_choosing)
-            tasks.start_soon(self._keep_sweeping)
-            try:
-                yield
-            finally:
-                self._tasks = None
-                tasks.cancel_scope.cancel()
-        if self._backend is not None:
-            with anyio.CancelScope(shield=True):
-                await self._backend.close()
-            self._backend = self._pool = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                tasks.start_soon(self._keep_choosing)
+                tasks.start_soon(self._keep_sweeping)
+                try:
+                    yield
+                finally:
+                    self._tasks = None
+                    tasks.cancel_scope.cancel()
+        finally:
+            backend, self._backend, self._pool = self._backend, None, None
+            if backend is not None:
+                with anyio.CancelScope(shield=True):
+                    await backend.close()
 
     async def _keep_choosing(self) -> None:
         """Until there is one: an engine may come up later."""
@@ -94,11 +97,17 @@ class Sandbox:
             return None
         if not self._why_not:
             return "the sandbox's self-test is still running"
-        advice = HOW_TO_GET_ONE.format(image=self._settings.image)
+        advice = HOW_TO_GET_ONE.format(image=self._settings.images[-1])
         return f"no sandbox on this machine: {'; '.join(self._why_not)}. To get one: {advice}"
 
     async def run(self, call: Call) -> Outcome:
         """Run the code in a fresh sandbox; the first call waits for the self-test."""
+        with metrics.Run() as run:
+            outcome = await self._run_if_allowed(call)
+            run.status = outcome.status
+        return outcome
+
+    async def _run_if_allowed(self, call: Call) -> Outcome:
         why_not = self._objection(call)
         if why_not is not None:
             return refused(why_not)
@@ -150,15 +159,23 @@ class Sandbox:
         if queue.cancelled_caught:
             return refused("all sandboxes are busy: try again later")
         try:
-            return await self._run_now(pool, job)
+            return await self._run_anew(pool, job)
         except (SandboxBroken, OSError) as e:
             logger.exception("a sandbox did not come up")
             return refused(f"the sandbox did not come up: {e}")
         finally:
             self._places.release_on_behalf_of(queue)
 
-    async def _run_now(self, pool: Pool, job: Job) -> Outcome:
-        cell = await pool.take(job.packages)
+    async def _run_anew(self, pool: Pool, job: Job) -> Outcome:
+        """A sandbox that went away while it waited is nobody's fault: make another one."""
+        with pool.running():
+            try:
+                return await self._run_in_cell(await pool.take(job.packages), job)
+            except SandboxBroken as e:
+                logger.warning("once more in a new sandbox", extra={"error": str(e)})
+                return await self._run_in_cell(await pool.fresh(job.packages), job)
+
+    async def _run_in_cell(self, cell: Cell, job: Job) -> Outcome:
         try:
             return await cell.run(job)
         finally:
@@ -181,22 +198,33 @@ class Sandbox:
     def _fill(self, backend: Backend) -> Pool:
         if self._tasks is None:
             raise RuntimeError("a sandbox runs code inside `async with sandbox.ready()`")
-        pool = Pool(backend, self._settings.limits, self._settings.warm)
+        pool = Pool(backend, self._settings.limits, min(self._settings.warm, backend.most_warm))
         self._tasks.start_soon(pool.run)
+        metrics.watch_pool(lambda: pool.ready)
         return pool
 
     async def _try_all(self) -> tuple[Backend | None, list[str]]:
         why_not = []
         offers = self._offered(self._settings)
         while backend := await anyio.to_thread.run_sync(next, offers, None):
-            found = ["its self-test did not end in time"]
-            with anyio.move_on_after(_CHOICE_SECONDS):
-                found = await weaknesses(backend)
+            found = await self._weaknesses(backend)
             if not found:
                 logger.info("sandbox", extra={"backend": backend.name, **backend.isolation})
                 return backend, []
-            await backend.close()
             logger.warning("not usable", extra={"backend": backend.name, "found": found})
             why_not.append(f"{backend.name}: {', '.join(found)}")
-        nothing = f"neither bubblewrap nor a Docker engine with {self._settings.image} was found"
+        images = " or ".join(self._settings.images)
+        nothing = f"neither bubblewrap nor a Docker engine with {images} was found"
         return None, why_not or [nothing]
+
+    async def _weaknesses(self, backend: Backend) -> list[str]:
+        """What its self-test found; a backend that has any is closed."""
+        found = ["its self-test did not end in time"]
+        try:
+            with anyio.move_on_after(_CHOICE_SECONDS):
+                found = await weaknesses(backend)
+        finally:
+            if found:
+                with anyio.CancelScope(shield=True):
+                    await backend.close()
+        return found

@@ -170,7 +170,7 @@ def _check_tree(paths: Iterable[str]) -> None:
 
 @dataclass(slots=True)
 class _Turn:
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    place: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(1))
     users: int = 0
 
 
@@ -208,13 +208,13 @@ class Sessions:
         turn.users += 1
         try:
             with anyio.move_on_after(self._rules.patience) as waiting:
-                await turn.lock.acquire()
+                await turn.place.acquire()
             if waiting.cancelled_caught:
                 raise SessionRefused(f"session {key.name!r} is busy with another call: try later")
             try:
                 yield
             finally:
-                turn.lock.release()
+                turn.place.release()
         finally:
             turn.users -= 1
             if not turn.users:

@@ -25,15 +25,16 @@ class Settings:
     """What the operator decides.
 
     `backend` is one of BACKENDS; `python` the interpreter for bubblewrap, None for the best that is
-    there; `image` the one for Docker and `runtime` how the engine runs it, "auto" for the strongest
-    it has; `at_once` how many sandboxes run side by side, `warm` how many wait ready; `imports`
-    what they import in advance; `patience` how many seconds a call waits for a place.
+    there; `images` those for Docker, of which the first that is there is used, and `runtime` how
+    the engine runs it, "auto" for the strongest it has; `at_once` how many sandboxes run side by
+    side, `warm` how many wait ready; `imports` what they import in advance; `patience` how many
+    seconds a call waits for a place.
     `packages` is the folder of package folders; `sessions` holds the sessions, and is ours alone.
     """
 
     backend: BackendName = "auto"
     python: str | None = None
-    image: str = "python:3.13-slim"
+    images: tuple[str, ...] = ("mcpcp-sandbox:latest", "python:3.13-slim")
     runtime: str = "auto"
     limits: Limits = field(default_factory=Limits)
     at_once: int = 4
@@ -84,7 +85,7 @@ def settings(name: str) -> Settings:
     return Settings(
         backend=backend,
         python=setting("SANDBOX_PYTHON", "") or None,
-        image=setting("SANDBOX_IMAGE", usual.image),
+        images=tuple(setting("SANDBOX_IMAGE", ",".join(usual.images)).split(",")),
         runtime=setting("SANDBOX_RUNTIME", usual.runtime),
         limits=limits,
         at_once=int(number("SANDBOX_AT_ONCE", usual.at_once)),

@@ -96,6 +96,11 @@ class Transcript:
         """Whether the code wrote more than anybody will read."""
         return any(output.total > self._limits.flood for output in self._outputs.values())
 
+    @property
+    def spoken(self) -> bool:
+        """Whether the code wrote anything."""
+        return any(output.total for output in self._outputs.values())
+
     def outcome(self, ending: Ending) -> Outcome:
         """What to tell the caller."""
         report = self.report

@@ -64,6 +64,12 @@ class Chat:
         except OSError:
             return 0
 
+    def metrics(self) -> str:
+        """What Prometheus is told, with the token that it shows."""
+        token = (self.log.parent / "data" / "scrape.token").read_text().strip()
+        with self.client(token) as client:
+            return client.get("/metrics").raise_for_status().text
+
     def client(self, token: str | None) -> httpx.Client:
         """A plain HTTP client that shows a token."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -68,7 +68,7 @@ def test_a_caller_that_leaves_cancels_the_tool_call(
                     client.post("/chat", json=body, timeout=leaving)
                 llm.play(call(("raw_wait", {"file": str(file)})), say("never asked"))
     gateway.wait(lambda: "cancelled" in file.read_text(), "the tool was cancelled")
-    gateway.wait(lambda: 'outcome="cancelled"' in metrics(chat), "it is counted")
+    gateway.wait(lambda: 'outcome="cancelled"' in chat.metrics(), "it is counted")
 
 
 def test_a_caller_that_leaves_ends_the_models_answer(
@@ -112,8 +112,3 @@ def test_stopping_the_service_ends_what_is_under_way(
         name, data = list(events)[-1]
         assert name == "error" and "is stopping" in data["error"]["message"]
     gateway.wait(lambda: "cancelled" in file.read_text(), "the tool was cancelled")
-
-
-def metrics(chat: Chat) -> str:
-    with chat.client(None) as client:
-        return client.get("/metrics").text

@@ -181,10 +181,13 @@ def test_without_its_gateway_it_says_so(
     assert not llm.requests
 
 
-def test_what_it_counts_is_there_to_scrape(client: httpx.Client, llm: ScriptedLlm) -> None:
+def test_what_it_counts_is_there_to_scrape(
+    client: httpx.Client, chat: Chat, llm: ScriptedLlm
+) -> None:
     llm.play(call(("raw_echo", {"message": "hi"}), ("raw_none", {})), say("Done."))
     ask(client)
-    text = client.get("/metrics").text
+    assert client.get("/metrics").status_code == 401  # an agent's token is not for that
+    text = chat.metrics()
     for line in (
         'chat_requests_total{outcome="ok"}',
         'chat_tool_calls_total{outcome="ok"}',
@@ -204,6 +207,16 @@ def test_the_api_is_described_at_docs(client: httpx.Client) -> None:
     for path in document["paths"]:
         assert path in page.text
         assert client.options(path).status_code == 405  # it is there
+
+
+def test_a_requests_id_goes_with_its_tool_calls_to_the_gateway(
+    client: httpx.Client, gateway: Gateway, llm: ScriptedLlm
+) -> None:
+    llm.play(call(("raw_echo", {"message": "hi"})), say("Done."))
+    body = {"messages": messages("Go on")}
+    answer = client.post("/chat", json=body, headers={"X-Request-Id": "of-the-caller"})
+    assert answer.headers["x-request-id"] == "of-the-caller"
+    assert gateway.audit()[-1]["request_id"] == "of-the-caller"
 
 
 def test_secrets_are_not_in_the_log(chat: Chat, client: httpx.Client) -> None:

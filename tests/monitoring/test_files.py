@@ -55,6 +55,15 @@ def test_the_dashboards_ask_the_provisioned_source() -> None:
         assert set(re.findall(r'"uid": "(mcpcp-prometheus\w*)"', path.read_text())) == {uid}
 
 
+def test_every_alert_is_documented_and_says_what_to_do() -> None:
+    rules = (MONITORING / "alerts.yml").read_text()
+    names = re.findall(r"- alert: (\w+)", rules)
+    document = (PROJECT / "docs" / "monitoring.md").read_text("utf-8")
+    assert names
+    assert not [name for name in names if f"| `{name}` |" not in document]
+    assert len(re.findall(r"^          next: ", rules, re.MULTILINE)) == len(names)
+
+
 def test_only_programs_of_ours_get_the_scrape_token() -> None:
     text = json.dumps(
         {

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import anyio
 import pytest
 
-from servers.sandboxing.bubblewrap import Bubblewrap
+from servers.sandboxing.backend import Backend, Cell
+from servers.sandboxing.call import Call
+from servers.sandboxing.candidates import Candidates
+from servers.sandboxing.conversation import Job
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
-from servers.sandboxing.sandbox import Candidates, Sandbox, Settings
-from servers.sandboxing.selftest import Backend
-from tests.engine import IMAGE, DockerEngine, no_engine
+from servers.sandboxing.sandbox import Sandbox
+from servers.sandboxing.sessions import SessionKey
+from servers.sandboxing.settings import Settings
+from tests.engine import no_engine
+from tests.servers.sandboxing.runner import Runner
 
 pytestmark = pytest.mark.anyio
 
@@ -30,27 +36,44 @@ class Broken:
 
     name = "broken"
     isolation: ClassVar[dict[str, str]] = {}
+    late_packages = True
+    most_warm = 4
 
-    async def run(self, code: str, limits: Limits) -> Outcome:
+    async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> Cell:
         raise SandboxBroken("no namespaces here")
 
+    async def close(self) -> None:
+        pass
 
-class Open:
+
+class Open(Broken):
     """A way to run code that holds nothing in: it confesses what a probe would find."""
 
     name = "open"
-    isolation: ClassVar[dict[str, str]] = {}
+    alive = True
     ran: Sequence[str] = ()
 
-    async def run(self, code: str, limits: Limits) -> Outcome:
-        self.ran = [*self.ran, code]
+    async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> Cell:
+        return self
+
+    async def run(self, job: Job) -> Outcome:
+        self.ran = [*self.ran, job.code]
         return Outcome("ok", 0, result="['the code is root']")
 
+    async def discard(self) -> None:
+        pass
 
-async def test_without_a_backend_code_is_refused_and_never_run() -> None:
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(sessions=tmp_path / "sessions")
+
+
+async def test_without_a_backend_code_is_refused_and_never_run(settings: Settings) -> None:
     weak = Open()
-    sandbox = Sandbox(Settings(), only(Broken(), weak))
-    outcome = await sandbox.run("the_users_code()")
+    sandbox = Sandbox(settings, only(Broken(), weak))
+    async with sandbox.ready():
+        outcome = await sandbox.run(Call("the_users_code()"))
     assert outcome.status == "refused"
     assert "broken: no namespaces here" in outcome.stderr
     assert "open: the code is root" in outcome.stderr
@@ -58,52 +81,119 @@ async def test_without_a_backend_code_is_refused_and_never_run() -> None:
     assert "the_users_code()" not in "".join(weak.ran)
 
 
-async def test_before_the_self_test_the_sandbox_says_so() -> None:
-    assert "self-test is still running" in (Sandbox(Settings(), only()).missing or "")
+async def test_before_the_self_test_the_sandbox_says_so(settings: Settings) -> None:
+    assert "self-test is still running" in (Sandbox(settings, only()).missing or "")
 
 
 @pytest.mark.bwrap
-async def test_the_first_call_waits_for_the_self_test(bwrap: Bubblewrap) -> None:
-    sandbox = Sandbox(Settings(), only(Broken(), bwrap))
+async def test_the_first_call_waits_for_the_self_test(bwrap: Runner, settings: Settings) -> None:
+    sandbox = Sandbox(settings, only(Broken(), bwrap.backend))
     async with sandbox.ready():
-        assert (await sandbox.run("6 * 7")).result == "42"
+        assert (await sandbox.run(Call("6 * 7"))).result == "42"
         assert sandbox.missing is None
 
 
 @pytest.mark.bwrap
-async def test_calls_wait_for_a_place_and_then_give_up(bwrap: Bubblewrap) -> None:
-    sandbox = Sandbox(Settings(at_once=1, patience=0.2), only(bwrap))
-    await sandbox.run("1")
+async def test_calls_wait_for_a_place_and_then_give_up(bwrap: Runner, settings: Settings) -> None:
+    sandbox = Sandbox(replace(settings, at_once=1, patience=0.2), only(bwrap.backend))
     outcomes: list[str] = []
 
     async def one() -> None:
-        outcomes.append((await sandbox.run("import time\ntime.sleep(1)")).status)
+        outcomes.append((await sandbox.run(Call("import time\ntime.sleep(1)"))).status)
 
-    async with anyio.create_task_group() as tasks:
-        for _ in range(2):
-            tasks.start_soon(one)
-    assert sorted(outcomes) == ["ok", "refused"]
-    assert (await sandbox.run("1")).status == "ok"
+    async with sandbox.ready():
+        await sandbox.run(Call("1"))
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(one)
+        assert sorted(outcomes) == ["ok", "refused"]
+        assert (await sandbox.run(Call("1"))).status == "ok"
 
 
-async def test_code_that_is_too_long_is_refused() -> None:
-    outcome = await Sandbox(Settings(), only()).run("#" * (Limits().code + 1))
-    assert outcome.status == "refused" and "longer" in outcome.stderr
+async def test_calls_that_ask_for_too_much_are_refused(settings: Settings, tmp_path: Path) -> None:
+    sandbox = Sandbox(settings, only())
+    for call, why in (
+        (Call("#" * (Limits().code + 1)), "longer"),
+        (Call("1", timeout=301), "at most 300 seconds"),
+        (Call("1", packages=(tmp_path / "none",)), "no package folder"),
+        (Call("1", packages=(Path("/etc"),)), "no package folder"),
+    ):
+        outcome = await sandbox.run(call)
+        assert outcome.status == "refused" and why in outcome.stderr
+
+
+@pytest.mark.bwrap
+async def test_a_session_keeps_files_between_calls(bwrap: Runner, settings: Settings) -> None:
+    key = SessionKey("agent", "work")
+    sandbox = Sandbox(settings, only(bwrap.backend))
+    async with sandbox.ready():
+        made = await sandbox.run(
+            Call(
+                "import os\nos.makedirs('d/e')\nopen('d/e/a', 'w').write('1')\nopen('b', 'w')",
+                session=key,
+            )
+        )
+        assert [f.path for f in made.files] == ["b", "d/e/a"]
+        same = await sandbox.run(Call("open('d/e/a').read()", session=key))
+        assert (same.result, same.files, same.deleted) == ("'1'", (), ())
+        changed = await sandbox.run(
+            Call("open('d/e/a', 'w').write('2')\nimport os\nos.unlink('b')", session=key)
+        )
+        assert [f.data for f in changed.files] == [b"2"] and changed.deleted == ("b",)
+        assert (await sandbox.run(Call("import os\nos.listdir()", session=key))).result == "['d']"
+        others = SessionKey("somebody else", "work")
+        assert (await sandbox.run(Call("import os\nos.listdir()", session=others))).result == "[]"
+        assert (await sandbox.run(Call("import os\nos.listdir()"))).result == "[]"
+
+
+@pytest.mark.bwrap
+async def test_what_a_timeout_left_in_a_session_is_kept(bwrap: Runner, settings: Settings) -> None:
+    key = SessionKey("agent", "work")
+    code = "open('half', 'w').write('x')\nwhile True: pass"
+    sandbox = Sandbox(settings, only(bwrap.backend))
+    async with sandbox.ready():
+        ended = await sandbox.run(Call(code, timeout=1.0, session=key))
+        assert (ended.status, [f.path for f in ended.files]) == ("timeout", ["half"])
+        assert (await sandbox.run(Call("open('half').read()", session=key))).result == "'x'"
+
+
+@pytest.mark.bwrap
+async def test_output_is_told_while_the_code_runs(bwrap: Runner, settings: Settings) -> None:
+    heard: list[tuple[str, str]] = []
+    first = anyio.Event()
+
+    async def listen(stream: str, text: str) -> None:
+        heard.append((stream, text))
+        first.set()
+
+    sandbox = Sandbox(settings, only(bwrap.backend))
+    async with sandbox.ready(), anyio.create_task_group() as tasks:
+        code = "import time\nprint('\\x1b[31mstarted')\nwhile True: time.sleep(1)"
+        tasks.start_soon(sandbox.run, Call(code, listener=listen))
+        with anyio.fail_after(20):
+            await first.wait()
+        tasks.cancel_scope.cancel()
+    assert heard == [("stdout", "started\n")]
 
 
 @pytest.mark.docker
 async def test_docker_is_found_where_it_is_asked_for(
-    docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+    sandbox_image: tuple[str, str], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DOCKER_HOST", docker_engine.host)
-    outcome = await Sandbox(Settings(backend="docker", image=IMAGE)).run("'in'")
+    host, image = sandbox_image
+    monkeypatch.setenv("DOCKER_HOST", host)
+    sandbox = Sandbox(replace(settings, backend="docker", images=(image,), warm=1))
+    async with sandbox.ready():
+        outcome = await sandbox.run(Call("'in'"))
     assert (outcome.status, outcome.result, outcome.backend) == ("ok", "'in'", "docker")
 
 
-async def test_an_engine_without_the_image_is_no_backend(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+async def test_an_engine_that_is_away_is_no_backend(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with no_engine():
-        outcome = await Sandbox(Settings(backend="docker")).run("1")
+        sandbox = Sandbox(replace(settings, backend="docker"))
+        async with sandbox.ready():
+            outcome = await sandbox.run(Call("1"))
     assert outcome.status == "refused" and "nor a Docker engine" in outcome.stderr

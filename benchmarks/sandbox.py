@@ -1,0 +1,184 @@
+"""How long code takes in a sandbox, beside a plain interpreter in the same run.
+
+    python -m benchmarks.sandbox              bubblewrap
+    python -m benchmarks.sandbox --docker     the Docker backend, with its image in the engine
+
+What an agent waits for is measured at the door, `Sandbox.run`: the HTTP around it is the gateway's
+benchmark. Exits with 1 where a figure is over its bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import anyio
+import psutil
+
+from servers.sandboxing import cgroup
+from servers.sandboxing.backend import run_once
+from servers.sandboxing.bubblewrap import Bubblewrap, find_bwrap, interpreters
+from servers.sandboxing.call import Call
+from servers.sandboxing.candidates import candidates
+from servers.sandboxing.conversation import Job
+from servers.sandboxing.libraries import libraries
+from servers.sandboxing.outcome import MIB, Limits
+from servers.sandboxing.sandbox import Sandbox
+from servers.sandboxing.settings import Settings
+
+HELLO = "print('hello')"
+NUMPY = "import numpy\nprint(numpy.arange(10).sum())"
+_CALLS = 60
+_SUSTAINED_SECONDS = 8.0
+_A_SECOND = 20
+_PAUSE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value in its unit, and the bound that it must not pass."""
+
+    what: str
+    value: float
+    unit: str
+    bound: float | None = None
+    at_least: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Whether it keeps its bound."""
+        if self.bound is None:
+            return True
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    def __str__(self) -> str:
+        sign = "at least" if self.at_least else "at most"
+        bound = "" if self.bound is None else f"{sign} {self.bound:.1f}"
+        mark = "" if self.good else "OVER"
+        return f"{self.what:44} {self.value:8.1f} {self.unit:8} {bound:16} {mark}"
+
+
+async def timed(do: Callable[[], Awaitable[object]], times: int = _CALLS) -> float:
+    """The median in milliseconds of calls with a pause between them, as an agent makes them."""
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        await do()
+        took.append((time.perf_counter() - began) * 1000)
+        await anyio.sleep(_PAUSE)
+    return statistics.median(took)
+
+
+async def plain(code: str) -> float:
+    """The same by `python -c`, of the interpreter that the sandbox has."""
+
+    async def once() -> None:
+        await anyio.run_process([sys.executable, "-c", code])
+
+    return await timed(once, 20)
+
+
+async def sustained(sandbox: Sandbox) -> float:
+    """Calls a second that end well when this many are begun, over some seconds."""
+    done = 0
+
+    async def one() -> None:
+        nonlocal done
+        done += (await sandbox.run(Call(HELLO))).status == "ok"
+
+    began = time.perf_counter()
+    async with anyio.create_task_group() as tasks:
+        for n in range(int(_SUSTAINED_SECONDS * _A_SECOND)):
+            await anyio.sleep(max(began + n / _A_SECOND - time.perf_counter(), 0))
+            tasks.start_soon(one)
+    return done / (time.perf_counter() - began)
+
+
+async def cold(make: Callable[[], Iterator[object]]) -> float:
+    """Milliseconds from nothing at all, maker and all, to the answer."""
+    took = []
+    for backend in make():
+        began = time.perf_counter()
+        await run_once(backend, Job(HELLO, Limits()))  # type: ignore[arg-type]
+        took.append((time.perf_counter() - began) * 1000)
+        await backend.close()  # type: ignore[attr-defined]
+    return statistics.median(took)
+
+
+def idle_mib(before: set[int]) -> float:
+    """What the pool's processes take, shared pages counted once."""
+    docker = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "containerd-shim"]
+    ours = [*psutil.Process().children(recursive=True)]
+    ours += [found for shim in docker for found in (shim, *shim.children(recursive=True))]
+    return sum(p.memory_full_info().pss for p in ours if p.pid not in before) / MIB
+
+
+def bubblewraps(imports: tuple[str, ...]) -> Iterator[Bubblewrap]:
+    """Fresh ones for cold starts."""
+    for _ in range(5):
+        python = next(interpreters(libraries=libraries()))
+        yield Bubblewrap(find_bwrap() or "", python, cgroup.find(), imports=imports)
+
+
+async def measure(settings: Settings) -> list[Figure]:
+    """Everything, in the order of the issue that asked for it."""
+    before = {process.pid for process in psutil.process_iter()}
+    sandbox = Sandbox(settings)
+    async with sandbox.ready():
+        first = await sandbox.run(Call(HELLO))
+        if first.status != "ok":
+            raise SystemExit(first.stderr)
+        await anyio.sleep(1.0)
+        idle = idle_mib(before)
+        start, start_numpy = await plain("print('hello')"), await plain(NUMPY)
+        hello = await timed(lambda: sandbox.run(Call(HELLO)))
+        numpy = await timed(lambda: sandbox.run(Call(NUMPY)))
+        rate = await sustained(sandbox)
+    figures = [
+        Figure("python -c, print('hello'), p50", start, "ms"),
+        Figure("python -c, with numpy, p50", start_numpy, "ms"),
+        Figure("warm, print('hello'), p50", hello, "ms", min(15.0, start)),
+        Figure("warm, numpy imported in advance, p50", numpy, "ms", 15.0),
+        Figure("sustained", rate, "a second", _A_SECOND * 0.98, at_least=True),
+        Figure("the idle pool", idle, "MiB", 64.0),
+    ]
+    if settings.backend == "bubblewrap":
+        took = await cold(lambda: bubblewraps(settings.imports))
+        figures.insert(5, Figure("cold, maker and imports included", took, "ms", 400.0))
+    else:
+        took = await cold(lambda: candidates(settings))
+        figures.insert(5, Figure("cold", took, "ms", 400.0))
+    return figures
+
+
+def main() -> None:
+    """Print the table; exit with 1 where a bound is passed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--docker", action="store_true")
+    flags = parser.parse_args()
+    logging.disable()
+    folder = Path(tempfile.mkdtemp(prefix="mcpcp-benchmark-"))
+    try:
+        usual = Settings(sessions=folder)
+        figures = anyio.run(
+            measure, replace(usual, backend="docker" if flags.docker else "bubblewrap")
+        )
+    finally:
+        shutil.rmtree(folder)
+    for figure in figures:
+        print(figure)
+    sys.exit(0 if all(figure.good for figure in figures) else 1)
+
+
+if __name__ == "__main__":
+    main()
