@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 from mcpcp.backends.http import HttpClient, Response
 from mcpcp.errors import McpcpError
@@ -34,10 +35,14 @@ _FORWARDED: Final = ("POST", "GET", "DELETE")
 
 
 class Forwarder:
-    """Passes requests on to the other gateways that share our state."""
+    """Passes requests on to the other gateways that share our state.
 
-    def __init__(self, shared: SharedState) -> None:
+    Once `draining` is set, sessions' own streams end: they would keep their connections open.
+    """
+
+    def __init__(self, shared: SharedState, draining: asyncio.Event) -> None:
         self._shared = shared
+        self._draining = draining
 
     async def target(self, request: Request, named: str | None) -> str | None:
         """The address of the other gateway that an id names; None where it is ours, or gone."""
@@ -61,31 +66,38 @@ class Forwarder:
         try:
             target = request.path + (f"?{request.query}" if request.query else "")
             response = await client.request(request.method, target, _headers(request), body)
-            await _return(response, request, reply)
+            await self._return(response, request, reply)
         finally:
             client.close()
+
+    async def _return(self, response: Response, request: Request, reply: Reply) -> None:
+        head = response.head
+        session = head.headers.get(b"mcp-session-id")
+        headers = [] if session is None else [(b"mcp-session-id", session)]
+        if head.content_type != b"text/event-stream":
+            body = await response.read()
+            reply.send(head.status, body, head.headers.get(b"content-type", b"text/plain"), headers)
+            return
+        reply.start_stream(headers)
+        ends: list[Coroutine[Any, Any, object]] = [request.gone()]
+        if request.method == "GET":
+            ends.append(self._draining.wait())
+        async with asyncio.TaskGroup() as tasks:
+            endings = [tasks.create_task(_close_after(end, response)) for end in ends]
+            with contextlib.suppress(McpcpError):  # cut off there is cut off here
+                async for part in response:
+                    await reply.stream(part)
+            for ending in endings:
+                ending.cancel()
+        reply.end_stream()
+
+
+async def _close_after(end: Coroutine[Any, Any, object], response: Response) -> None:
+    await end
+    response.close()
 
 
 def _headers(request: Request) -> dict[str, str]:
     found = ((name, request.header(name.encode())) for name in _PASSED)
     params = request.headers_from(b"mcp-param-")
     return {**{name: value for name, value in found if value is not None}, **params, MARK: "1"}
-
-
-async def _return(response: Response, request: Request, reply: Reply) -> None:
-    head = response.head
-    session = head.headers.get(b"mcp-session-id")
-    headers = [] if session is None else [(b"mcp-session-id", session)]
-    if head.content_type != b"text/event-stream":
-        body = await response.read()
-        reply.send(head.status, body, head.headers.get(b"content-type", b"text/plain"), headers)
-        return
-    reply.start_stream(headers)
-    async with asyncio.TaskGroup() as tasks:
-        leaving = tasks.create_task(request.gone())
-        leaving.add_done_callback(lambda _: response.close())
-        with contextlib.suppress(McpcpError):  # cut off there is cut off here
-            async for part in response:
-                await reply.stream(part)
-        leaving.cancel()
-    reply.end_stream()

@@ -40,7 +40,9 @@ class HttpFrontend:
         self._guard = HostGuard("gateway", self._reachable_as)
         self.legacy = LegacyHttp(gateway, tasks)
         self.old_sse = OldSse(gateway, tasks)
-        self._forwarder = Forwarder(gateway.shared) if gateway.shared is not None else None
+        self._forwarder = (
+            None if gateway.shared is None else Forwarder(gateway.shared, gateway.draining)
+        )
         self._modern = ModernHttp(gateway, tasks, self._forwarder)
         self.draining = False
 

@@ -148,6 +148,16 @@ def test_tools_that_await_approval_are_named_with_the_way_to_give_it(
     assert (code, found["pins"]["status"]) == (1, "missing")
 
 
+def test_pins_that_can_t_be_looked_up_are_told_with_the_way_out(
+    mine: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine.make_keys()
+    monkeypatch.setenv("STATE_URL", "redis://127.0.0.1:1/0")
+    code, found = findings(mine)
+    assert (code, found["pins"]["status"]) == (1, "missing")
+    assert "start that Redis, or set another STATE_URL" in found["pins"]["detail"]
+
+
 def test_people_get_a_table(mine: Project) -> None:
     text = mine.ok("doctor")
     assert str(sys.version_info.major) in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def pair(tmp_path: Path, keys: Path) -> Iterator[Pair]:
             folder.mkdir()
             gateway = stack.enter_context(open_gateway(folder, keys))
             gateway.environ["STATE_URL"] = redis.url
+            gateway.settings["drain"] = "120s"  # longer than any of these tests
             gateway.add_raw("raw")
             gateway.servers["old"] = {
                 "command": "python",
@@ -154,8 +156,9 @@ def kept(redis: RedisServer) -> int:
         return sum(int(client.xlen(name)) for name in client.keys("mcpcp:events:*"))
 
 
+@pytest.mark.parametrize("by_way_of", [0, 1], ids=["asked", "asked by way of the other"])
 async def test_what_a_killed_gateway_had_to_tell_is_told_by_another(
-    pair: Pair, tmp_path: Path
+    pair: Pair, tmp_path: Path, by_way_of: int
 ) -> None:
     one, two, redis = pair
     token = one.token()
@@ -164,11 +167,14 @@ async def test_what_a_killed_gateway_had_to_tell_is_told_by_another(
     async with one.http(token) as first, two.http(token) as second, asyncio.timeout(60):
         session = await begin(first)
         body = request("tools/call", params, "call")
-        async with first.stream("POST", "/mcp", json=body, headers=session) as response:
+        asked = (first, second)[by_way_of]
+        async with asked.stream("POST", "/mcp", json=body, headers=session) as response:
             events = Events(response)
             await events.next()
             await one.until(lambda: kept(redis) >= 2, "the events were not kept")
             one.stop(signal.SIGKILL)
+            if asked is second:
+                assert await events.next() is None
         headers = {**session, "Last-Event-ID": events.last, "Accept": "text/event-stream"}
         async with second.stream("GET", "/mcp", headers=headers) as response:
             answer = await Events(response).next()
@@ -177,6 +183,25 @@ async def test_what_a_killed_gateway_had_to_tell_is_told_by_another(
         gone = await second.post("/mcp", json=request("tools/list"), headers=session)
         assert gone.status_code == 404, "and so the client begins anew"
         await begin(second)
+    assert "Traceback" not in two.text()
+
+
+async def test_a_gateway_that_stops_does_not_wait_for_the_streams_of_another_s_sessions(
+    pair: Pair,
+) -> None:
+    one, two, _ = pair
+    token = one.token()
+    async with one.http(token) as first, two.http(token) as second, asyncio.timeout(30):
+        session = await begin(first)
+        headers = {**session, "Accept": "text/event-stream"}
+        async with second.stream("GET", "/mcp", headers=headers) as response:
+            await ask(second, session, "tools/call", call("raw_grow", name="more"))
+            events = Events(response)
+            assert (await events.next())["method"].endswith("tools/list_changed")
+            os.kill(two.pid, signal.SIGTERM)
+            assert await events.next() is None
+        assert await asyncio.to_thread(two.stop) == 0
+        assert await ask(first, session, "tools/call", call("raw_echo", message="x"))
 
 
 async def test_calls_go_on_while_redis_is_away_for_a_moment(pair: Pair) -> None:
