@@ -7,7 +7,7 @@ prompts are known by exposed name, resources and templates by exposed URI.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Final, Literal, get_args
 
@@ -16,13 +16,25 @@ import orjson
 from mcpcp.config import ServerConfig, ToolRules
 from mcpcp.names import ToolName, expose
 from mcpcp.policy import Allowlist, matches
+from mcpcp.profiles import BASE, Profile
 from mcpcp.search import Index
 from mcpcp.uris import Rewriter, exposed_uri, fits
 
 Definition = dict[str, Any]
+Shown = Mapping[Profile, frozenset[tuple["Kind", str]]]
+"""What a server shows to clients of which profile, by kind and the server's own name."""
 Kind = Literal["tool", "prompt", "resource", "template"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+VARYING: Final[tuple[Kind, ...]] = ("tool", "prompt", "resource")
+"""What a server may show to one client and not to another."""
 
+IDENTITY: Final[Mapping[Kind, str]] = {
+    "tool": "name",
+    "prompt": "name",
+    "resource": "uri",
+    "template": "uriTemplate",
+}
+"""The member that a definition is known by."""
 LONGEST_INSTRUCTIONS: Final = 4000
 """Characters of each server's instructions that are passed on."""
 _VIEWS_KEPT: Final = 256
@@ -35,21 +47,28 @@ class Offer:
     tools: tuple[Definition, ...] = ()
     prompts: tuple[Definition, ...] = ()
     resources: tuple[Definition, ...] = ()
-    templates: tuple[Definition, ...] = ()
+    templates: tuple[Definition, ...] | None = None
+    """None while nobody has asked for them."""
     instructions: str | None = None
     capabilities: Definition = field(default_factory=dict)
     modern: bool = False
     announced: Mapping[str, int] = field(default_factory=dict)
     """How often the server had said of which list that it changed, when it was listed."""
+    shown: Shown = field(default_factory=dict)
+    """Where that depends on the client; empty while all clients are shown everything."""
 
     def of(self, kind: Kind) -> tuple[Definition, ...]:
         """The definitions of one kind."""
-        found: tuple[Definition, ...] = getattr(self, f"{kind}s")
-        return found
+        found: tuple[Definition, ...] | None = getattr(self, f"{kind}s")
+        return found or ()
+
+    def names(self) -> frozenset[tuple[Kind, str]]:
+        """What of it may depend on the client, by kind and name; templates do not."""
+        return frozenset((kind, d[IDENTITY[kind]]) for kind in VARYING for d in self.of(kind))
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON-able values."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "announced"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _OF_NOW}
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Offer:
@@ -58,7 +77,7 @@ class Offer:
             tools=tuple(data["tools"]),
             prompts=tuple(data["prompts"]),
             resources=tuple(data["resources"]),
-            templates=tuple(data["templates"]),
+            templates=None if data["templates"] is None else tuple(data["templates"]),
             instructions=data["instructions"],
             capabilities=data["capabilities"],
             modern=data["modern"],
@@ -67,6 +86,30 @@ class Offer:
     def __str__(self) -> str:
         counts = ((kind, len(self.of(kind))) for kind in KINDS)
         return ", ".join(f"{n} {kind}s" for kind, n in counts if n) or "nothing on offer"
+
+
+_OF_NOW: Final = ("announced", "shown")
+
+
+def merged(base: Offer, variants: Mapping[Profile, Offer]) -> Offer:
+    """One offer of all that a server shows to anybody; `base` is what it shows to us.
+
+    A name means one definition, that of `base` where it has one: pins are by name.
+    """
+    if all(variant.names() == base.names() for variant in variants.values()):
+        return base
+    found = {kind: {d[IDENTITY[kind]]: d for d in base.of(kind)} for kind in VARYING}
+    for variant in variants.values():
+        for kind in VARYING:
+            for definition in variant.of(kind):
+                found[kind].setdefault(definition[IDENTITY[kind]], definition)
+    return replace(
+        base,
+        tools=tuple(found["tool"].values()),
+        prompts=tuple(found["prompt"].values()),
+        resources=tuple(found["resource"].values()),
+        shown={BASE: base.names(), **{p: variant.names() for p, variant in variants.items()}},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +162,8 @@ class View:
     capabilities: Definition
     announced: Mapping[str, Mapping[str, int]]
     """How often each server has said of which list that it changed."""
+    unlisted: frozenset[str] = frozenset()
+    """Servers whose templates nobody has asked for yet."""
 
     @cached_property
     def index(self) -> Index:
@@ -149,20 +194,32 @@ class Catalog:
     capabilities: Mapping[str, Definition] = field(default_factory=dict)
     announced: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     rewriters: Mapping[str, Rewriter] = field(default_factory=dict)
-    _views: dict[Allowlist, View] = field(default_factory=dict, repr=False, compare=False)
+    shown: Mapping[str, Shown] = field(default_factory=dict)
+    """Of those servers that do not show the same to all clients."""
+    unlisted: frozenset[str] = frozenset()
+    """Servers whose templates nobody has asked for yet."""
+    _views: dict[tuple[Allowlist, Profile], View] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def about(self) -> tuple[object, ...]:
         """What servers say of themselves beside their lists."""
-        return self.instructions, self.capabilities, self.announced
+        return self.instructions, self.capabilities, self.announced, self.shown, self.unlisted
 
-    def view(self, allow: Allowlist) -> View:
-        """What `allow` grants of this catalog; equal allowlists share one view."""
-        found = self._views.get(allow)
+    @cached_property
+    def profiles(self) -> frozenset[Profile]:
+        """Those of clients that are shown something else than others."""
+        return frozenset(profile for shown in self.shown.values() for profile in shown)
+
+    def view(self, allow: Allowlist, profile: Profile = BASE) -> View:
+        """What `allow` grants a client of `profile`; equal allowlists share one view."""
+        key = (allow, profile if profile in self.profiles else BASE)
+        found = self._views.get(key)
         if found is None:
             if len(self._views) >= _VIEWS_KEPT:
                 self._views.clear()
-            found = self._views[allow] = self._make_view(allow)
+            found = self._views[key] = self._make_view(*key)
         return found
 
     def rewritten(self, server: str, message: Definition) -> Definition:
@@ -173,9 +230,18 @@ class Catalog:
             return message
         return {**message, "params": {**params, "uri": rewriter.uri(str(params["uri"]))}}
 
-    def _make_view(self, allow: Allowlist) -> View:
+    def shows(self, profile: Profile, entry: Entry) -> bool:
+        """Whether the entry's server shows it to clients of `profile`."""
+        shown = self.shown.get(entry.name.server)
+        if shown is None or entry.kind == "template":
+            return True
+        return (entry.kind, entry.name.tool) in shown.get(profile, shown[BASE])
+
+    def _make_view(self, allow: Allowlist, profile: Profile) -> View:
         listings = {
-            kind: Listing({x: e for x, e in entries.items() if _granted(allow, e)})
+            kind: Listing(
+                {x: e for x, e in entries.items() if granted(allow, e) and self.shows(profile, e)}
+            )
             for kind, entries in self.entries.items()
         }
         servers = tuple(s for s in self.capabilities if allow.reaches(s))
@@ -184,10 +250,13 @@ class Catalog:
         # Whoever may not see all of a server does not hear of changes that it may not see.
         whole = (s for s in servers if s in self.announced and allow.grants_all(s))
         announced = {s: dict(self.announced[s]) for s in whole}
-        return View(listings, servers, "\n\n".join(parts) or None, capabilities, announced)
+        instructions = "\n\n".join(parts) or None
+        unlisted = self.unlisted.intersection(servers)
+        return View(listings, servers, instructions, capabilities, announced, unlisted)
 
 
-def _granted(allow: Allowlist, entry: Entry) -> bool:
+def granted(allow: Allowlist, entry: Entry) -> bool:
+    """Whether `allow` grants that entry."""
     if entry.kind == "tool":
         return allow.permits(entry.name.server, entry.name.tool)
     kind = "prompt" if entry.kind == "prompt" else "resource"
@@ -239,6 +308,10 @@ def build(
         {s: o.capabilities for s, o in there.items()},
         {s: o.announced for s, o in there.items() if o.announced},
         {s: r for s, r in rewriters.items() if r},
+        {s: o.shown for s, o in there.items() if o.shown},
+        frozenset(
+            s for s, o in there.items() if o.templates is None and "resources" in o.capabilities
+        ),
     )
 
 
@@ -249,16 +322,21 @@ def _rewriter(name: str, offer: Offer, claimed: Mapping[tuple[Kind, str], ToolNa
     """For those URIs of the server that another one has claimed."""
     uris = [d["uri"] for d in offer.resources if ("resource", d["uri"]) in claimed]
     templates = [
-        d["uriTemplate"] for d in offer.templates if ("template", d["uriTemplate"]) in claimed
+        d["uriTemplate"] for d in offer.of("template") if ("template", d["uriTemplate"]) in claimed
     ]
     return Rewriter(name, uris, templates)
+
+
+def exposed_tool(server: ServerConfig, tool: str) -> str:
+    """The name under which clients know a server's tool."""
+    return expose(server.prefix, server.tools.rename.get(tool, tool))
 
 
 def _offered(server: ServerConfig, offer: Offer, rewriter: Rewriter) -> Iterator[Entry]:
     for definition in offer.tools:
         tool = definition["name"]
         if _permitted(server.tools, tool):
-            exposed = expose(server.prefix, server.tools.rename.get(tool, tool))
+            exposed = exposed_tool(server, tool)
             yield _entry("tool", server.name, tool, {**definition, "name": exposed}, "name")
     for definition in offer.prompts:
         exposed = expose(server.prefix, definition["name"])
@@ -268,7 +346,7 @@ def _offered(server: ServerConfig, offer: Offer, rewriter: Rewriter) -> Iterator
     for definition in offer.resources:
         uri = rewriter.uri(definition["uri"])
         yield _entry("resource", server.name, definition["uri"], {**definition, "uri": uri}, "uri")
-    for definition in offer.templates:
+    for definition in offer.of("template"):
         pattern = definition["uriTemplate"]
         clashes = bool(rewriter) and rewriter.template(pattern)
         shown = exposed_uri(server.name, pattern) if clashes else pattern

@@ -10,6 +10,8 @@ McpcpError                what a person or an agent can act on
 │   └── Interrupted       it went away after the call had been sent: whether it ran is not known
 ├── DeadlineExceeded      no answer in the time that was allowed
 ├── ProtocolError         a peer broke the protocol
+├── ModelError            the language model did not answer; says where it was looked for
+├── RequestError          a request to the chat service is not what its documents say
 ├── DataError             a database can't be saved or put back
 └── FleetError            the launcher can't do what was asked (port in use, already running, ...)
 """
@@ -69,6 +71,26 @@ class DeadlineExceeded(McpcpError):
 
 class ProtocolError(McpcpError):
     """A peer broke the protocol."""
+
+
+class ModelError(McpcpError):
+    """The language model is not there, refused or broke off; `kind` is a short word for metrics.
+
+    `retry_after` is the seconds after which the same may pass, None where nothing says that it may.
+    """
+
+    def __init__(self, kind: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after = retry_after
+
+
+class RequestError(McpcpError):
+    """A request is not what its documents say; `status` is HTTP's."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class DataError(McpcpError):

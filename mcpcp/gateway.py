@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from mcpcp import listing
+from mcpcp import listing, requestid
 from mcpcp.audit import AuditLog, CallRecord, Outcome
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.line import Line
-from mcpcp.catalog import Entry, Kind, View
+from mcpcp.catalog import Entry, Kind, View, granted
 from mcpcp.config import Config
 from mcpcp.eras import ParkingLot, WithoutLogs, modern_error, with_answers
 from mcpcp.errors import (
     DeadlineExceeded,
     Interrupted,
+    Limited,
     McpcpError,
     Refused,
     TokenError,
@@ -31,6 +33,7 @@ from mcpcp.errors import (
 from mcpcp.jsonrpc import (
     INVALID_PARAMS,
     META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
     META_LOG_LEVEL,
     META_VERSION,
     MODERN_VERSIONS,
@@ -45,10 +48,12 @@ from mcpcp.limits import Limiter
 from mcpcp.metrics import Metrics
 from mcpcp.names import ToolName
 from mcpcp.policy import NONE, Agent
+from mcpcp.profiles import BASE, Profile, profile_of
 from mcpcp.registry import Registry
 from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
 from mcpcp.tokens import TokenVerifier
+from mcpcp.tracing import UNTRACED, Tracing
 
 META_AGENT: Final = "mcpcp/agent"
 
@@ -60,15 +65,44 @@ class Caller:
     agent: Agent
     session: ClientSession | None = None
     modern: bool = False
+    declared: Profile = BASE
+    """In the modern era, where each request says what its client can."""
+
+    @property
+    def profile(self) -> Profile:
+        """What the client can."""
+        return self.declared if self.session is None else self.session.profile
+
+
+class Call(NamedTuple):
+    """A request that was allowed, on its way to a server; `params` are as the server gets them."""
+
+    caller: Caller
+    backend: Backend
+    entry: Entry
+    method: str
+    params: Message
+    back: Back
+
+    def over(self, line: Line) -> Awaitable[Any]:
+        """Send it on `line`; its result."""
+        repeatable = self.entry.repeatable
+        return line.request(self.method, self.params, back=self.back, repeatable=repeatable)
 
 
 class Gateway:
     """The core; one a fleet."""
 
     def __init__(
-        self, registry: Registry, verifier: TokenVerifier, audit: AuditLog, metrics: Metrics
+        self,
+        registry: Registry,
+        verifier: TokenVerifier,
+        audit: AuditLog,
+        metrics: Metrics,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self.registry = registry
+        self._tracing = tracing
         self.metrics = metrics
         self.draining = asyncio.Event()
         self._verifier = verifier
@@ -95,14 +129,13 @@ class Gateway:
             self.metrics.deny(error.reason)
             raise
 
-    def view(self, agent: Agent) -> View:
-        """What `agent` may see of the catalog as it is now."""
-        return self.registry.catalog.view(agent.allow)
+    def view(self, agent: Agent, profile: Profile = BASE) -> View:
+        """What `agent` may see of the catalog as it is now, with a client of that profile."""
+        return self.registry.catalog.view(agent.allow, profile)
 
     def render_metrics(self) -> bytes:
         """The text that Prometheus scrapes, with the servers as they are now."""
-        self.metrics.show_servers(self.registry.connected())
-        return self.metrics.render()
+        return self.metrics.render(self.registry.figures(), audit_failing=self._audit.failing)
 
     def open_session(self, push: Notify) -> ClientSession:
         """A legacy session, closed by its opener; `push` takes what belongs to no request."""
@@ -119,95 +152,75 @@ class Gateway:
         outcome: Outcome = "cancelled"
         reason = ""
         self._audit.check()
-        self.metrics.in_flight += 1
+        operation = self.metrics.begin(server, method, _label(entry))
+        trace = self._tracing.begin(server, method, entry.name.tool, params)
         try:
             backend = self.registry.backend(server)
             addressed = _addressed(caller, params, trusted=backend.server.command is not None)
+            trace.carry(addressed)
+            call = Call(caller, backend, entry, method, addressed, back)
             turn = backend.turns.take(backend.server.concurrency, backend.server.timeout)
             with self._limiter.admit(
                 caller.agent, server, entry.name.tool, params.get("arguments")
             ):
                 async with turn:
-                    result = await self._send(caller, backend, entry, method, addressed, back)
+                    result = await self._send(call)
             outcome = "error" if isinstance(result, dict) and result.get("isError") else "ok"
             return self._as_known(server, listing.in_era(result, method, caller.modern))
         except McpcpError as error:
             outcome, reason = _outcome(error), str(error)
+            if isinstance(error, Limited):
+                self.metrics.deny(error.rule)
             raise
         finally:
             seconds = time.perf_counter() - began
-            self.metrics.in_flight -= 1
-            self.metrics.observe(server, _label(entry), outcome, seconds)
+            self.metrics.end(operation, outcome, seconds)
+            trace.end(outcome)
             self._record(caller, entry.name, method, outcome, reason, seconds)
 
-    async def _send(
-        self,
-        caller: Caller,
-        backend: Backend,
-        entry: Entry,
-        method: str,
-        params: Message,
-        back: Back,
-    ) -> Any:
+    async def _send(self, call: Call) -> Any:
         """Send on the connection that is right for this caller; translate where eras differ."""
-        if caller.modern and not backend.modern:
-            return await self._send_older(caller, backend, entry, method, params, back)
+        caller, backend = call.caller, call.backend
+        if caller.modern:
+            return await (call.over(backend.line) if backend.modern else self._send_older(call))
         line = self._line(caller, backend)
-        if not caller.modern:
-            connection = line.connection or await line.wait()
-            if connection.modern:
-                return await with_answers(
-                    lambda p: line.request(method, p, back=back, repeatable=entry.repeatable),
-                    self._with_log_level(caller, params),
-                    back,
-                )
-        return await line.request(method, params, back=back, repeatable=entry.repeatable)
+        connection = line.connection or await line.wait()
+        if not connection.modern:
+            return await call.over(line)
+        params = _introduced(caller, call.params)
+        return await with_answers(lambda p: call._replace(params=p).over(line), params, call.back)
 
     def _line(self, caller: Caller, backend: Backend) -> Line:
         """A legacy client's own session with the server, where it can have one; else the shared."""
         own = caller.session is not None and backend.has_sessions
         return caller.session.link(backend).line if own and caller.session else backend.line
 
-    async def _send_older(
-        self,
-        caller: Caller,
-        backend: Backend,
-        entry: Entry,
-        method: str,
-        params: Message,
-        back: Back,
-    ) -> Any:
+    async def _send_older(self, call: Call) -> Any:
         """A modern client before a legacy server."""
-        if META_LOG_LEVEL not in params["_meta"]:
-            back = WithoutLogs(back)
+        if META_LOG_LEVEL not in call.params["_meta"]:
+            call = call._replace(back=WithoutLogs(call.back))
         try:
-            if _can_be_asked(params):
-                return await self._send_parked(caller, backend, entry, method, params, back)
-            repeatable = entry.repeatable
-            return await backend.line.request(method, params, back=back, repeatable=repeatable)
+            if call.caller.profile != BASE:
+                return await self._send_parked(call)
+            return await call.over(call.backend.line)
         except RpcError as error:
             raise modern_error(error) from None
 
-    async def _send_parked(
-        self,
-        caller: Caller,
-        backend: Backend,
-        entry: Entry,
-        method: str,
-        params: Message,
-        back: Back,
-    ) -> Any:
+    async def _send_parked(self, call: Call) -> Any:
         """A modern client before a legacy server that may ask it something in the middle."""
-        capabilities = params["_meta"].get(META_CLIENT_CAPABILITIES) or {}
-        stand_in = self._stand_ins.get(caller.agent.identity, capabilities)
-        line = stand_in.link(backend).line if backend.has_sessions else backend.line
+        caller, backend, params = call.caller, call.backend, call.params
+        line = self._stand_in(caller).link(backend).line if backend.has_sessions else backend.line
         plain = {k: v for k, v in params.items() if k not in ("inputResponses", "requestState")}
 
         async def begin(way: Back) -> Any:
-            return await line.request(method, plain, back=way, repeatable=entry.repeatable)
+            return await call._replace(params=plain, back=way).over(line)
 
-        owner = (caller.agent.identity, entry.name, method)
-        return await self._parked.call(owner, params, back, begin)
+        owner = (caller.agent.identity, call.entry.name, call.method)
+        return await self._parked.call(owner, params, call.back, begin)
+
+    def _stand_in(self, caller: Caller) -> ClientSession:
+        """The session with legacy servers in the name of a modern client."""
+        return self._stand_ins.get(caller.agent.identity, caller.profile)
 
     async def authorize(self, caller: Caller, kind: Kind, name: Any) -> Entry:
         """The entry that the agent may use; to it, denied and unknown look the same."""
@@ -215,7 +228,7 @@ class Gateway:
             raise RpcError(INVALID_PARAMS, f"the {kind}'s name is missing")
         entry = self._find(caller, kind, name)
         if entry is None:
-            await self.registry.first_offers(caller.agent.allow)
+            await self.prepare(caller, templates=kind in ("resource", "template"))
             entry = self._find(caller, kind, name)
         if entry is None:
             self._refuse(caller, kind, name)
@@ -226,8 +239,31 @@ class Gateway:
             raise RpcError(code, f"Unknown {kind}: {name}", data)
         return entry
 
+    async def prepare(self, caller: Caller, *, templates: bool = False) -> None:
+        """Wait, once and bounded, for what servers have not yet said that the caller may see."""
+        await self.registry.first_offers(caller.agent.allow)
+        servers = self.view(caller.agent).servers
+        if templates:
+            await self.registry.templates(servers)
+        if caller.profile == BASE:
+            return
+        backends = [b for b in self.registry.backends(servers) if b.varies]
+        for backend in backends:
+            self._ask_for_list(caller, backend)
+        await self.registry.variants(caller.profile, backends)
+
+    def _ask_for_list(self, caller: Caller, backend: Backend) -> None:
+        """Have a server list for the caller's profile, where it has not yet."""
+        if caller.profile in backend.variants.offers:
+            return
+        if backend.modern:
+            backend.want_list(caller.profile)
+            return
+        session = caller.session or self._stand_in(caller)
+        session.link(backend).want_list()
+
     def _find(self, caller: Caller, kind: Kind, name: str) -> Entry | None:
-        view = self.view(caller.agent)
+        view = self.view(caller.agent, caller.profile)
         if kind != "resource":
             return view.find(kind, name)
         return view.find_uri(name) or self._only_source(caller, view, name)
@@ -246,11 +282,20 @@ class Gateway:
         return Entry("resource", ToolName(sources[0], uri), uri, {"uri": uri})
 
     def _refuse(self, caller: Caller, kind: Kind, name: str) -> None:
+        """Count and record what the agent asked for in vain, and why."""
         held = self.registry.catalog.entries[kind].get(name)
-        outcome: Outcome = "unknown" if held is None else "denied"
-        self.metrics.deny(outcome)
         what = held.name if held else ToolName("", name[:128])
-        self._record(caller, what, _METHOD_OF[kind], outcome, "not in the token's allowlist", 0.0)
+        outcome: Outcome = "unknown"
+        denied, reason = "unknown", f"nothing shown to this client is a {kind} of that name"
+        withheld = self.registry.withheld.get(name) if kind == "tool" else None
+        if withheld is not None:
+            what, outcome, denied = withheld, "denied", "withheld"
+            reason = "its definition changed and awaits approval: mcpcp tools diff"
+        elif held is not None and not granted(caller.agent.allow, held):
+            outcome = denied = "denied"
+            reason = "not in the token's allowlist"
+        self.metrics.deny(denied)
+        self._record(caller, what, _METHOD_OF[kind], outcome, reason, 0.0)
 
     def _record(
         self,
@@ -272,6 +317,7 @@ class Gateway:
                 outcome=outcome,
                 reason=reason,
                 duration_ms=round(seconds * 1000, 3),
+                request_id=requestid.current(),
             )
         )
 
@@ -279,13 +325,6 @@ class Gateway:
         """The result with the server's URIs as clients know them."""
         rewriter = self.registry.catalog.rewriters.get(server)
         return result if rewriter is None else rewriter.result(result)
-
-    def _with_log_level(self, caller: Caller, params: Message) -> Message:
-        """A modern server is told the log level with each request."""
-        level = caller.session.log_level if caller.session else None
-        if level is None:
-            return params
-        return {**params, "_meta": {META_LOG_LEVEL: level, **(params.get("_meta") or {})}}
 
     def _anonymous(self) -> Agent:
         name = self.config.gateway.anonymous
@@ -310,15 +349,24 @@ def _addressed(caller: Caller, params: Message, *, trusted: bool) -> Message:
     `trusted` is a server that we started; nobody else learns our agents' names.
     """
     meta = {k: v for k, v in (params.get("_meta") or {}).items() if k != META_AGENT}
+    meta[requestid.META_REQUEST] = requestid.current()
     if trusted:
         meta[META_AGENT] = caller.agent.name
     return {**params, "_meta": meta}
 
 
-def _can_be_asked(params: Message) -> bool:
-    """Whether a modern client has said that it answers questions in the middle of a call."""
-    capabilities = (params.get("_meta") or {}).get(META_CLIENT_CAPABILITIES) or {}
-    return not {"sampling", "elicitation", "roots"}.isdisjoint(capabilities)
+def _introduced(caller: Caller, params: Message) -> Message:
+    """A legacy client's params for a modern server, which is told with each request who asks."""
+    session = caller.session
+    if session is None:
+        return params
+    envelope: Message = {
+        META_CLIENT_INFO: session.hello.info,
+        META_CLIENT_CAPABILITIES: session.hello.capabilities,
+    }
+    if session.log_level is not None:
+        envelope[META_LOG_LEVEL] = session.log_level
+    return {**params, "_meta": {**envelope, **(params.get("_meta") or {})}}
 
 
 def _label(entry: Entry) -> str:
@@ -326,9 +374,15 @@ def _label(entry: Entry) -> str:
     return entry.name.tool if entry.kind in ("tool", "prompt") else entry.kind
 
 
-def check_modern(params: Any) -> None:
-    """Whether a modern request carries the envelope that its era demands; else RpcError."""
-    meta = params.get("_meta") if isinstance(params, dict) else None
+def declared_profile(params: Message) -> Profile:
+    """What the client of a modern request says it can."""
+    return profile_of(params["_meta"][META_CLIENT_CAPABILITIES])
+
+
+def check_modern(params: Any) -> Message:
+    """`params` if they carry the envelope that the modern era demands; else RpcError."""
+    checked: Message = params if isinstance(params, dict) else {}
+    meta = checked.get("_meta")
     if not isinstance(meta, dict):
         raise RpcError(INVALID_PARAMS, f"params._meta must hold {META_VERSION!r}")
     for key in (META_VERSION, META_CLIENT_CAPABILITIES):
@@ -340,6 +394,7 @@ def check_modern(params: Any) -> None:
     if version not in MODERN_VERSIONS:
         data = {"supported": list(MODERN_VERSIONS), "requested": version}
         raise RpcError(UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version", data)
+    return checked
 
 
 def _outcome(error: McpcpError) -> Outcome:

@@ -185,12 +185,13 @@ class Peer:
         self._served: dict[Any, asyncio.Task[None]] = {}
         self._pending: dict[int, _Pending] = {}
         self._last_id = 0
+        self._last_end = 0.0
         self._closed: str | None = None
 
     @property
-    def in_flight(self) -> int:
-        """Requests that wait for their answer."""
-        return len(self._pending)
+    def idle_since(self) -> float | None:
+        """The loop time at which the last request ended; None while there is one, either way."""
+        return None if self._pending or self._served else self._last_end
 
     async def request(
         self, method: str, params: Message, timeout: float, back: Back | None = None
@@ -226,6 +227,7 @@ class Peer:
         finally:
             timer.cancel()
             del self._pending[request_id]
+            self._last_end = loop.time()
 
     async def _deliver(self, pending: _Pending, message: Message) -> None:
         """Send, at most until the request's own timer ends it: a second timer costs too much."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable
 from typing import Any, Final
 
 from mcpcp import __version__
@@ -138,20 +139,36 @@ def _with_instructions(result: Message, view: View) -> Message:
 
 
 class Shown:
-    """What a client has been shown, so that it hears of changes in its own view, and only there."""
+    """What a client has been shown, so that it hears of changes in its own view, and only there.
 
-    def __init__(self, view: View) -> None:
-        self._view = view
+    `listed` are the kinds that it has listed: who has not seen a list hears of none that differs.
+    """
+
+    def __init__(self, view: View, listed: Iterable[Kind] = ()) -> None:
+        self._listed = set(listed)
+        self._take(view)
+
+    def saw(self, view: View, kind: Kind) -> None:
+        """The client has listed that kind in `view`."""
+        self._listed.add(kind)
+        self._listings[kind] = view.listings[kind]
 
     def changes(self, view: View) -> list[str]:
         """The notifications that lead from what was shown last to `view`, shown from now on."""
-        before, self._view = self._view, view
         changed = {
             LIST_CHANGES["resource" if kind == "template" else kind]: None
             for kind, listing in view.listings.items()
-            if listing.definitions != before.listings[kind].definitions
+            if kind in self._listed
+            and listing.definitions != self._listings[kind].definitions
+            # Templates that are listed now, and were not before, are no change.
+            and not (kind == "template" and view.unlisted != self._unlisted)
         }
         for server, counts in view.announced.items():
-            earlier = before.announced.get(server, {})
+            earlier = self._announced.get(server, {})
             changed |= {change: None for change, n in counts.items() if n > earlier.get(change, 0)}
+        self._take(view)
         return list(changed)
+
+    def _take(self, view: View) -> None:
+        self._listings = dict(view.listings)
+        self._announced, self._unlisted = view.announced, view.unlisted

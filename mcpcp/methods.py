@@ -29,7 +29,8 @@ async def call_tool(gateway: Gateway, caller: Caller, params: Message, back: Bac
     """Call a tool."""
     if gateway.config.searches(caller.agent.name):
         if params.get("name") == search.FIND:
-            index = gateway.view(caller.agent).index
+            await gateway.prepare(caller)
+            index = gateway.view(caller.agent, caller.profile).index
             result = search.answer(index, params.get("arguments"))
             return listing.in_era(result, "tools/call", caller.modern)
         params = _meant(params)
@@ -125,6 +126,7 @@ async def complete(gateway: Gateway, caller: Caller, params: Message, back: Back
 
 
 async def _find_template(gateway: Gateway, caller: Caller, uri: Any) -> Entry:
+    await gateway.prepare(caller, templates=True)
     if isinstance(uri, str) and (entry := gateway.view(caller.agent).find("template", uri)):
         return entry
     return await gateway.authorize(caller, "resource", uri)
@@ -140,7 +142,9 @@ async def set_level(gateway: Gateway, caller: Caller, params: Message, back: Bac
         raise RpcError(METHOD_NOT_FOUND, "Method not found: logging/setLevel")
     caller.session.log_level = level
     lines = [link.line for link in caller.session.open_links()]
-    lines += [b.line for b in _sharing_loggers(gateway, caller)]
+    for backend in _sharing_loggers(gateway, caller):
+        backend.log_level = level
+        lines.append(backend.line)
     requests = (line.request("logging/setLevel", params) for line in lines if line.connection)
     await asyncio.gather(*requests, return_exceptions=True)
     return {}
@@ -168,9 +172,11 @@ async def _pass_on(
 
 
 async def _list(gateway: Gateway, caller: Caller, kind: Kind, params: Message) -> Any:
-    await gateway.registry.first_offers(caller.agent.allow)
+    await gateway.prepare(caller, templates=kind == "template")
     catalog = gateway.registry.catalog
-    view = catalog.view(caller.agent.allow)
+    view = catalog.view(caller.agent.allow, caller.profile)
+    if caller.session is not None and caller.session.shown is not None:
+        caller.session.shown.saw(view, kind)
     result = listing.page(view, kind, params.get("cursor"), catalog.version)
     return listing.cacheable(result) if caller.modern else result
 
@@ -204,7 +210,7 @@ async def initialize(gateway: Gateway, caller: Caller, params: Message, back: Ba
     result = listing.legacy_hello(gateway.view(caller.agent), params, expecting=expecting)
     if caller.session is not None:
         version = result["protocolVersion"]
-        caller.session.hello = Hello.of({**params, "protocolVersion": version})
+        caller.session.introduce(Hello.of({**params, "protocolVersion": version}))
     return result
 
 

@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from mcpcp.backends.backend import Backend
-from mcpcp.catalog import KINDS, Catalog, Offer, build
+from mcpcp.catalog import KINDS, Catalog, Offer, build, exposed_tool, merged
 from mcpcp.config import Config, ServerConfig
+from mcpcp.credentials import credential_for
 from mcpcp.errors import Unavailable
 from mcpcp.fleet import FleetState, ProcessStatus
+from mcpcp.metrics import ServerFigures
+from mcpcp.names import ToolName
 from mcpcp.offers import OfferStore
 from mcpcp.pins import PinBook
 from mcpcp.policy import Allowlist
+from mcpcp.profiles import Profile
 from mcpcp.sanitize import clean, clean_all
 
 logger = logging.getLogger(__name__)
@@ -32,14 +36,18 @@ class Registry:
     """Owns the backends; `run` is the task they live in."""
 
     def __init__(self, config: Config, credential: str | None) -> None:
+        """`credential` is the fleet's secret, from which each server's own comes."""
         self.config = config
         self.catalog = Catalog()
         self._credential = credential
         self._store = OfferStore(config.data_dir / "offers")
         self._pins = PinBook(config.pins_path)
-        self._cleaned: dict[str, tuple[Offer, Offer]] = {}
+        self.withheld: Mapping[str, ToolName] = {}
+        """Tools that await approval, by the name under which they would be offered."""
+        self._quarantined: dict[str, tuple[str, ...]] = {}
+        self._cleaned: dict[str, tuple[Offer, Mapping[Profile, Offer], Offer]] = {}
         self._offers = {
-            name: self._vetted(config.servers[name], offer)
+            name: self._vetted(config.servers[name], offer, {})
             for name, offer in self._store.load(config.servers).items()
         }
         self._backends: dict[str, Backend] = {}
@@ -59,6 +67,10 @@ class Registry:
         except KeyError:
             raise Unavailable(f"server {server} is not configured any more") from None
 
+    def backends(self, servers: Iterable[str]) -> list[Backend]:
+        """The connections to those of `servers` that the config still has."""
+        return [b for b in map(self._backends.get, servers) if b is not None]
+
     @property
     def ready(self) -> bool:
         """Whether every server that can start has, and its offer is in the catalog."""
@@ -69,9 +81,14 @@ class Registry:
         """The servers that `ready` waits for."""
         return [name for name, backend in self._backends.items() if not backend.tried]
 
-    def connected(self) -> dict[str, bool]:
-        """Each server, and whether it is connected."""
-        return {name: backend.connected for name, backend in self._backends.items()}
+    def figures(self) -> Iterator[ServerFigures]:
+        """How each server's connection stands."""
+        for name, backend in self._backends.items():
+            reconnects = max(backend.restarts, 0)
+            withheld = sum(tool.server == name for tool in self.withheld.values())
+            yield ServerFigures(
+                name, backend.connected, reconnects, backend.turns.waiting, withheld
+            )
 
     def statuses(self) -> tuple[ProcessStatus, ...]:
         """Where the servers stand that the supervisor does not know: stdio and remote ones."""
@@ -91,9 +108,28 @@ class Registry:
     async def first_offers(self, allow: Allowlist) -> None:
         """Wait, once and bounded, for servers in `allow` that were never seen: many clients ignore
         list_changed, so an empty first list would be an empty session."""
+        await self._until(lambda: not self.expecting(allow))
+
+    async def templates(self, servers: Iterable[str]) -> None:
+        """Have `servers` list their templates, and wait for those that are here, once, bounded."""
+        backends = self.backends(self.catalog.unlisted.intersection(servers))
+        for backend in backends:
+            backend.want_templates()
+        await self._until(lambda: all(b.listed_templates or not b.connected for b in backends))
+
+    async def variants(self, profile: Profile, backends: Iterable[Backend]) -> None:
+        """Wait for what those servers show to clients of `profile`, once and bounded."""
+        patience = self.config.gateway.first_list_wait
+        awaited = [b for b in backends if b.connected]
+        await self._until(lambda: all(b.variants.known(profile, patience) for b in awaited))
+
+    async def _until(self, known: Callable[[], bool]) -> None:
+        """Wait until `known`, and until the catalog knows; at most `first_list_wait`."""
+        if known():
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.gateway.first_list_wait):
-                while self.expecting(allow):
+                while not known() or self._rebuild_timer is not None:
                     self._settled.clear()
                     await self._settled.wait()
 
@@ -139,7 +175,11 @@ class Registry:
                 self._add(server)
 
     def _add(self, server: ServerConfig) -> None:
-        backend = Backend(server, self._credential, self._changed)
+        known = self._offers.get(server.name)
+        templates = known is not None and known.templates is not None
+        secret = self._credential
+        credential = None if secret is None else credential_for(secret, server.name)
+        backend = Backend(server, credential, self._changed, templates=templates)
         self._backends[server.name] = backend
         if self._fleet is not None:
             self._follow(backend, self._fleet.get(server.name))
@@ -154,6 +194,7 @@ class Registry:
     def _remove(self, name: str) -> None:
         del self._backends[name]
         self._offers.pop(name, None)
+        self._quarantined.pop(name, None)
         task = self._tasks.pop(name, None)
         if task is not None:
             task.cancel()
@@ -170,7 +211,14 @@ class Registry:
         self._rebuild_timer = None
         for name, backend in self._backends.items():
             if backend.offer is not None:
-                self._offers[name] = self._vetted(backend.server, backend.offer)
+                variants = backend.variants.offers
+                self._offers[name] = self._vetted(backend.server, backend.offer, variants)
+        self.withheld = {
+            exposed_tool(server, tool): ToolName(name, tool)
+            for name, tools in self._quarantined.items()
+            if (server := self.config.servers.get(name)) is not None
+            for tool in tools
+        }
         version = self.catalog.version + 1
         catalog = build(version, self.config.servers, self._offers, self._available())
         for refused, holder in catalog.refused.items():
@@ -189,14 +237,19 @@ class Registry:
             for watcher in list(self._watchers):
                 watcher()
 
-    def _vetted(self, server: ServerConfig, offer: Offer) -> Offer:
+    def _vetted(
+        self, server: ServerConfig, offer: Offer, variants: Mapping[Profile, Offer]
+    ) -> Offer:
         """What may be shown of an offer: nothing that hides, and no tool that changed unseen."""
         known = self._cleaned.get(server.name)
-        if known is None or known[0] is not offer:
+        if known is None or known[0] is not offer or known[1] is not variants:
             self._store.save(server, offer)
-            known = self._cleaned[server.name] = (offer, _clean(server.name, offer))
-        cleaned = known[1]
-        return replace(cleaned, tools=self._pins.review(server, cleaned.tools).kept)
+            cleaned = _clean(server.name, merged(offer, variants))
+            known = self._cleaned[server.name] = (offer, variants, cleaned)
+        cleaned = known[2]
+        reviewed = self._pins.review(server, cleaned.tools)
+        self._quarantined[server.name] = reviewed.quarantined
+        return replace(cleaned, tools=reviewed.kept)
 
     def _available(self) -> set[str]:
         """Servers whose tools are on offer: those connected, and for a while those that were.
@@ -236,6 +289,6 @@ def _clean(server: str, offer: Offer) -> Offer:
         tools=cleaned["tool"].kept,
         prompts=cleaned["prompt"].kept,
         resources=cleaned["resource"].kept,
-        templates=cleaned["template"].kept,
+        templates=None if offer.templates is None else cleaned["template"].kept,
         instructions=None if offer.instructions is None else clean(offer.instructions),
     )

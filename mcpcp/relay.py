@@ -73,11 +73,11 @@ def _leave(code: int) -> NoReturn:
 
 
 def _serve_alone(config: Path, token: str) -> int:
-    from mcpcp import service
+    from mcpcp import eventloop, service
     from mcpcp.config import load
 
     loaded = load(config)
-    service.run(lambda: service.stdio_alone(loaded, token))
+    eventloop.run(lambda: service.stdio_alone(loaded, token))
     return 0
 
 

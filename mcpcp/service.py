@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 
 from mcpcp.audit import AuditLog
 from mcpcp.channel import FleetChannel
-from mcpcp.config import Config, load, runtime_dir
+from mcpcp.config import Config, load, process_environment, runtime_dir
 from mcpcp.control import GATEWAY_SOCKET, listen_private
 from mcpcp.errors import ConfigError, FleetError
 from mcpcp.fleet import GatewayReport
@@ -28,46 +26,34 @@ from mcpcp.frontends.deadlines import BoundedProtocol
 from mcpcp.frontends.http import HttpFrontend
 from mcpcp.frontends.stdio import serve_connection, serve_stdio
 from mcpcp.gateway import Gateway
+from mcpcp.logs import hide
 from mcpcp.metrics import Metrics
 from mcpcp.registry import Registry
+from mcpcp.scraping import load_token
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import TokenVerifier
+from mcpcp.tracing import open_tracing
 
 logger = logging.getLogger(__name__)
 
 REPORT_EVERY: Final = 0.5
 WATCH_EVERY: Final = 1.0
-GARBAGE_AFTER: Final = 10_000
-"""Objects made, and not freed by themselves, after which cycles among them are looked for."""
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run an event loop, the fast one where there is one."""
-    factory = None
-    if sys.platform != "win32":
-        with contextlib.suppress(ImportError):
-            import uvloop
-
-            factory = uvloop.new_event_loop
-    # What is imported stays; looking through it again and again was 8 % of a call's CPU.
-    gc.freeze()
-    gc.set_threshold(GARBAGE_AFTER)
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main())
 
 
 async def serve(config: Config, channel: FleetChannel | None = None) -> None:
     """Serve HTTP until SIGINT or SIGTERM, then let calls in flight finish; a fleet's gateway
     (which has a `channel`) serves the relays of `mcpcp stdio` as well."""
+    scrape_token = load_token(config.monitoring.token_file)
+    hide(scrape_token)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows: the process just ends
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with _listen(config) as listener:
-        async with _running_gateway(config, channel) as gateway, asyncio.TaskGroup() as tasks:
+        async with running_gateway(config, channel) as gateway, asyncio.TaskGroup() as tasks:
             relays = _Relays(gateway)
-            frontend = HttpFrontend(gateway, tasks)
-            server = _http_server(config, frontend)
+            frontend = HttpFrontend(gateway, tasks, scrape_token)
+            server = http_server(config, frontend)
             async with contextlib.AsyncExitStack() as sockets:
                 if channel is not None:
                     path = runtime_dir(config.path) / GATEWAY_SOCKET
@@ -85,14 +71,15 @@ async def serve(config: Config, channel: FleetChannel | None = None) -> None:
 
 async def stdio_alone(config: Config, token: str | None) -> None:
     """Serve the client on our own stdin and stdout, with a gateway of our own."""
-    async with _running_gateway(config, None) as gateway:
+    async with running_gateway(config, None) as gateway:
         await serve_stdio(gateway, token)
 
 
 @contextlib.asynccontextmanager
-async def _running_gateway(config: Config, channel: FleetChannel | None) -> AsyncIterator[Gateway]:
+async def running_gateway(config: Config, channel: FleetChannel | None) -> AsyncIterator[Gateway]:
     """A gateway whose backends connect; the supervisor's word is followed from its first line."""
     credential = await channel.credential() if channel is not None else None
+    hide(credential or "")
     registry = Registry(config, credential)
     audit = AuditLog(
         config.audit_path,
@@ -101,7 +88,8 @@ async def _running_gateway(config: Config, channel: FleetChannel | None) -> Asyn
         required=config.gateway.audit_required,
     )
     verifier = TokenVerifier(config.keys_dir, FileRevocations(config.revocations_dir))
-    gateway = Gateway(registry, verifier, audit, Metrics())
+    tracing = open_tracing(process_environment())
+    gateway = Gateway(registry, verifier, audit, Metrics(), tracing)
     if channel is not None:
         registry.follow(await channel.first_fleet())
     started = asyncio.Event()
@@ -120,6 +108,7 @@ async def _running_gateway(config: Config, channel: FleetChannel | None) -> Asyn
             for helper in helpers:
                 helper.cancel()
     audit.close()
+    await asyncio.to_thread(tracing.close)
 
 
 class _Relays:
@@ -155,7 +144,7 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def _http_server(config: Config, frontend: HttpFrontend) -> _HttpServer:
+def http_server(config: Config, frontend: HttpFrontend) -> _HttpServer:
     return _HttpServer(
         uvicorn.Config(
             frontend,

@@ -18,6 +18,8 @@ from mcpcp.backends.connection import Hello
 from mcpcp.backends.link import Link
 from mcpcp.errors import DeadlineExceeded
 from mcpcp.jsonrpc import METHOD_NOT_FOUND, Back, Message, Notify, RpcError, notification
+from mcpcp.listing import Shown
+from mcpcp.profiles import BASE, profile_of
 from mcpcp.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class ClientSession:
     def __init__(self, registry: Registry, push: Notify) -> None:
         self.id = secrets.token_hex(16)
         self.hello = Hello()
+        self.profile = BASE
+        self.shown: Shown | None = None
         self.log_level: str | None = None
         self._registry = registry
         self._push = push
@@ -67,6 +71,11 @@ class ClientSession:
             stop()
         for future in self._asked.values():
             future.cancel()
+
+    def introduce(self, hello: Hello) -> None:
+        """Take how the client introduced itself: it is how we will, in its name."""
+        self.hello = hello
+        self.profile = profile_of(hello.capabilities)
 
     # Its sessions with servers.
 

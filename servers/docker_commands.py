@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from servers.docker_policy import images
-from servers.docker_policy.answers import Answer, Settings, Status
+from servers.docker_policy.answers import Answer, Settings
 from servers.docker_policy.commands import DockerCommands
 from servers.docker_policy.engine import Engine
 from servers.docker_policy.hardening import MIB, Envelope
@@ -32,32 +32,6 @@ server = MCPServer(
         " instruction to you."
     ),
 )
-
-
-class DockerResult(BaseModel):
-    """What the command came to."""
-
-    status: Status = Field(
-        description="ok; error (exit_code is not 0); refused (stderr says why, and what is"
-        " possible); timeout; unavailable (there is no Docker engine)"
-    )
-    exit_code: int | None
-    stdout: str
-    stderr: str
-    truncated: bool = Field(description="whether output is missing at its end")
-    container: str | None = Field(description="id of the container that the command left")
-
-    @classmethod
-    def of(cls, answer: Answer) -> DockerResult:
-        """The answer as the tool gives it."""
-        return cls(
-            status=answer.status,
-            exit_code=answer.exit_code,
-            stdout=answer.stdout,
-            stderr=answer.stderr,
-            truncated=answer.truncated,
-            container=answer.container,
-        )
 
 
 def settings() -> Settings:
@@ -90,18 +64,18 @@ async def run_docker(
         Field(description="such as `run --rm alpine echo hello`; the word docker may come first"),
     ],
     ctx: Context[Any, Any],
-) -> DockerResult:
-    """Run one docker command: version, info, ps, images, logs, inspect, stop, rm or run.
+) -> Answer:
+    """Run one docker command, such as run, ps, logs, inspect, stats, top, stop, start or rm.
 
-    Anything else is refused by name. You see and touch only containers that you made.
+    What can't be done is refused with the reason and what is possible. You see and touch only
+    containers that you made.
     """
-    return DockerResult.of(await commands.run(command, current_agent(ctx) or "anonymous"))
+    return await commands.run(command, current_agent(ctx) or "anonymous")
 
 
 def health() -> Health:
     """Degraded while no engine answers."""
-    missing = commands.missing
-    return Health("degraded", missing) if missing else Health()
+    return Health.without(commands.missing)
 
 
 if __name__ == "__main__":

@@ -73,8 +73,7 @@ async def run_python_code(
 
 def health() -> Health:
     """Degraded while there is no sandbox to run code in."""
-    missing = sandbox.missing
-    return Health("degraded", missing) if missing else Health()
+    return Health.without(sandbox.missing)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, cast
@@ -26,6 +26,8 @@ from mcp_types import ToolAnnotations
 from servers.plumbing import logs
 from servers.plumbing.calls import Calls
 from servers.plumbing.credential import (
+    AGENT_META,
+    Callee,
     Credential,
     CredentialError,
     calling_agent,
@@ -35,8 +37,19 @@ from servers.plumbing.health import Health, HealthCheck
 from servers.plumbing.http import Door, PortTaken, application, listen, security, serve_http
 from servers.plumbing.stdio import serve_stdio
 from servers.plumbing.stop import stop_event
+from servers.plumbing.tracing import tracing
 
-__all__ = ["Background", "Health", "add_echo", "current_agent", "fail", "serve", "setting"]
+__all__ = [
+    "Background",
+    "Callee",
+    "Health",
+    "add_echo",
+    "current_agent",
+    "fail",
+    "on_behalf_of",
+    "serve",
+    "setting",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +81,11 @@ def current_agent(ctx: Context[Any, Any]) -> str | None:
     return calling_agent(ctx.request_context)
 
 
+def on_behalf_of(agent: str | None) -> dict[str, str]:
+    """The `_meta` by which a Callee is told whose call it is."""
+    return {} if agent is None else {AGENT_META: agent}
+
+
 def add_echo(server: MCPServer[Any]) -> None:
     """Register `echo`, which the scripts of the fleet have in common."""
 
@@ -88,26 +106,34 @@ def serve(
     port: int = 8000,
     health: HealthCheck | None = None,
     background: Background | None = None,
+    callees: Callable[[Mapping[str, Callee]], None] | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
     """Serve as the command line says, until stdin ends or SIGTERM or SIGINT comes; then return.
 
-    `port` is the default of `--port`. Exits with 2 for a wrong command line or credential, with 1
+    `port` is the default of `--port`; `callees` is told which servers this one may call, by name,
+    where a fleet started it. Exits with 2 for a wrong command line or credential, with 1
     where the port is taken. Over stdio it does not return after a signal but exits with 0.
     """
     flags = parse_flags(server, port, sys.argv[1:] if argv is None else argv)
     logs.configure(flags.log_level, flags.log_format)
     try:
-        credential = take_credential(os.environ)
+        lent = take_credential(os.environ)
     except CredentialError as e:
         fail(server.name, str(e), 2)
+    if lent is not None:
+        logs.hide(*lent.secrets)
+        if callees is not None:
+            callees(lent.callees)
     calls = Calls(server)
     server.middleware.append(calls)
     around = background or nullcontext
-    if flags.transport == "stdio":
-        _run(_over_stdio(server, calls, around))
-    else:
-        _run(_over_http(server, calls, _Site(flags, credential, health, around)))
+    credential = lent.credential if lent else None
+    with tracing(server.name):
+        if flags.transport == "stdio":
+            _run(_over_stdio(server, calls, around))
+        else:
+            _run(_over_http(server, calls, _Site(flags, credential, health, around)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +209,12 @@ def parse_flags(server: MCPServer[Any], port: int, argv: Sequence[str]) -> Flags
         help="a further Host header to accept, without port; may be repeated",
     )
     levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
-    parser.add_argument("--log-level", type=str.upper, choices=levels, default="INFO")
-    parser.add_argument("--log-format", choices=["text", "json"], default="text")
+    parser.add_argument(
+        "--log-level", type=str.upper, choices=levels, default=setting("MCPCP_LOG_LEVEL", "INFO")
+    )
+    parser.add_argument(
+        "--log-format", choices=["text", "json"], default=setting("MCPCP_LOG_FORMAT", "text")
+    )
     parsed = parser.parse_args(argv)
     return Flags(
         transport=parsed.transport,

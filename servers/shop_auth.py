@@ -17,7 +17,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from pydantic import Field
 
 from servers.serving import serve
-from servers.shop import accounts, clock
+from servers.shop import accounts, clock, metrics
 from servers.shop.accounts import Registration, Role
 from servers.shop.arguments import Address, Email, Password, PersonName, Phone, Session
 from servers.shop.results import Account, Done, Known, SignedIn, account
@@ -59,7 +59,8 @@ def auth_server(shop: Shop) -> MCPServer[Any]:
         """Sign in, for 12 hours."""
         async with shop.open() as store:
             known = accounts.as_known(email, password)
-            session = await accounts.login(store, *known, caller(ctx))
+            with metrics.sign_in():
+                session = await accounts.login(store, *known, caller(ctx))
         return SignedIn(
             session=session.token,
             name=session.name,

@@ -18,7 +18,16 @@ from mcp.server.mcpserver import MCPServer
 from pydantic import Field
 
 from servers.serving import serve
-from servers.shop import accounts, cancellation, carts, checkout, deposits, orders, products
+from servers.shop import (
+    accounts,
+    cancellation,
+    carts,
+    checkout,
+    deposits,
+    metrics,
+    orders,
+    products,
+)
 from servers.shop.arguments import (
     Amount,
     CartItem,
@@ -133,7 +142,8 @@ def _add_orders(server: MCPServer[Any], shop: Shop) -> None:
         """Order and pay everything in the cart: all of it or nothing."""
         async with shop.open() as store:
             who = await accounts.signed_in(store, session, "buyer")
-            order = await checkout.place(store, who.user, idempotency_key, shop.currency)
+            with metrics.checkout():
+                order = await checkout.place(store, who.user, idempotency_key, shop.currency)
         return shop.show.order(order)
 
     @server.tool(title="See orders", annotations=READS)

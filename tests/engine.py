@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import docker
 import pytest
@@ -127,48 +128,89 @@ def _keeper_of(shared: Path) -> subprocess.Popen[bytes] | None:
 
 def _keep(shared: Path) -> None:
     """Run dockerd for as long as somebody holds the lock of its users."""
+    with _dockerd() as engine:
+        (shared / "engine.address").write_text(engine.host)
+        os.write(1, b"ready")
+        os.close(1)
+        with _held(shared / "engine.users", fcntl.LOCK_EX):
+            (shared / "engine.address").unlink()
+
+
+@dataclass
+class Dockerd:
+    """A dockerd in a folder of its own, that can be stopped and started."""
+
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.folder}/docker.sock"
+
+    def start(self) -> None:
+        """Return when it answers; raises RuntimeError where it does not."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = self._launched(log)
+        if not _answers(self.host, self.process):
+            said = (self.folder / "log").read_text()[-2000:]
+            raise RuntimeError(f"dockerd does not answer: {said}")
+
+    def _launched(self, log: BinaryIO) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [
+                *("dockerd", "--host", self.host, "--config-file", f"{self.folder}/daemon.json"),
+                *("--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
+                *("--pidfile", f"{self.folder}/pid"),
+                # no rules and no bridge: nothing of the machine's own network is touched
+                *("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+
+    def stop(self) -> None:
+        """Its containers are ended by it, and stay."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(_STOP_SECONDS)
+            self.process = None
+
+
+@contextmanager
+def _dockerd() -> Iterator[Dockerd]:
+    """One that runs, and leaves nothing behind."""
     folder = Path(tempfile.mkdtemp(prefix="mcpcp-engine-"))
-    address = f"unix://{folder}/docker.sock"
     (folder / "daemon.json").write_text("{}")
-    dockerd = subprocess.Popen(
-        [
-            "dockerd",
-            *("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"),
-            *(
-                "--pidfile",
-                f"{folder}/pid",
-                "--host",
-                address,
-                "--config-file",
-                f"{folder}/daemon.json",
-            ),
-            # no rules and no bridge: nothing of the machine's own network is touched
-            *("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none"),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    engine = Dockerd(folder)
     try:
-        if _answers(address, dockerd):
-            (shared / "engine.address").write_text(address)
-            os.write(1, b"ready")
-            os.close(1)
-            with _held(shared / "engine.users", fcntl.LOCK_EX):
-                (shared / "engine.address").unlink()
+        engine.start()
+        yield engine
     finally:
-        dockerd.terminate()
-        dockerd.wait(_STOP_SECONDS)
+        engine.stop()
         _discard(folder)
+
+
+@pytest.fixture
+def own_engine() -> Iterator[Dockerd]:
+    """A dockerd for one test alone, with IMAGE in it."""
+    if not (_is_root() and shutil.which("dockerd")):
+        absent("dockerd, and root to start it")
+    with _dockerd() as engine:
+        with DockerEngine(engine.host).client() as client:
+            _import(client, IMAGE, _fill)
+        yield engine
 
 
 def _answers(address: str, dockerd: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + _START_SECONDS
-    while dockerd.poll() is None and time.monotonic() < deadline:
-        with suppress(DockerException):
-            client = docker.DockerClient(base_url=address, version="auto", timeout=5)
-            client.close()
-            return True
-        time.sleep(0.1)  # dockerd has no way to say when it is ready
+    with no_engine():
+        while dockerd.poll() is None and time.monotonic() < deadline:
+            with suppress(DockerException):
+                client = docker.DockerClient(base_url=address, version="auto", timeout=5)
+                client.close()
+                return True
+            time.sleep(0.1)  # dockerd has no way to say when it is ready
     return False
 
 

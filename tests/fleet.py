@@ -298,7 +298,8 @@ def rpc(url: str, token: str, method: str, params: dict[str, Any], timeout: floa
         f"{prefix}clientInfo": {"name": "tests", "version": "1"},
         f"{prefix}clientCapabilities": {},
     }
-    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
+    params = {**params, "_meta": {**meta, **params.get("_meta", {})}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     headers = {
         "Authorization": f"Bearer {token}",
         "Content-Type": "application/json",

@@ -8,10 +8,11 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpcp.catalog import Catalog, Offer, build
+from mcpcp.catalog import Catalog, Offer, build, merged
 from mcpcp.config import ServerConfig, ToolRules
 from mcpcp.names import ToolName
 from mcpcp.policy import Allowlist
+from mcpcp.profiles import BASE, Profile, capabilities_of, profile_of
 
 EVERYTHING = Allowlist.of({"*": ["*"]})
 
@@ -190,3 +191,43 @@ def test_who_holds_a_name_does_not_depend_on_who_is_up(
     }
     claimed = {ToolName(s, t["name"]) for s, o in offers.items() for t in o.tools}
     assert claimed == {e.name for e in whole.entries["tool"].values()} | whole.refused.keys()
+
+
+ABLE, OTHER = profile_of({"elicitation": {}}), profile_of({"sampling": {}})
+
+
+def test_what_a_server_shows_to_some_is_seen_by_them_alone() -> None:
+    both = merged(offer("x", "y"), {ABLE: offer("y", "asks", "x"), OTHER: offer("y")})
+    made = catalog([server("a"), server("b")], a=both, b=offer("z"))
+
+    def seen(profile: Profile) -> set[str]:
+        listing = made.view(EVERYTHING, profile).listings["tool"]
+        return {tool["name"] for tool in listing.definitions}
+
+    assert seen(BASE) == {"a_x", "a_y", "b_z"}
+    assert seen(ABLE) == {"a_x", "a_y", "a_asks", "b_z"}
+    assert seen(OTHER) == {"a_y", "b_z"}
+    assert seen(profile_of({"roots": {}})) == seen(BASE)
+    assert made.view(EVERYTHING, profile_of({"roots": {}})) is made.view(EVERYTHING)
+
+
+def test_a_name_means_one_definition_whoever_looks() -> None:
+    other = Offer(({"name": "x", "description": "another text"},))
+    both = merged(offer("x"), {ABLE: other})
+    assert both == offer("x")
+    more = merged(offer("x"), {ABLE: Offer((*other.tools, {"name": "asks"}))})
+    assert more.tools == (*offer("x").tools, {"name": "asks"})
+
+
+def test_lists_that_do_not_differ_leave_the_offer_as_it_is() -> None:
+    base = offer("x", "y")
+    assert merged(base, {ABLE: offer("y", "x")}) is base
+    assert merged(base, {}) is base
+
+
+def test_a_profile_is_the_same_however_it_is_written() -> None:
+    one = profile_of({"roots": {"listChanged": True}, "sampling": {}})
+    assert one == profile_of({"sampling": {}, "roots": {"listChanged": True}})
+    assert capabilities_of(one) == {"sampling": {}, "roots": {"listChanged": True}}
+    nothing: tuple[Any, ...] = (None, {}, [], "x", 7, [1])
+    assert [profile_of(each) for each in nothing] == [BASE] * len(nothing)

@@ -126,7 +126,7 @@ async def test_answers_find_their_requests_in_whatever_order_they_come(
         for request in reversed(requests):
             peer.receive(result(request["id"], request["params"]["n"]))
     assert [task.result() for task in asked] == list(range(50))
-    assert peer.in_flight == 0
+    assert peer.idle_since is not None
 
 
 async def test_an_error_of_the_server_comes_whole_with_members_that_we_do_not_know(
@@ -190,7 +190,7 @@ async def test_a_request_without_an_answer_ends_at_its_deadline_and_the_server_i
     assert cancelled["params"]["requestId"] == request["id"]
     assert wire.abandoned == [request["id"]]
     peer.receive(result(request["id"], "too late"))
-    assert peer.in_flight == 0
+    assert peer.idle_since is not None
 
 
 async def test_progress_moves_the_deadline(peer: Peer, wire: Wire) -> None:
@@ -227,7 +227,7 @@ async def test_a_transport_that_does_not_take_the_request_counts_against_the_dea
     wire.gate = asyncio.Event()
     with pytest.raises(DeadlineExceeded):
         await peer.request("m", {}, 0.05)
-    assert peer.in_flight == 0
+    assert peer.idle_since is not None
 
 
 async def test_a_cancelled_caller_tells_the_server_once(peer: Peer, wire: Wire) -> None:
@@ -240,7 +240,7 @@ async def test_a_cancelled_caller_tells_the_server_once(peer: Peer, wire: Wire) 
     assert "id" not in cancelled
     assert wire.abandoned == [request["id"]]
     assert wire.sent.empty()
-    assert peer.in_flight == 0
+    assert peer.idle_since is not None
 
 
 async def test_initialize_is_never_cancelled(peer: Peer, wire: Wire) -> None:
@@ -255,7 +255,7 @@ async def test_a_request_that_was_not_delivered_is_forgotten(peer: Peer, wire: W
     wire.refusal = Unavailable("away")
     with pytest.raises(Unavailable, match="away"):
         await peer.request("m", {}, NEVER)
-    assert peer.in_flight == 0
+    assert peer.idle_since is not None
 
 
 async def test_closing_ends_what_is_in_flight_and_refuses_what_comes_later(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mcpcp.catalog import Catalog, Kind, Offer, build
+from mcpcp.catalog import KINDS, Catalog, Kind, Offer, build
 from mcpcp.jsonrpc import INVALID_PARAMS, RpcError, encode
 from mcpcp.listing import PAGE, Shown, cacheable, capabilities, in_era, legacy_hello, page
 from mcpcp.policy import Allowlist
@@ -152,8 +152,8 @@ def test_a_result_is_written_as_the_client_s_era_does(
 def test_a_client_hears_of_its_own_view_s_changes_once() -> None:
     narrow = Allowlist.of({"a": ["t0"]})
     shown, wide = (
-        Shown(catalog(1, a=tools(1)).view(narrow)),
-        Shown(catalog(1, a=tools(1)).view(ALL)),
+        Shown(catalog(1, a=tools(1)).view(narrow), KINDS),
+        Shown(catalog(1, a=tools(1)).view(ALL), KINDS),
     )
     later = catalog(2, a=tools(2))
     assert shown.changes(later.view(narrow)) == []
@@ -164,12 +164,27 @@ def test_a_client_hears_of_its_own_view_s_changes_once() -> None:
 def test_what_a_server_announces_is_passed_on_though_the_list_is_the_same() -> None:
     change = "notifications/prompts/list_changed"
     one, two = (replace(tools(1), announced={change: count}) for count in (1, 2))
-    shown = Shown(catalog(1, a=one).view(ALL))
+    shown = Shown(catalog(1, a=one).view(ALL), KINDS)
     assert shown.changes(catalog(2, a=two).view(ALL)) == [change]
 
 
+def test_a_client_hears_only_of_lists_that_it_has_seen() -> None:
+    first, later = catalog(1, a=tools(1)), catalog(2, a=tools(2))
+    shown = Shown(first.view(ALL))
+    assert shown.changes(later.view(ALL)) == []
+    shown.saw(first.view(ALL), "tool")
+    assert shown.changes(later.view(ALL)) == ["notifications/tools/list_changed"]
+
+
+def test_templates_that_nobody_had_asked_for_are_no_change() -> None:
+    template = {"uriTemplate": "x://{y}", "name": "y"}
+    unlisted = Offer(capabilities={"resources": {}})
+    shown = Shown(catalog(1, a=unlisted).view(ALL), KINDS)
+    assert shown.changes(catalog(2, a=replace(unlisted, templates=(template,))).view(ALL)) == []
+
+
 def test_a_changed_template_is_a_changed_list_of_resources() -> None:
-    before = Shown(catalog(1, a=Offer()).view(ALL))
+    before = Shown(catalog(1, a=Offer()).view(ALL), KINDS)
     template = {"uriTemplate": "x://{y}", "name": "y"}
     after = catalog(2, a=Offer(templates=(template,)))
     assert before.changes(after.view(ALL)) == ["notifications/resources/list_changed"]

@@ -72,6 +72,11 @@ class AuditLog:
         else:
             self._failing = False
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last record could not be written, or not be brought to disk."""
+        return self._failing or self._unsynced is not None
+
     def check(self) -> None:
         """Refuse a call that could not be recorded: where writing failed, it is tried first."""
         if not self._failing:

@@ -11,17 +11,20 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello
 from mcpcp.backends.line import Line
-from mcpcp.catalog import Kind, Offer
+from mcpcp.backends.offering import CHANGES, list_offer
+from mcpcp.backends.places import Places
+from mcpcp.backends.variants import MOST_PROFILES, Variants
+from mcpcp.catalog import KINDS, VARYING, Offer
 from mcpcp.config import ServerConfig
-from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
+from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError
 from mcpcp.fleet import ProcessState, ProcessStatus
 from mcpcp.jsonrpc import (
-    LIST_CHANGES,
     LISTEN,
     METHOD_NOT_FOUND,
     UPDATED,
@@ -30,6 +33,7 @@ from mcpcp.jsonrpc import (
     RpcError,
 )
 from mcpcp.paramheaders import Declared, declared
+from mcpcp.profiles import BASE, Profile, capabilities_of
 from mcpcp.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -38,43 +42,32 @@ FIRST_RETRY: Final = 0.02
 LAST_RETRY: Final = 10.0
 STABLE_AFTER: Final = 1.0
 """Seconds of service after which a server that dies is started again at once."""
-MOST_PROCESSES: Final = 32
-"""Processes of one stdio server with `sessions: per_client`."""
-MOST_PAGES: Final = 100
 _DEBOUNCE: Final = 0.05
 _LISTEN_AGAIN: Final = 1.0
 _LISTENING: Final = 10 * 365 * 86400.0
 """Seconds for a subscription, whose answer is its end."""
-
-LISTS: Final[dict[Kind, tuple[str, str, str]]] = {
-    "tool": ("tools", "tools/list", "tools"),
-    "prompt": ("prompts", "prompts/list", "prompts"),
-    "resource": ("resources", "resources/list", "resources"),
-    "template": ("resources", "resources/templates/list", "resourceTemplates"),
-}
-"""Each kind's capability, the method that lists it, and the member that holds the list."""
-
-CHANGES: Final = frozenset(LIST_CHANGES.values())
-_IDENTITY: Final[dict[Kind, str]] = {
-    "tool": "name",
-    "prompt": "name",
-    "resource": "uri",
-    "template": "uriTemplate",
-}
 
 
 class Backend:
     """`run` is the owner task; `on_change` is called when its offer or its state has changed."""
 
     def __init__(
-        self, server: ServerConfig, credential: str | None, on_change: Callable[[], None]
+        self,
+        server: ServerConfig,
+        credential: str | None,
+        on_change: Callable[[], None],
+        *,
+        templates: bool = False,
     ) -> None:
         self.server = server
         self.offer: Offer | None = None
+        self.variants = Variants(on_change)
         self.credential = credential
         self.turns = Turns(server.name)
-        self._sessions = 0
+        self.places = Places(server.max_sessions)
         self._announced: dict[str, int] = {}
+        self.log_level: str | None = None
+        """Set last by a client, where all share the connection."""
         self.restarts = -1
         self.down_since = asyncio.get_running_loop().time()
         self.line = Line(server, self._why_hopeless)
@@ -85,6 +78,9 @@ class Backend:
         self._stale = asyncio.Event()
         self._followed = asyncio.Event()
         self._declared: dict[str, Declared] = {}
+        self._wants_templates = templates
+        self._profiles: list[Profile] = []
+        self._fresh: set[Profile] = set()
         self._process: ProcessStatus | None = None
         self._supervised = False
 
@@ -108,20 +104,12 @@ class Backend:
     @property
     def has_sessions(self) -> bool:
         """Whether each client has a session of its own; a stdio server is one process and one."""
-        return self.server.transport != "stdio" or self.server.sessions == "per_client"
+        return self.server.transport != "stdio" or self.has_places
 
-    @contextlib.contextmanager
-    def session_place(self) -> Iterator[None]:
-        """A place for one client's own session; raises Unavailable when all processes are taken."""
-        if self.server.transport == "stdio" and self._sessions >= MOST_PROCESSES:
-            raise Unavailable(
-                f"server {self.server.name} has {MOST_PROCESSES} clients, each with a process"
-            )
-        self._sessions += 1
-        try:
-            yield
-        finally:
-            self._sessions -= 1
+    @property
+    def has_places(self) -> bool:
+        """Whether each client's own session is a process, of which there are only so many."""
+        return self.server.transport == "stdio" and self.server.sessions == "per_client"
 
     @property
     def gave_up(self) -> bool:
@@ -181,9 +169,34 @@ class Backend:
         """Which arguments of a tool its calls mirror in headers."""
         return self._declared.get(tool, {}) if isinstance(tool, str) else {}
 
+    @property
+    def varies(self) -> bool:
+        """Whether it may show one client what it does not show to another."""
+        return self.modern or self.has_sessions
+
+    @property
+    def listed_templates(self) -> bool:
+        """Whether it is known which templates there are."""
+        return self.offer is not None and self.offer.templates is not None
+
+    def want_templates(self) -> None:
+        """List resource templates too from now on: few clients ever ask for them."""
+        if not self._wants_templates:
+            self._wants_templates = True
+            self._fresh.discard(BASE)
+            self._stale.set()
+
+    def want_list(self, profile: Profile) -> None:
+        """In the modern era: list also as a client of that profile."""
+        if profile not in self._profiles:
+            self._profiles = [*self._profiles, profile][-MOST_PROFILES:]
+            self._fresh.discard(profile)
+            self._stale.set()
+
     def announce(self, change: str) -> None:
         """The server says that a list has changed: list again, soon, and pass that on."""
         self._announced[change] = self._announced.get(change, 0) + 1
+        self._fresh.clear()
         self._stale.set()
 
     async def follow_resource(
@@ -257,10 +270,11 @@ class Backend:
 
     async def _use(self, connection: Connection) -> None:
         """List what is on offer, and list again whenever it may have changed."""
-        self._replace_offer(await self._list_all(connection))
-        for uri in () if connection.modern else list(self._followers):
+        self._fresh.clear()
+        await self._list_stale(connection)
+        for method, params in () if connection.modern else self._renewals():
             with contextlib.suppress(RpcError):
-                await connection.request("resources/subscribe", {"uri": uri}, HANDSHAKE_TIMEOUT)
+                await connection.request(method, params, HANDSHAKE_TIMEOUT)
         self.restarts += 1
         self.down_since = asyncio.get_running_loop().time()
         self.line.put(connection)
@@ -273,7 +287,15 @@ class Backend:
                 await self._stale.wait()
                 await asyncio.sleep(_DEBOUNCE)
                 self._stale.clear()
-                self._replace_offer(await self._list_all(connection))
+                await self._list_stale(connection)
+
+    def _renewals(self) -> list[tuple[str, Message]]:
+        """What a legacy server that lost its connection has to be told again."""
+        renewals: list[tuple[str, Message]] = []
+        if self.log_level is not None:
+            renewals.append(("logging/setLevel", {"level": self.log_level}))
+        renewals += [("resources/subscribe", {"uri": uri}) for uri in self._followers]
+        return renewals
 
     async def _subscribe(self, connection: Connection) -> None:
         """A modern server tells of changes only whom asks it to; the old subscription ends last."""
@@ -300,41 +322,26 @@ class Backend:
             wanted["resourceSubscriptions"] = sorted(self._followers)
         return wanted
 
-    async def _list_all(self, connection: Connection) -> Offer:
-        announced = dict(self._announced)  # what is said while we list may be missing in it
-        lists: dict[Kind, tuple[Message, ...]] = {}
-        for kind, (capability, method, member) in LISTS.items():
-            if kind == "tool" or capability in connection.capabilities:
-                lists[kind] = await self._list(connection, kind, method, member)
-        return Offer(
-            tools=lists.get("tool", ()),
-            prompts=lists.get("prompt", ()),
-            resources=lists.get("resource", ()),
-            templates=lists.get("template", ()),
-            instructions=connection.instructions,
-            capabilities=connection.capabilities,
-            modern=connection.modern,
-            announced=announced,
-        )
+    async def _list_stale(self, connection: Connection) -> None:
+        """List what may have changed, on our own account and as clients that are shown more."""
+        if BASE not in self._fresh:
+            self._fresh.add(BASE)
+            announced = dict(self._announced)  # what is said while we list may be missing in it
+            offer = await list_offer(connection, KINDS if self._wants_templates else VARYING)
+            self._replace_offer(replace(offer, announced=announced))
+        if connection.modern:
+            for profile in [p for p in self._profiles if p not in self._fresh]:
+                await self._list_as(connection, profile)
 
-    async def _list(
-        self, connection: Connection, kind: Kind, method: str, member: str
-    ) -> tuple[Message, ...]:
-        items: list[Message] = []
-        cursor: Any = None
-        for _ in range(MOST_PAGES):
-            params = {"cursor": cursor} if cursor is not None else {}
-            try:
-                page = await connection.request(method, params, HANDSHAKE_TIMEOUT)
-            except RpcError as error:
-                if error.error["code"] == METHOD_NOT_FOUND:
-                    break
-                raise
-            items += _valid_items(page, member, _IDENTITY[kind], self.server.name)
-            cursor = page.get("nextCursor")
-            if cursor is None:
-                break
-        return tuple(items)
+    async def _list_as(self, connection: Connection, profile: Profile) -> None:
+        self._fresh.add(profile)
+        try:
+            offer = await list_offer(connection, VARYING, capabilities_of(profile))
+        except (RpcError, DeadlineExceeded) as error:
+            logger.info("%s lists nothing to some clients: %s", self.server.name, error)
+            self.variants.give_up(profile)
+        else:
+            self.variants.put(profile, offer, self)
 
     # What a server says on the shared connection.
 
@@ -354,6 +361,8 @@ class Backend:
     # What changes when a connection comes and goes.
 
     def _replace_offer(self, offer: Offer) -> None:
+        if self.offer is not None and self.offer.names() != offer.names():
+            self.variants.forget_unkept()
         self.offer = offer
         found = ((t["name"], declared(t.get("inputSchema"))) for t in offer.tools)
         self._declared = {name: headers for name, headers in found if headers}
@@ -386,14 +395,3 @@ async def _listen(connection: Connection, wanted: Message) -> None:
         except McpcpError:
             connection.drop()  # the server is gone; nothing else would tell of it
         await asyncio.sleep(_LISTEN_AGAIN)
-
-
-def _valid_items(page: Any, member: str, identity: str, server: str) -> list[Message]:
-    items = page.get(member) if isinstance(page, dict) else None
-    if not isinstance(items, list):
-        raise ProtocolError(f"the server's list of {member} is no list")
-    good = [i for i in items if isinstance(i, dict) and isinstance(i.get(identity), str)]
-    if len(good) < len(items):
-        lost = len(items) - len(good)
-        logger.warning("%s: ignored %d %s that have no %s", server, lost, member, identity)
-    return good

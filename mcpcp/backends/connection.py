@@ -116,9 +116,9 @@ class Connection:
         return self._transport.pid if isinstance(self._transport, StdioTransport) else None
 
     @property
-    def in_flight(self) -> int:
-        """Requests that wait for an answer."""
-        return self._peer.in_flight if self._peer is not None else 0
+    def idle_since(self) -> float | None:
+        """The loop time at which the last request ended; None while there is one."""
+        return self._peer.idle_since if self._peer is not None else None
 
     async def run(self, use: Callable[[Connection], Awaitable[None]]) -> None:
         """Open, shake hands, and run `use`, until the connection or `use` ends.
@@ -216,7 +216,12 @@ class Connection:
 
     async def _discover(self) -> Any:
         self.modern = True
-        result = await self.request("server/discover", {}, PROBE_TIMEOUT)
+        try:
+            result = await self.request("server/discover", {}, PROBE_TIMEOUT)
+        except RpcError as error:
+            if not _names_our_version(error):
+                raise
+            result = await self.request("server/discover", {}, PROBE_TIMEOUT)
         versions = result.get("supportedVersions") if isinstance(result, dict) else None
         if not isinstance(versions, list) or LATEST_MODERN not in versions:
             raise ProtocolError(f"the server answered server/discover with {result!r:.200}")
@@ -247,6 +252,14 @@ def _legacy_version(result: Any) -> str:
     if version not in LEGACY_VERSIONS:
         raise ProtocolError(f"the server answered protocol version {version!r:.50}")
     return str(version)
+
+
+def _names_our_version(error: RpcError) -> bool:
+    """Whether a server that refused a version names ours among those it would take."""
+    data = error.error.get("data")
+    supported = data.get("supported") if isinstance(data, dict) else None
+    refused = error.error["code"] == UNSUPPORTED_PROTOCOL_VERSION
+    return refused and isinstance(supported, list) and LATEST_MODERN in supported
 
 
 async def _outcome(work: Coroutine[Any, Any, None]) -> McpcpError | None:

@@ -45,6 +45,7 @@ class Response:
 
     def __init__(self, connection: _Connection, head: Head) -> None:
         self._connection = connection
+        self._over = False
         self.head = head
 
     async def read(self) -> bytes:
@@ -58,7 +59,7 @@ class Response:
                 if size > LARGEST_BODY:
                     raise ProtocolError(f"the server answered more than {LARGEST_BODY} bytes")
         finally:
-            self._connection.finish()
+            self.close()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
@@ -66,11 +67,13 @@ class Response:
             while (part := await self._connection.next_part()) is not None:
                 yield part
         finally:
-            self._connection.finish()
+            self.close()
 
     def close(self) -> None:
-        """Drop the answer, wherever it stands."""
-        self._connection.finish()
+        """Drop the answer, wherever it stands; the connection may be another's afterwards."""
+        if not self._over:
+            self._over = True
+            self._connection.finish()
 
 
 class _Owner(Protocol):
@@ -309,7 +312,7 @@ class Place:
 
 async def events(
     response: Response, place: Place | None = None
-) -> AsyncIterator[tuple[str, bytes]]:
+) -> AsyncGenerator[tuple[str, bytes]]:
     """The (event, data) pairs of a server-sent event stream; comments and pings are passed over.
 
     Lines may end in CR LF, LF or CR; several data lines are joined with LF, as the standard says.

@@ -20,14 +20,23 @@ TRY_AGAIN: Final = 0.1
 class Line:
     """What requests are sent on; its owner puts each new connection in and takes the dead out.
 
-    `hopeless` says why waiting is in vain, None while it is not.
+    `hopeless` says why waiting is in vain, None while it is not; `wanted` is called when a request
+    finds no connection.
     """
 
-    def __init__(self, server: ServerConfig, hopeless: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        server: ServerConfig,
+        hopeless: Callable[[], str | None],
+        wanted: Callable[[], None] = lambda: None,
+    ) -> None:
         self.server = server
         self.connection: Connection | None = None
         self.error: str | None = None
         self.hopeless = hopeless
+        self.waiting = 0
+        """Requests that wait for a connection."""
+        self._wanted = wanted
         self._ready = asyncio.Event()
 
     def put(self, connection: Connection) -> None:
@@ -85,14 +94,18 @@ class Line:
         """The connection, as soon as there is one; raises Unavailable at that loop time."""
         if give_up_at is None:
             give_up_at = asyncio.get_running_loop().time() + RESTART_WAIT
-        while self.connection is None:
-            if (reason := self.hopeless()) is not None:
-                raise self._unavailable(reason)
-            try:
+        self.waiting += 1
+        try:
+            while self.connection is None:
+                if (reason := self.hopeless()) is not None:
+                    raise self._unavailable(reason)
+                self._wanted()
                 async with asyncio.timeout_at(give_up_at):
                     await self._ready.wait()
-            except TimeoutError:
-                raise self._unavailable(self.error) from None
+        except TimeoutError:
+            raise self._unavailable(self.error) from None
+        finally:
+            self.waiting -= 1
         return self.connection
 
     def wake(self) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from mcpcp.backends.http import HttpClient, events
-from mcpcp.backends.transports import Fail, Receive, refusal
+from mcpcp.backends.transports import LOST, PING, Fail, Receive, refusal
 from mcpcp.errors import McpcpError, ProtocolError, Unavailable
 from mcpcp.jsonrpc import Message, RpcError, decode, encode
 
@@ -48,14 +48,18 @@ class SseTransport:
         """See BackendTransport; the server's answer to the POST itself says little: 202."""
         if self._endpoint is None:
             raise Unavailable("the server is not connected")
-        body = encode(message)
-        answer = await self._client.request("POST", self._endpoint, _POST_HEADERS, body)
-        await answer.read()
-        if answer.head.status == 404:
+        status = await self._post(self._endpoint, message)
+        if status == 404 or (status in LOST and await self._post(self._endpoint, PING) in LOST):
             self._client.close()  # the stream is of no use without its session
             raise Unavailable("the server forgot the session")
-        if answer.head.status >= 300:
-            raise refusal(answer.head.status)
+        if status >= 300:
+            raise refusal(status)
+
+    async def _post(self, endpoint: str, message: Message) -> int:
+        """The status with which the server takes a message."""
+        answer = await self._client.request("POST", endpoint, _POST_HEADERS, encode(message))
+        await answer.read()
+        return answer.head.status
 
     def send_soon(self, message: Message) -> None:
         """See BackendTransport."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from mcpcp.backends.http import HttpClient, Place, Response, events
-from mcpcp.backends.transports import Fail, Receive, refusal
+from mcpcp.backends.transports import LOST, PING, Fail, Receive, refusal
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
 from mcpcp.jsonrpc import META_VERSION, Message, RpcError, decode, encode
 from mcpcp.paramheaders import DeclaredBy, encode_header, made
@@ -65,7 +65,7 @@ class StreamableTransport:
             self._tasks.create_task(self._read_stream(answer, message))
             return
         body, status = await answer.read(), answer.head.status
-        if status == 404 and self._session is not None:
+        if await self._is_lost(status, body, message):
             self._ended.set()
             raise Unavailable("the server forgot the session")
         if status in (200, 400, 404) and body.lstrip()[:1] in (b"{", b"["):
@@ -74,6 +74,18 @@ class StreamableTransport:
             raise refusal(status)
         # Does nothing where the answer was among that.
         self._fail(message["id"], Interrupted("the server took the request without an answer"))
+
+    async def _is_lost(self, status: int, body: bytes, message: Message) -> bool:
+        """Whether the server has forgotten the session."""
+        if self._session is None or status not in LOST:
+            return False
+        if status == 404:
+            return True
+        if message["method"] == "initialize" or _answers(body, message["id"]):
+            return False
+        answer = await self._post(PING)
+        answer.close()
+        return answer.head.status in LOST
 
     def send_soon(self, message: Message) -> None:
         """See BackendTransport."""
@@ -209,6 +221,15 @@ class StreamableTransport:
                 await self._client.request("DELETE", self._target, self._session_headers())
         except (McpcpError, TimeoutError) as error:
             logger.info("the session was not ended: %s", error)
+
+
+def _answers(body: bytes, request_id: Any) -> bool:
+    """Whether `body` is the answer to that very request."""
+    try:
+        answer = decode(body)
+    except RpcError:
+        return False
+    return isinstance(answer, dict) and answer.get("id") == request_id
 
 
 def _decoded(data: bytes) -> Any:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from mcpcp.errors import McpcpError, Unavailable
 from mcpcp.jsonrpc import CONNECTION_CLOSED, Message, RpcError
+
+PING: Final = {"jsonrpc": "2.0", "id": "mcpcp-ping", "method": "ping"}
+"""Asked by a transport itself, which wants to know no more than the status: some servers answer 400
+for a session that they forgot, as they do for other mistakes, and then for this as well."""
+LOST: Final = (400, 404)
 
 
 class Receive(Protocol):

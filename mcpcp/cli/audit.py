@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import click
 
 from mcpcp import audit as records
-from mcpcp.cli.options import config_option, json_option, load_config
+from mcpcp.audit.log import segments
+from mcpcp.audit.reading import Filter, Record, read, when
+from mcpcp.cli.following import follow_file
+from mcpcp.cli.options import Moment, config_option, json_option, load_config
 from mcpcp.errors import ConfigError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+NOTHING_FOUND = 1
+"""The exit code of a search that finds nothing, as grep's."""
 
 _OWN = frozenset({"n", "ts", "hash"})
 
 
 @click.group()
 def audit() -> None:
-    """Check and read the record of every call.
+    """Check, read and search the record of every call.
 
     \b
     mcpcp audit verify
     mcpcp audit tail -n 50
+    mcpcp audit search --agent claude --outcome denied --since 24h
     """
 
 
@@ -35,6 +44,8 @@ def audit() -> None:
 @config_option
 def verify(file: Path | None, as_json: bool, config: str | None) -> None:
     """Check that no record was changed, cut off or taken out (exit code 1: one was).
+
+    The first broken record is named, with its file and line.
 
     \b
     mcpcp audit verify
@@ -73,39 +84,118 @@ def _in_words(verdict: records.Verdict) -> str:
     return f"BROKEN {verdict.broken}"
 
 
+def filters(command: Command) -> Command:
+    """The options that say which records are meant; the command gets them as `wanted`."""
+    options = (
+        click.option("--agent", metavar="NAME", help="Of this agent; * stands for anything."),
+        click.option("--server", metavar="NAME", help="Of this server's tools."),
+        click.option("--tool", metavar="NAME", help="Of this tool: echo, mcp1:echo, mcp1:*."),
+        click.option(
+            "--outcome",
+            "outcomes",
+            multiple=True,
+            type=click.Choice(get_args(records.Outcome)),
+            help="That ended so; may be repeated.",
+        ),
+        click.option("--request", metavar="ID", help="Of the request with this id."),
+        click.option("--since", type=Moment(), help="From then on: 10m, 24h, 2026-11-20T08:00."),
+        click.option("--until", type=Moment(), help="Up to then."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @audit.command()
 @click.option("-n", "count", default=20, show_default=True, help="How many records.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new ones, until Ctrl+C.")
+@filters
 @json_option
 @config_option
-def tail(count: int, as_json: bool, config: str | None) -> None:
-    """Show the newest records.
+def tail(count: int, follow: bool, as_json: bool, config: str | None, **wanted: Any) -> None:
+    """Show the newest records, or those of them that are meant.
 
     \b
     mcpcp audit tail
-    mcpcp audit tail -n 1000 --json | jq 'select(.outcome == "denied")'
+    mcpcp audit tail -f --outcome denied --outcome unknown
+    mcpcp audit tail -n 1000 --json | jq .duration_ms
+    """
+    path = load_config(config).audit_path
+    meant = _filter(wanted)
+    _show(_newest(_logs(None, path), meant, count), as_json=as_json)
+    if follow:
+        _follow(path, meant, as_json=as_json)
+
+
+@audit.command()
+@filters
+@json_option
+@config_option
+def search(as_json: bool, config: str | None, **wanted: Any) -> None:
+    """Show every record that is meant, the oldest first (exit code 1: there is none).
+
+    \b
+    mcpcp audit search --agent claude --since 24h
+    mcpcp audit search --tool 'mcp2:*' --outcome error --outcome timeout
+    mcpcp audit search --request 5f0c1d2e-1a
     """
     logs = _logs(None, load_config(config).audit_path)
-    newest = deque(sorted(_read(logs), key=lambda r: float(r.get("ts", 0.0))), max(count, 0))
-    for record in newest:
-        click.echo(json.dumps(record) if as_json else _line(record))
+    if not _show(_found(logs, _filter(wanted)), as_json=as_json):
+        click.echo("no record is like that", err=True)
+        sys.exit(NOTHING_FOUND)
 
 
-def _read(logs: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def _filter(wanted: dict[str, Any]) -> Filter:
+    return Filter(**{**wanted, "outcomes": frozenset(wanted["outcomes"])})
+
+
+def _found(logs: Iterable[Path], meant: Filter) -> Iterator[Record]:
+    """The records of all gateways, each with the files before its current one, by time."""
+    chains = (filter(meant, read((*segments(log), log))) for log in logs)
+    return heapq.merge(*chains, key=when)
+
+
+def _newest(logs: Iterable[Path], meant: Filter, count: int) -> list[Record]:
+    """The last `count` of them; older files are read only where newer ones have too few."""
+    found: list[Record] = []
     for log in logs:
-        if not log.exists():
+        of_log: list[Record] = []
+        for file in (log, *reversed(segments(log))):
+            if len(of_log) < count:
+                of_log = [*filter(meant, read((file,))), *of_log]
+        found += of_log
+    return sorted(found, key=when)[-count:] if count > 0 else []
+
+
+def _show(found: Iterable[Record], *, as_json: bool) -> int:
+    """Print them; how many there were."""
+    shown = 0
+    for record in found:
+        click.echo(json.dumps(record) if as_json else line_of(record))
+        shown += 1
+    return shown
+
+
+def _follow(log: Path, meant: Filter, *, as_json: bool) -> None:
+    try:
+        _show(filter(meant, _records(follow_file(log))), as_json=as_json)
+    except KeyboardInterrupt:
+        click.echo(err=True)
+
+
+def _records(lines: Iterable[str]) -> Iterator[Record]:
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
             continue
-        with log.open("rb") as lines:
-            for line in lines:
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue  # `verify` is the one to complain
-                if isinstance(record, dict):
-                    yield record
+        if isinstance(record, dict):
+            yield record
 
 
-def _line(record: dict[str, Any]) -> str:
-    moment = datetime.fromtimestamp(float(record.get("ts", 0.0)), UTC)
+def line_of(record: Record) -> str:
+    """One record for a person."""
+    moment = datetime.fromtimestamp(when(record), UTC)
     start = moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     if "event" in record:
         rest = {k: v for k, v in record.items() if k not in _OWN and k != "event"}
@@ -114,5 +204,7 @@ def _line(record: dict[str, Any]) -> str:
     parts = (start, record.get("agent"), record.get("method"), what, record.get("outcome"))
     text = " ".join(str(p) for p in parts if p)
     reason = f" ({record['reason']})" if record.get("reason") else ""
+    request = f" request={record['request_id']}" if record.get("request_id") else ""
+    line = f"{text}{reason} {record.get('duration_ms', 0):.1f} ms{request}"
     # Names came from clients: shown so that they can't drive a terminal.
-    return f"{text}{reason} {record.get('duration_ms', 0):.1f} ms".encode("unicode_escape").decode()
+    return line.encode("unicode_escape").decode()

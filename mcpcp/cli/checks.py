@@ -16,13 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from mcpcp import keyring
+from mcpcp.cli.options import visible
 from mcpcp.config import Config, ServerConfig, load, process_environment, runtime_dir
 from mcpcp.config.values import PYTHON
 from mcpcp.control import ControlClient
 from mcpcp.errors import ConfigError, KeyRingError, McpcpError
+from mcpcp.pins import PinBook
 
 DEADLINE = 5.0
 """Seconds that one look at the outside may take."""
+
+MOST_NAMED = 5
+"""Tools that are named one by one."""
 
 SANDBOX_DEADLINE = 90.0
 """Seconds for the self-test of every sandbox that there is."""
@@ -75,7 +80,15 @@ def check_all(path: Path) -> list[Finding]:
         return [*findings, *(Finding("config", Status.MISSING, m, fix) for m in _lines(e))]
     findings.append(Finding("config", Status.OK, str(config.path)))
     findings += (Finding("config", Status.WARNING, warning) for warning in config.warnings)
-    for check in (_check_keys, _check_runtime, _check_commands, _check_engines, _check_ports):
+    for check in (
+        _check_keys,
+        _check_runtime,
+        _check_commands,
+        _check_engines,
+        _check_model,
+        _check_ports,
+        _check_pins,
+    ):
         findings += check(config)
     return findings
 
@@ -284,9 +297,34 @@ def _sandbox_fix() -> str:
     return "install Docker, and get the image: docker pull python:3.13-slim"
 
 
+def _check_model(config: Config) -> Iterator[Finding]:
+    """The chat service's language model; the fleet is whole without one."""
+    service = config.chat_service
+    if service is None:
+        return
+    from mcpcp.chat.llm import look
+    from mcpcp.config.llm import LlmSettings, chat_environment
+
+    own = {name: value for name, value in service.environment().items() if value}
+    names = (service.name,)
+    try:
+        settings = LlmSettings.of({**chat_environment(config.root), **own})
+    except ConfigError as e:
+        yield Finding("language model", Status.WARNING, str(e), "correct that variable", names)
+        return
+    wrong = look(settings)
+    if wrong is None:
+        found = f"{settings.model} at {settings.shown_url}"
+        yield Finding("language model", Status.OK, found, "", names)
+    else:
+        yield Finding("language model", Status.WARNING, wrong[0], wrong[1], names)
+
+
 def _check_ports(config: Config) -> Iterator[Finding]:
     ports = {s.port: s.name for s in config.active.values() if s.port is not None}
     ports[config.gateway.port] = "gateway"
+    if config.monitoring.port is not None:
+        ports[config.monitoring.port] = "supervisor"
     ours = _fleet_pids(config)
     listeners = _listeners()
     for port, name in sorted(ports.items()):
@@ -300,6 +338,27 @@ def _check_ports(config: Config) -> Iterator[Finding]:
         else:
             fix = "stop that program, or change the port in the config"
             yield Finding(f"port {port}", Status.MISSING, f"in use by {_who(pid)}", fix, (name,))
+
+
+def _check_pins(config: Config) -> Iterator[Finding]:
+    """Tools that changed since they were approved, as far as the gateway has seen."""
+    try:
+        waiting = PinBook(config.pins_path).waiting()
+    except ConfigError as e:
+        yield Finding("pins", Status.MISSING, str(e), "repair the file, or delete it")
+        return
+    changed = [w.name for w in waiting if w.name.server in config.active]
+    if not changed:
+        return
+    names = ", ".join(visible(f"{name.server}:{name.tool}") for name in changed[:MOST_NAMED])
+    more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
+    yield Finding(
+        "tools",
+        Status.WARNING,
+        f"changed, and not approved: {names}{more}",
+        "mcpcp tools diff, then mcpcp tools approve",
+        tuple(sorted({name.server for name in changed})),
+    )
 
 
 def _fleet_pids(config: Config) -> set[int]:

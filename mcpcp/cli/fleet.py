@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from mcpcp.cli.launching import STOP_PATIENCE, launch_foreground
-from mcpcp.config import find_config, load, runtime_dir
+from mcpcp.config import Config, find_config, load, runtime_dir
 from mcpcp.control import ControlClient
 from mcpcp.errors import FleetError, Unavailable
 from mcpcp.fleet import FleetState, ProcessState, ProcessStatus, Snapshot
@@ -183,20 +183,48 @@ def _fleet(path: Path) -> ControlClient:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines, until Ctrl+C.")
 @click.option("-n", "--lines", default=100, show_default=True, help="How many of the last lines.")
+@click.option("--request", metavar="ID", help="All lines of this request, of every process.")
 @config_option
-def logs(name: str, follow: bool, lines: int, config: str | None) -> None:
-    """Print what a server wrote last.
+def logs(
+    name: str | None, follow: bool, lines: int, request: str | None, config: str | None
+) -> None:
+    """Print what a server wrote last, or all that was written about one request.
 
     \b
     mcpcp logs mcp1
     mcpcp logs gateway -f
+    mcpcp logs --request 5f0c1d2e-1a
+
+    A request's id is in the answer's X-Request-Id and in the audit log.
     """
+    settings = load(find_config(config))
+    if request is not None:
+        _print_request(settings, request)
+    elif name is None:
+        raise click.UsageError("whose? Name a server, gateway or supervisor, or give --request ID")
+    else:
+        _print_log(settings, name, lines, follow=follow)
+
+
+def _print_request(settings: Config, request: str) -> None:
+    from mcpcp.cli.gathering import gather
+    from mcpcp.supervisor.logs import plain_text
+
+    found = gather(settings, request)
+    width = max((len(line.source) for line in found), default=0)
+    for line in found:
+        for text in line.text.splitlines():
+            click.echo(f"{line.source:{width}} | {plain_text(text)}")
+    if not found:
+        raise FleetError(f"nothing is written of a request {request!r} in {settings.data_dir}")
+
+
+def _print_log(settings: Config, name: str, lines: int, *, follow: bool) -> None:
     from mcpcp.cli.following import follow_file, last_lines
 
-    settings = load(find_config(config))
     known = [*settings.servers, "gateway", "supervisor", "fleet"]
     path = settings.data_dir / "logs" / f"{name}.log"
     if name not in known:

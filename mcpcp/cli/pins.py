@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mcpcp.cli.options import config_option, hint, json_option, load_config
+from mcpcp.cli.options import config_option, hint, json_option, load_config, visible
 from mcpcp.config.findings import suggest
 from mcpcp.errors import ConfigError
 from mcpcp.lockfile import PINNED, Version
@@ -71,7 +71,7 @@ def approve(
         _show(one)
     approved = book.approve(chosen)
     for name in approved:
-        click.echo(f"approved {_visible(str(name))}")
+        click.echo(f"approved {visible(str(name))}")
     if len(approved) < len(chosen):
         raise ConfigError("some tools changed again meanwhile: see mcpcp tools diff")
     if not approved:
@@ -115,10 +115,10 @@ def _as_data(one: Waiting) -> dict[str, Any]:
 
 
 def _show(one: Waiting) -> None:
-    click.secho(f"{_visible(str(one.name))}@{one.digest[:_SHORT]}", bold=True)
+    click.secho(f"{visible(str(one.name))}@{one.digest[:_SHORT]}", bold=True)
     for line in _changes(one.pin.approved, one.pin.pending):
         colour = {"-": "red", "+": "green"}.get(line[:1])
-        click.secho(f"  {_visible(line)}", fg=colour)
+        click.secho(f"  {visible(line)}", fg=colour)
 
 
 def _changes(was: Version, now: Version | None) -> Iterator[str]:
@@ -141,8 +141,3 @@ def _lines(definition: dict[str, Any] | None, part: str) -> list[str]:
     if isinstance(value, str):
         return value.splitlines()
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).splitlines()
-
-
-def _visible(text: str) -> str:
-    """`text` as a terminal may have it: what could drive it or hide is written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mcpcp import keyring
+from mcpcp import keyring, logs
 from mcpcp.config import Config, find_config, load, process_environment
 
 
@@ -23,20 +23,18 @@ def serve(config_path: Path | None) -> None:
     Example:  mcpcp serve --config mcpcp.json
               curl -s localhost:9003/ready
     """
-    from mcpcp import service
+    from mcpcp import eventloop, service
     from mcpcp.channel import FleetChannel
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     config = _load(config_path)
+    logs.configure(config.logs.format, config.logs.level, logging.StreamHandler())
     descriptor = process_environment().get("MCPCP_FLEET_FD")
 
     async def main() -> None:
         channel = await FleetChannel.open(int(descriptor)) if descriptor is not None else None
         await service.serve(config, channel)
 
-    service.run(main)
+    eventloop.run(main)
 
 
 def _load(path: Path | None) -> Config:

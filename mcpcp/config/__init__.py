@@ -19,11 +19,14 @@ if TYPE_CHECKING:
         runtime_dir,
     )
     from mcpcp.config.values import (
+        ChatConfig,
         Config,
         GatewayConfig,
         HealthCheck,
         Limits,
+        LogsConfig,
         Manager,
+        MonitoringConfig,
         PinPolicy,
         RestartPolicy,
         ServerConfig,
@@ -54,12 +57,15 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "PROJECT",
+    "ChatConfig",
     "Config",
     "ConfigDiff",
     "GatewayConfig",
     "HealthCheck",
     "Limits",
+    "LogsConfig",
     "Manager",
+    "MonitoringConfig",
     "PinPolicy",
     "RestartPolicy",
     "ServerConfig",

@@ -59,6 +59,7 @@ def _process(server: ServerConfig) -> ServerConfig:
         restart=RestartPolicy(),
         health=HealthCheck(),
         limits=Limits(),
+        metrics=None,
         tools=ToolRules(),
         headers={},
         depends_on=(),

@@ -166,8 +166,21 @@ SERVER = Section(
             "Servers that must be running before it is started.",
             [],
         ),
+        Key(
+            "calls",
+            ListOf(Text()),
+            "Servers that it may call itself, for the agent that calls it: it is told their"
+            " addresses and credentials. They must be started here and have a port.",
+            [],
+        ),
         Key("restart", Shorthand(RESTART, "when"), "When and how fast it is started again."),
         Key("health", HEALTH, "How it is probed."),
+        Key(
+            "metrics",
+            Nullable(Text(r"/[^\0\s]*", "a path that starts with /")),
+            "Where Prometheus finds the server's metrics; null: it has none. The default is"
+            " /metrics for the project's own servers/, null for everything else.",
+        ),
         Key("limits", LIMITS, "What it may use before it is restarted."),
         Key(
             "prefix",
@@ -181,6 +194,20 @@ SERVER = Section(
             Choice(("shared", "per_client")),
             "Whether a stdio server's process is shared, or each client gets its own.",
             "shared",
+        ),
+        Key(
+            "max_sessions",
+            Whole(1, 10_000),
+            "How many processes clients have of their own with `sessions: per_client`; for one more"
+            " the one that is idle longest is ended, and started again when its client calls.",
+            32,
+        ),
+        Key(
+            "session_idle",
+            Nullable(duration(low=0.1)),
+            "After how long without a call a client's own process is ended, and started again when"
+            " it calls; null: never.",
+            "10m",
         ),
         Key(
             "concurrency",
@@ -281,6 +308,45 @@ GATEWAY = Section(
     )
 )
 
+MONITORING = Section(
+    (
+        Key(
+            "port",
+            Nullable(PORT),
+            "Where the supervisor serves /metrics; null: it does not.",
+        ),
+        Key(
+            "host",
+            Text(r"[^\0\s]+", "an address"),
+            "The address that it does so at.",
+            "127.0.0.1",
+        ),
+        Key(
+            "token_file",
+            Text(r"[^\0]+", "a file's path"),
+            "The file of what whoever reads /metrics must show, against the config's folder; made"
+            " where it is missing. The default is scrape.token in data_dir.",
+        ),
+    )
+)
+
+LOGS = Section(
+    (
+        Key(
+            "format",
+            Choice(("text", "json")),
+            "How the lines of supervisor, gateway and the project's own servers/ are written.",
+            "text",
+        ),
+        Key(
+            "level",
+            Choice(("debug", "info", "warning", "error")),
+            "What is less important is left out.",
+            "info",
+        ),
+    )
+)
+
 AGENT = Section(
     (
         Key(
@@ -299,6 +365,54 @@ AGENT = Section(
     ignored={"description": METADATA, "name": METADATA},
 )
 
+CHAT = Section(
+    (
+        Key(
+            "agent",
+            Text(AGENT_NAME, "an agent's name"),
+            "The agent that the chat service itself is; callers without a token act as it.",
+            "chat",
+        ),
+        Key(
+            "anonymous",
+            Flag(),
+            "Whether callers without a token are served; only while it listens on loopback.",
+            False,
+        ),
+        Key(
+            "allowed_hosts",
+            ListOf(Text(r"[^\0\s]+", "a host name")),
+            "Host headers to accept beside the loopback ones.",
+            [],
+        ),
+        Key(
+            "allowed_origins",
+            ListOf(Text(r"[^\0\s]+", "an origin")),
+            "Origins of other web pages that may use the service (CORS).",
+            [],
+        ),
+        Key("instructions", Text(), "What every conversation tells the model first.", ""),
+        Key(
+            "max_turns",
+            Whole(1, 100),
+            "How often the model may call tools before it has to answer; a request may ask for"
+            " less.",
+            8,
+        ),
+        Key("parallel", Whole(1, 100), "How many tools of one request run at once.", 8),
+        Key("call_timeout", duration(low=0.1), "How long one tool call may take.", "60s"),
+        Key("timeout", duration(low=0.1), "How long a whole request may take.", "5m"),
+        Key("stall", duration(low=0.1), "How long the model may be silent.", "2m"),
+        Key(
+            "result_size",
+            Whole(200, 10_000_000),
+            "Characters of a tool's result that the model is given; the middle of more is left"
+            " out.",
+            20_000,
+        ),
+    )
+)
+
 FILE = Section(
     (
         Key("$schema", Text(), "The JSON Schema of this file, for editors."),
@@ -309,11 +423,14 @@ FILE = Section(
             required=True,
         ),
         Key("gateway", GATEWAY, "The one address that clients use."),
+        Key("monitoring", MONITORING, "What Prometheus reads, and how it proves who it is."),
+        Key("logs", LOGS, "What is logged, and how."),
         Key(
             "agents",
             MapOf(AGENT, AGENT_NAME, "1 to 128 letters, digits or any of _.@:+/-"),
             "Who may use what, by the name in the agent's token.",
         ),
+        Key("chat", CHAT, "What the chat service allows."),
         Key("keys_dir", Text(r"[^\0]+", "a path"), "The folder of the signing keys.", "keys"),
         Key(
             "data_dir",

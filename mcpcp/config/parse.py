@@ -25,10 +25,13 @@ from mcpcp.config.reading import (
 )
 from mcpcp.config.values import (
     PYTHON,
+    ChatConfig,
     Config,
     GatewayConfig,
     HealthCheck,
     Limits,
+    LogsConfig,
+    MonitoringConfig,
     PinPolicy,
     RestartPolicy,
     ServerConfig,
@@ -81,8 +84,9 @@ class _Named:
 
 def _build(path: Path, values: Mapping[str, Any], found: Findings) -> Config:
     root = path.parent
+    logs = LogsConfig(**values.get("logs", {}))
     servers = {
-        name: _server(name, entry, root, found)
+        name: _told_how_to_log(_server(name, entry, root, found), logs)
         for name, entry in values.get("mcpServers", {}).items()
     }
     agents = values.get("agents", {})
@@ -95,8 +99,11 @@ def _build(path: Path, values: Mapping[str, Any], found: Findings) -> Config:
             n: limits.of(agent["limits"]) for n, agent in agents.items() if "limits" in agent
         },
         agent_search={n: agent["search"] for n, agent in agents.items() if "search" in agent},
+        chat=_chat(values.get("chat", {}), agents, found),
         keys_dir=_resolve(root, values.get("keys_dir", "keys"), "keys_dir", found),
-        data_dir=_resolve(root, values.get("data_dir", "data"), "data_dir", found),
+        data_dir=(data_dir := _resolve(root, values.get("data_dir", "data"), "data_dir", found)),
+        monitoring=_monitoring(values.get("monitoring", {}), root, data_dir, found),
+        logs=logs,
     )
 
 
@@ -119,18 +126,48 @@ def _gateway(values: Mapping[str, Any]) -> GatewayConfig:
     return GatewayConfig(**plain)
 
 
+def _chat(values: Mapping[str, Any], agents: Mapping[str, Any], found: Findings) -> ChatConfig:
+    chat = ChatConfig(**values)
+    if "agent" in values and chat.agent not in agents:
+        found.problem(
+            "chat.agent", f"no agent {describe(chat.agent)}; {suggest(chat.agent, agents)}"
+        )
+    return chat
+
+
+def _told_how_to_log(server: ServerConfig, logs: LogsConfig) -> ServerConfig:
+    """The project's own programs log as the config says, unless their entry says otherwise."""
+    if not server.own or logs == LogsConfig():
+        return server
+    settings = {"MCPCP_LOG_FORMAT": logs.format, "MCPCP_LOG_LEVEL": logs.level}
+    return replace(server, env={**settings, **server.env})
+
+
+def _monitoring(
+    values: Mapping[str, Any], root: Path, data_dir: Path, found: Findings
+) -> MonitoringConfig:
+    given = values.get("token_file")
+    at = "monitoring.token_file"
+    path = data_dir / "scrape.token" if given is None else _resolve(root, given, at, found)
+    return MonitoringConfig(**{**values, "token_file": path})
+
+
 def _server(name: str, v: Mapping[str, Any], root: Path, found: Findings) -> ServerConfig:
     at = below("mcpServers", name)
     transport = _transport(v, at, found)
     _check_shape(v, transport, at, found)
     cwd = _resolve(root, v.get("cwd", "."), below(at, "cwd"), found)
+    own = transport != "service" and _is_project_script(v, cwd)
+    ours = own or (v.get("command") in PYTHON and v.get("args", ())[:2] in _OWN_PROGRAMS)
     return ServerConfig(
         name=name,
         transport=transport,
         cwd=cwd,
         env={**_env_file(v, root, at, found), **v.get("env", {})},
         restart=RestartPolicy(**v.get("restart", {})),
-        health=_health(v, transport, cwd),
+        health=HealthCheck(**{"path": "/health" if own else None, **v.get("health", {})}),
+        metrics=v.get("metrics", "/metrics" if ours and transport != "stdio" else None),
+        own=ours,
         limits=_limits(v.get("limits", {})),
         prefix=v.get("prefix", name),
         tools=_tools(v, at, found),
@@ -141,6 +178,9 @@ def _server(name: str, v: Mapping[str, Any], root: Path, found: Findings) -> Ser
     )
 
 
+_OWN_PROGRAMS = (("-m", "mcpcp"), ["-m", "mcpcp"])
+"""How a part of mcpcp itself, as the chat service, is started beside the tool servers."""
+
 _AS_THEY_ARE = (
     "command",
     "args",
@@ -148,8 +188,11 @@ _AS_THEY_ARE = (
     "headers",
     "port",
     "depends_on",
+    "calls",
     "timeout",
     "sessions",
+    "max_sessions",
+    "session_idle",
     "concurrency",
 )
 
@@ -181,7 +224,18 @@ def _check_shape(v: Mapping[str, Any], transport: str, at: str, found: Findings)
 def _check_remote(v: Mapping[str, Any], at: str, found: Findings) -> None:
     if "port" in v:
         found.problem(below(at, "port"), 'belongs to a "command"; a "url" holds its own')
-    for key in ("args", "env", "envFile", "cwd", "depends_on", "restart", "health", "limits"):
+    process = (
+        "args",
+        "env",
+        "envFile",
+        "cwd",
+        "depends_on",
+        "calls",
+        "restart",
+        "health",
+        "limits",
+    )
+    for key in process:
         if v.get(key):
             found.warn(below(at, key), "does nothing here: a url is not ours to start")
 
@@ -189,7 +243,7 @@ def _check_remote(v: Mapping[str, Any], at: str, found: Findings) -> None:
 def _check_stdio(v: Mapping[str, Any], at: str, found: Findings) -> None:
     if "port" in v:
         found.problem(below(at, "port"), "a server of type stdio has none: make it sse or http")
-    for key in ("health", "depends_on"):
+    for key in ("health", "depends_on", "calls", "metrics"):
         if v.get(key):
             found.problem(below(at, key), "works for servers with a port only")
     if v.get("headers"):
@@ -210,13 +264,8 @@ def _env_file(v: Mapping[str, Any], root: Path, at: str, found: Findings) -> dic
         return {}
 
 
-def _health(v: Mapping[str, Any], transport: Transport, cwd: Path) -> HealthCheck:
-    path = "/health" if transport != "service" and _is_project_script(v, cwd) else None
-    return HealthCheck(**{"path": path, **v.get("health", {})})
-
-
 def _is_project_script(v: Mapping[str, Any], cwd: Path) -> bool:
-    """Whether the command runs one of the project's own servers, which all have /health."""
+    """Whether it runs one of the project's own servers, which have /health and /metrics."""
     args = v.get("args", ())
     if v.get("command") not in PYTHON or not args:
         return False
@@ -276,6 +325,10 @@ def _check_names(config: Config, found: Findings) -> None:
 
 def _check_ports(config: Config, found: Findings) -> None:
     owners = {config.gateway.port: "the gateway"}
+    if config.monitoring.port in owners:
+        found.problem("monitoring.port", f"{config.monitoring.port} is the gateway's port already")
+    elif config.monitoring.port is not None:
+        owners[config.monitoring.port] = "the supervisor's metrics"
     for server in config.active.values():
         if server.port is None:
             continue
@@ -294,10 +347,21 @@ def _check_dependencies(config: Config, named: _Named, found: Findings) -> None:
                 found.problem(at, f"no server {describe(needed)}; {suggest(needed, named.servers)}")
             elif not _can_be_waited_for(config.servers.get(needed)):
                 found.problem(at, f"{needed} is not one that is started here with a port")
+        _check_calls(server, config, named, found)
     if len(found.problems) == before:
         for cycle in _cycles(config):
             at = below(below("mcpServers", cycle[0]), "depends_on")
             found.problem(at, "goes in a circle: " + " -> ".join(cycle))
+
+
+def _check_calls(server: ServerConfig, config: Config, named: _Named, found: Findings) -> None:
+    for i, called in enumerate(server.calls):
+        at = below(below("mcpServers", server.name), f"calls[{i}]")
+        other = config.servers.get(called)
+        if called not in named.servers:
+            found.problem(at, f"no server {describe(called)}; {suggest(called, named.servers)}")
+        elif other is not None and not (_can_be_waited_for(other) and other.speaks_mcp):
+            found.problem(at, f"{called} is not an MCP server that is started here with a port")
 
 
 def _can_be_waited_for(server: ServerConfig | None) -> bool:

@@ -73,7 +73,8 @@ class ServerConfig:
     Either `command` (ours to start) or `url` (somebody else's). A `command` of type sse or http
     has a `port` and is started by the supervisor; one of type stdio is started by the gateway. A
     service is a supervised command with a port that speaks no MCP, such as a database. `unneeded`
-    is a disabled server that those who depend on it do without.
+    is a disabled server that those who depend on it do without. `own` is one of the project's own
+    programs, and `metrics` the path of a server's metrics.
     """
 
     name: str
@@ -86,8 +87,11 @@ class ServerConfig:
     headers: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
     depends_on: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     health: HealthCheck = field(default_factory=HealthCheck)
+    metrics: str | None = None
+    own: bool = False
     limits: Limits = field(default_factory=Limits)
     prefix: str = ""
     tools: ToolRules = field(default_factory=ToolRules)
@@ -95,6 +99,8 @@ class ServerConfig:
     disabled: bool = False
     unneeded: bool = False
     sessions: Literal["shared", "per_client"] = "shared"
+    max_sessions: int = 32
+    session_idle: float | None = 600.0
     concurrency: int | None = None
     pin: PinPolicy = "quarantine"
 
@@ -159,6 +165,40 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatConfig:
+    """What the chat service allows; times are seconds, `result_size` is characters."""
+
+    agent: str = "chat"
+    anonymous: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    instructions: str = ""
+    max_turns: int = 8
+    parallel: int = 8
+    call_timeout: float = 60.0
+    timeout: float = 300.0
+    stall: float = 120.0
+    result_size: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class MonitoringConfig:
+    """Where the supervisor serves metrics (`port` None: nowhere), and who may read anybody's."""
+
+    token_file: Path
+    port: int | None = None
+    host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class LogsConfig:
+    """How log lines are written, and which."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything the file says, with paths made absolute against the file's folder."""
 
@@ -168,14 +208,23 @@ class Config:
     agents: Mapping[str, Allowlist]
     keys_dir: Path
     data_dir: Path
+    monitoring: MonitoringConfig
+    logs: LogsConfig = LogsConfig()
     warnings: tuple[str, ...] = ()
     agent_limits: Mapping[str, policy.Limits] = field(default_factory=dict)
     agent_search: Mapping[str, bool] = field(default_factory=dict)
+    chat: ChatConfig = field(default_factory=ChatConfig)
 
     @property
     def active(self) -> Mapping[str, ServerConfig]:
         """The servers that are not disabled."""
         return {name: server for name, server in self.servers.items() if not server.disabled}
+
+    @property
+    def chat_service(self) -> ServerConfig | None:
+        """The entry that runs our own chat service, where there is one."""
+        own = (s for s in self.active.values() if s.args[:3] == ("-m", "mcpcp", "chat"))
+        return next(own, None)
 
     def searches(self, agent: str) -> bool:
         """Whether this agent sees the search tools instead of the list."""
@@ -192,6 +241,11 @@ class Config:
         if self.path.suffix == ".lock":
             return self.path.with_name(self.path.name + ".lock")
         return self.path.with_suffix(".lock")
+
+    @property
+    def packages_path(self) -> Path:
+        """What is known of packages for sandboxes: who may have which, and who has."""
+        return self.data_dir / "packages"
 
     @property
     def audit_path(self) -> Path:

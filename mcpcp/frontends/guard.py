@@ -1,21 +1,35 @@
-"""Host and Origin are checked, so that no web page can reach the gateway by DNS rebinding."""
+"""Host and Origin are checked, so that no web page can reach a service by DNS rebinding."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from mcpcp.frontends.requests import Request
-from mcpcp.gateway import Gateway
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
-class HostGuard:
-    """Names and origins that may be used: loopback, where we listen, and what the config adds."""
+class Allowed(Protocol):
+    """What a section of the config allows."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]: ...
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]: ...
+
+
+class HostGuard:
+    """Names and origins that may be used: loopback, where we listen, and what the config adds.
+
+    `settings` gives the address where we listen, and the config's `section` as it is now.
+    """
+
+    def __init__(self, section: str, settings: Callable[[], tuple[str, Allowed]]) -> None:
+        self._section = section
+        self._settings = settings
         self._good: tuple[str | None, str | None] = (None, None)
 
     def refuse(self, request: Request) -> str | None:
@@ -25,18 +39,18 @@ class HostGuard:
             return None
         host, origin = seen
         if host is None or not self._is_ours(_name(host)):
-            return f"Host {host!r} is not served here: add it to gateway.allowed_hosts"
+            return f"Host {host!r} is not served here: add it to {self._section}.allowed_hosts"
         if origin is not None and not self._is_allowed(origin):
-            return f"Origin {origin!r} is not allowed: add it to gateway.allowed_origins"
+            return f"Origin {origin!r} is not allowed: add it to {self._section}.allowed_origins"
         self._good = seen
         return None
 
     def _is_ours(self, name: str) -> bool:
-        config = self._gateway.config.gateway
-        return name in _LOOPBACK or name == config.host or name in config.allowed_hosts
+        host, allowed = self._settings()
+        return name in _LOOPBACK or name == host or name in allowed.allowed_hosts
 
     def _is_allowed(self, origin: str) -> bool:
-        if origin in self._gateway.config.gateway.allowed_origins:
+        if origin in self._settings()[1].allowed_origins:
             return True
         return urlsplit(origin).scheme in ("http", "https") and (
             urlsplit(origin).hostname in _LOOPBACK

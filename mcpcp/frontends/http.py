@@ -11,6 +11,8 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from mcpcp import requestid, scraping
+from mcpcp.config import GatewayConfig
 from mcpcp.errors import TokenError
 from mcpcp.frontends.guard import HostGuard
 from mcpcp.frontends.legacy import LegacyHttp
@@ -29,11 +31,15 @@ _METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class HttpFrontend:
-    """The ASGI application; `tasks` is where streams and long calls live."""
+    """The ASGI application; `tasks` is where streams and long calls live.
 
-    def __init__(self, gateway: Gateway, tasks: asyncio.TaskGroup) -> None:
+    `scrape_token` is what a reader of /metrics must show.
+    """
+
+    def __init__(self, gateway: Gateway, tasks: asyncio.TaskGroup, scrape_token: str) -> None:
         self.gateway = gateway
-        self._guard = HostGuard(gateway)
+        self._scrape_token = scrape_token
+        self._guard = HostGuard("gateway", self._reachable_as)
         self.legacy = LegacyHttp(gateway, tasks)
         self.old_sse = OldSse(gateway, tasks)
         self._modern = ModernHttp(gateway, tasks)
@@ -41,8 +47,11 @@ class HttpFrontend:
         self._open = {
             "/health": self._health,
             "/ready": self._ready,
-            "/metrics": self._metrics,
         }
+
+    def _reachable_as(self) -> tuple[str, GatewayConfig]:
+        config = self.gateway.config.gateway
+        return config.host, config
 
     @property
     def connections(self) -> int:
@@ -61,12 +70,14 @@ class HttpFrontend:
         if scope["type"] != "http":
             return
         request = Request(scope, receive)
-        reply = Reply(send)
+        reply = Reply(send, requestid.begin(request.header(requestid.HEADER)))
         refusal = self._guard.refuse(request)
         if refusal is not None:
             await reply.text(403, refusal)
         elif (public := self._open.get(request.path)) is not None:
             await public(reply)
+        elif request.path == "/metrics":
+            await self._metrics(request, reply)
         elif request.path in ("/mcp", "/sse", "/messages"):
             await self._serve(request, reply)
         else:
@@ -106,8 +117,13 @@ class HttpFrontend:
             waiting = self.gateway.registry.waiting()
             await reply.json(503, encode({"status": "starting", "waiting_for": waiting}))
 
-    async def _metrics(self, reply: Reply) -> None:
-        await reply.send(200, self.gateway.render_metrics(), _METRICS_TYPE)
+    async def _metrics(self, request: Request, reply: Reply) -> None:
+        """Metrics name servers and tools, which agents must not learn of here."""
+        if scraping.admits(self._scrape_token, request.bearer):
+            await reply.send(200, self.gateway.render_metrics(), _METRICS_TYPE)
+        else:
+            challenge = (b"www-authenticate", b'Bearer realm="metrics"')
+            await reply.text(401, scraping.REFUSAL, [challenge])
 
 
 def _refusal(message: str) -> bytes:

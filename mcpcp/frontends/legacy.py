@@ -45,9 +45,10 @@ class HttpSession:
         self.own = Outlet(self.log)
         self.used = asyncio.get_running_loop().time()
         self._gateway = gateway
-        self._shown = Shown(gateway.view(agent))
+        self._shown = self.client.shown = Shown(gateway.view(agent))
         self._watching = ExitStack()
         self._watching.enter_context(gateway.registry.watch(self._catalog_changed))
+        self._watching.enter_context(gateway.metrics.session())
 
     @property
     def id(self) -> str:
@@ -93,9 +94,10 @@ class HttpSession:
 
     def _catalog_changed(self) -> None:
         try:
-            view = self._gateway.view(self._gateway.authenticate(self.token))
+            agent = self._gateway.authenticate(self.token)
         except TokenError:
             return
+        view = self._gateway.view(agent, self.client.profile)
         for change in self._shown.changes(view):
             self.own.push(notification(change))
 
@@ -155,7 +157,6 @@ class LegacyHttp:
         self._make_room()
         session = HttpSession(self._gateway, agent, request.bearer)
         self._sessions[session.id] = session
-        self._gateway.metrics.sessions.inc()
         call = PostedCall(self._gateway, reply, self._tasks)
         header = (b"mcp-session-id", session.id.encode())
         await call.run(Caller(agent, session.client), message, request, [header])
@@ -222,7 +223,6 @@ class LegacyHttp:
 
     def _forget(self, session: HttpSession) -> None:
         if self._sessions.pop(session.id, None) is not None:
-            self._gateway.metrics.sessions.dec()
             session.close()
 
     def _make_room(self) -> None:

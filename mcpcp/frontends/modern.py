@@ -9,7 +9,7 @@ from mcpcp.frontends.answers import check_message, error_object
 from mcpcp.frontends.calls import STATUS_OF_ERROR, PostedCall
 from mcpcp.frontends.requests import EventStream, Reply, Request, event
 from mcpcp.frontends.subscriptions import Subscription
-from mcpcp.gateway import Caller, Gateway, check_modern
+from mcpcp.gateway import Caller, Gateway, check_modern, declared_profile
 from mcpcp.jsonrpc import (
     HEADER_MISMATCH,
     LISTEN,
@@ -56,21 +56,20 @@ class ModernHttp:
         message: Message = {}
         try:
             message = check_message(decode(await request.body()))
-            await self._handle(request, reply, Caller(agent, modern=True), message)
+            await self._handle(request, reply, agent, message)
         except RpcError as error:
             status = STATUS_OF_ERROR.get(error.error["code"], 200)
             body = error_response(message.get("id"), error_object(error))
             await reply.json(status, encode(body))
 
-    async def _handle(
-        self, request: Request, reply: Reply, caller: Caller, message: Message
-    ) -> None:
+    async def _handle(self, request: Request, reply: Reply, agent: Agent, message: Message) -> None:
         if message.get("id") is None:
             _check_version(request.header(b"mcp-protocol-version"))
             await reply.send(202, b"")
             return
         _check_headers(request, message)
-        check_modern(message.get("params"))
+        params = check_modern(message.get("params"))
+        caller = Caller(agent, modern=True, declared=declared_profile(params))
         self._check_params(request, caller, message)
         self._calls += 1
         try:
@@ -86,7 +85,9 @@ class ModernHttp:
         if message["method"] != "tools/call":
             return
         params = message["params"]
-        entry = self._gateway.view(caller.agent).find("tool", str(params.get("name")))
+        entry = self._gateway.view(caller.agent, caller.profile).find(
+            "tool", str(params.get("name"))
+        )
         if entry is None:
             return
         declarations = declared(entry.definition.get("inputSchema"))

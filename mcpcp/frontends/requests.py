@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qs
 
+from mcpcp import requestid
 from mcpcp.errors import McpcpError
 from mcpcp.jsonrpc import INVALID_REQUEST, Message, RpcError, encode
 
@@ -129,10 +130,13 @@ class Request:
 class Reply:
     """The way back: a whole answer, or the start of an event stream."""
 
-    __slots__ = ("_send",)
+    __slots__ = ("_request_id", "_send")
 
-    def __init__(self, send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:
+    def __init__(
+        self, send: Callable[[MutableMapping[str, Any]], Awaitable[None]], request_id: str
+    ) -> None:
         self._send = send
+        self._request_id = (requestid.HEADER, request_id.encode())
 
     async def send(
         self,
@@ -143,7 +147,12 @@ class Reply:
     ) -> None:
         """A whole answer."""
         length = str(len(body)).encode()
-        head = [(b"content-type", content_type), (b"content-length", length), *headers]
+        head = [
+            (b"content-type", content_type),
+            (b"content-length", length),
+            self._request_id,
+            *headers,
+        ]
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -161,7 +170,7 @@ class Reply:
 
     async def start_stream(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Begin an event stream."""
-        head = [*_SSE_HEADERS, *headers]
+        head = [*_SSE_HEADERS, self._request_id, *headers]
         await self._send({"type": "http.response.start", "status": 200, "headers": head})
 
     async def stream(self, data: bytes) -> None:

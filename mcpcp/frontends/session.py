@@ -7,10 +7,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final
 
+from mcpcp import requestid
 from mcpcp.errors import McpcpError, TokenError
 from mcpcp.frontends.answers import answer, check_message, error_object
 from mcpcp.frontends.subscriptions import Subscription
-from mcpcp.gateway import Caller, Gateway, check_modern
+from mcpcp.gateway import Caller, Gateway, check_modern, declared_profile
 from mcpcp.jsonrpc import (
     LISTEN,
     META_VERSION,
@@ -50,16 +51,14 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         self._requests: dict[Any, asyncio.Task[None]] = {}
         self._subscriptions: set[Any] = set()
         self._client = gateway.open_session(self._push)
-        self._shown: Shown | None = None
         self._resources = ExitStack()
 
     def __enter__(self) -> DuplexSession:
         self._resources.enter_context(self._gateway.registry.watch(self._catalog_changed))
-        self._gateway.metrics.sessions.inc()
+        self._resources.enter_context(self._gateway.metrics.session())
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._gateway.metrics.sessions.dec()
         self._resources.close()
         self._client.close()
         for task in list(self._requests.values()):
@@ -125,13 +124,13 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         meta = params.get("_meta") if isinstance(params, dict) else None
         modern = isinstance(meta, dict) and META_VERSION in meta
         if modern:
-            check_modern(params)
-            return Caller(agent, modern=True)
-        if self._shown is None:
-            self._shown = Shown(self._gateway.view(agent))
+            return Caller(agent, modern=True, declared=declared_profile(check_modern(params)))
+        if self._client.shown is None:
+            self._client.shown = Shown(self._gateway.view(agent))
         return Caller(agent, self._client)
 
     async def _answer(self, caller: Caller, message: Message) -> None:
+        requestid.go_on(_given_id(message))
         back = way_back(caller, self._send)
         self._send(await answer(self._gateway, caller, message, back))
 
@@ -162,11 +161,18 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
 
     def _catalog_changed(self) -> None:
         """Tell a legacy client when its own view has changed, and only then."""
-        if self._shown is None:
+        if self._client.shown is None:
             return
         try:
-            view = self._gateway.view(self._identify())
+            view = self._gateway.view(self._identify(), self._client.profile)
         except TokenError:
             return
-        for change in self._shown.changes(view):
+        for change in self._client.shown.changes(view):
             self._send(notification(change))
+
+
+def _given_id(message: Message) -> object:
+    """The request id that the client itself brings, if any."""
+    params = message.get("params")
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    return meta.get(requestid.META_REQUEST) if isinstance(meta, dict) else None

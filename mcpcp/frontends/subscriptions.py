@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
+from mcpcp.catalog import KINDS
 from mcpcp.errors import McpcpError, TokenError
-from mcpcp.gateway import Caller, Gateway
+from mcpcp.gateway import Caller, Gateway, declared_profile
 from mcpcp.jsonrpc import (
     INVALID_PARAMS,
     LIST_CHANGES,
@@ -40,7 +41,8 @@ class Subscription:
         self._meta = {META_SUBSCRIPTION: message["id"]}
         self._flags = {flag: True for flag in _FLAGS if wanted.get(flag)}
         self._uris = _uris(wanted.get("resourceSubscriptions"))
-        self._shown = Shown(gateway.view(identify()))
+        self._profile = declared_profile(message["params"])
+        self._shown = Shown(gateway.view(identify(), self._profile), KINDS)
         self.result = response(message["id"], {"resultType": "complete", "_meta": self._meta})
         """The answer, which says that no more will come."""
 
@@ -61,7 +63,7 @@ class Subscription:
 
         def changed() -> None:
             try:
-                view = self._gateway.view(self._identify())
+                view = self._gateway.view(self._identify(), self._profile)
             except TokenError:
                 refused()
                 return
@@ -78,7 +80,7 @@ class Subscription:
             watching.enter_context(self._gateway.registry.watch(changed))
             for uri in self._uris:
                 with contextlib.suppress(McpcpError):  # one that is not there is never updated
-                    caller = Caller(self._identify(), modern=True)
+                    caller = Caller(self._identify(), modern=True, declared=self._profile)
                     watching.callback(await follow_resource(self._gateway, caller, uri, updated))
             yield
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mcpcp.config import load
 from mcpcp.errors import McpcpError
+from mcpcp.logs import configure, without_secrets
 from mcpcp.processes import become_subreaper, open_pidfd
 from mcpcp.supervisor import lock
 from mcpcp.supervisor.guard import is_heard
@@ -34,13 +35,12 @@ class _LogHandler(logging.Handler):
         super().__init__()
         self._file = LogFile(path)
         self._view = view
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         self.keep(record)
         if record.levelno >= logging.INFO:
-            self._view.log("supervisor", record.getMessage())
+            self._view.log("supervisor", without_secrets(record.getMessage()))
 
     def keep(self, record: logging.LogRecord) -> None:
         """Write a record to the file alone: the view has its own way to show it."""
@@ -91,7 +91,7 @@ async def _run(options: FleetOptions, place: Place) -> int:
     config = load(options.config)
     with open_view(options.ui, config, signals.terminal_lost) as view:
         handler = _LogHandler(config.data_dir / "logs" / "supervisor.log", view)
-        logging.basicConfig(level=logging.INFO, handlers=[handler])
+        configure(config.logs.format, config.logs.level, handler)
         supervisor = Supervisor(options, config, place, view)
         signals.deliver_to(supervisor)
         summary = await supervisor.run()

@@ -68,7 +68,8 @@ def is_forkable(argv: tuple[str, ...], env: Mapping[str, str], base: Mapping[str
     ours = os.path.abspath(argv[0]) == os.path.abspath(sys.executable)  # noqa: PTH100 (no links)
     names = {n for n in (*env, *base) if n.startswith(INTERPRETER_VARIABLES)}
     same = all(env.get(n) == base.get(n) for n in names)
-    return ours and same and argv[1].endswith(".py")
+    runs = argv[1].endswith(".py") or (argv[1] == "-m" and len(argv) > 2)
+    return ours and same and runs
 
 
 class Zygote:

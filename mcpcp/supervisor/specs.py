@@ -15,8 +15,12 @@ from mcpcp.config import (
     RestartPolicy,
     ServerConfig,
 )
+from mcpcp.config.places import VARIABLE
 from mcpcp.errors import FleetError
 from mcpcp.fleet import GATEWAY
+
+DATA_VARIABLE = "MCPCP_DATA_DIR"
+"""Where servers find the folder of what the fleet keeps."""
 
 STOP_MARGIN = 5.0
 """Seconds that the gateway gets beyond its own drain deadline."""
@@ -24,7 +28,10 @@ STOP_MARGIN = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process to keep alive; `env` is what it adds to the environment."""
+    """One process to keep alive; `env` is what it adds to the environment.
+
+    `own` is a program of this project, which is trusted with the scrape token.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -33,9 +40,12 @@ class ProcessSpec:
     port: int | None = None
     host: str = "127.0.0.1"
     depends_on: tuple[str, ...] = ()
+    calls: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of the servers that it may call, by name."""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     health: HealthCheck = field(default_factory=HealthCheck)
     limits: Limits = field(default_factory=Limits)
+    own: bool = False
     reads: tuple[object, ...] = ()
     """What else of the config the process reads only when it starts."""
 
@@ -45,7 +55,8 @@ class ProcessSpec:
 
 
 def _started(spec: ProcessSpec) -> tuple[object, ...]:
-    return (spec.argv, dict(spec.env), spec.cwd, spec.host, spec.port, spec.reads)
+    env, calls = dict(spec.env), dict(spec.calls)
+    return (spec.argv, env, spec.cwd, spec.host, spec.port, calls, spec.reads)
 
 
 def plan(config: Config, only: Iterable[str] | None = None) -> dict[str, ProcessSpec]:
@@ -54,7 +65,10 @@ def plan(config: Config, only: Iterable[str] | None = None) -> dict[str, Process
     if only is not None:
         wanted = _with_dependencies(config, only)
         servers = {name: server for name, server in servers.items() if name in wanted}
-    return {GATEWAY: _gateway(config), **{n: _server(s, servers) for n, s in servers.items()}}
+    return {
+        GATEWAY: _gateway(config),
+        **{n: _server(s, servers, config) for n, s in servers.items()},
+    }
 
 
 def left_out(config: Config, only: Iterable[str] | None) -> tuple[str, ...]:
@@ -78,17 +92,23 @@ def _with_dependencies(config: Config, only: Iterable[str]) -> set[str]:
     return wanted
 
 
-def _server(server: ServerConfig, planned: Mapping[str, ServerConfig]) -> ProcessSpec:
+def _server(
+    server: ServerConfig, planned: Mapping[str, ServerConfig], config: Config
+) -> ProcessSpec:
+    # A service may be one of our own, which then is of the same config.
+    own = {} if server.speaks_mcp else {VARIABLE: str(config.path)}
     return ProcessSpec(
         name=server.name,
         argv=server.argv(),
-        env=server.environment(),
+        env={DATA_VARIABLE: str(config.data_dir), **own, **server.environment()},
         cwd=server.cwd,
         port=server.port,
         depends_on=tuple(name for name in server.depends_on if name in planned),
+        calls={n: f"http://127.0.0.1:{planned[n].port}" for n in server.calls if n in planned},
         restart=server.restart,
         health=server.health,
         limits=server.limits,
+        own=server.own,
     )
 
 
@@ -101,7 +121,7 @@ def _gateway(config: Config) -> ProcessSpec:
         port=gateway.port,
         host=gateway.host,
         restart=RestartPolicy(stop_timeout=gateway.drain + STOP_MARGIN),
-        reads=(gateway, config.keys_dir, config.data_dir),
+        reads=(gateway, config.keys_dir, config.data_dir, config.logs),
     )
 
 

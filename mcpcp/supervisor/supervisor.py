@@ -23,6 +23,7 @@ from typing import Any, Final
 from mcpcp.config import Config, load
 from mcpcp.config.environment import child_environment
 from mcpcp.control import CONTROL_SOCKET, listen_private
+from mcpcp.credentials import lent
 from mcpcp.errors import FleetError, McpcpError
 from mcpcp.fleet import (
     GATEWAY,
@@ -32,10 +33,13 @@ from mcpcp.fleet import (
     ProcessStatus,
     Snapshot,
 )
+from mcpcp.logs import hide
 from mcpcp.processes import FLEET_MARK, NAME_MARK
+from mcpcp.scraping import load_token
 from mcpcp.supervisor.changes import Changes
 from mcpcp.supervisor.channel import FLEET_VARIABLE, FleetChannel
 from mcpcp.supervisor.commands import Commands
+from mcpcp.supervisor.exposition import Exposition
 from mcpcp.supervisor.forking import ZYGOTE, Launcher, Zygote
 from mcpcp.supervisor.logs import ProcessLog
 from mcpcp.supervisor.options import FleetOptions, View
@@ -75,6 +79,10 @@ class Supervisor:
         self._gateway_environ = _marked(place, place.environ)
         self._environ = _marked(place, child_environment({}, place.environ))
         self._credential = secrets.token_hex(32)
+        self._scrape_token = load_token(config.monitoring.token_file)
+        for secret in (self._credential, self._scrape_token):
+            hide(secret)
+        self._exposition = Exposition(self._scrape_token, self.snapshot)
         self._plan = plan(config, options.only)
         self._processes: dict[str, ManagedProcess] = {}
         self._logs: dict[str, ProcessLog] = {}
@@ -225,6 +233,7 @@ class Supervisor:
         yield self._publish()
         yield self._sample()
         yield self._follow_config()
+        yield self._expose()
         if self._options.background:
             yield self._end_when_idle()
 
@@ -287,7 +296,8 @@ class Supervisor:
         if spec.name == GATEWAY:
             self._report = GatewayReport(calls=self._report.calls)
             return self._channel.attach(self._greeting)
-        return _lend_secret(self._credential)
+        scrape = self._scrape_token if spec.own else None
+        return _lend(lent(self._credential, spec.name, spec.calls, scrape))
 
     def _greeting(self) -> Iterator[dict[str, Any]]:
         yield {"credential": self._credential}
@@ -364,6 +374,15 @@ class Supervisor:
                 self._add(spec)
         self._channel.send({"reload": True})
 
+    async def _expose(self) -> None:
+        """Serve the metrics, where the config says: another place in it is another listener."""
+        while True:
+            place = self._config.monitoring
+            async with asyncio.TaskGroup() as tasks:
+                serving = tasks.create_task(self._exposition.run(place))
+                await self.changes.until(lambda: self._config.monitoring != place)  # noqa: B023
+                serving.cancel()
+
     async def _end_when_idle(self) -> None:
         while minutes := self._idle_exit():  # 0 means: never
             await self.changes.until(self._is_idle)
@@ -403,11 +422,11 @@ def _marked(place: Place, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _lend_secret(secret: str) -> Iterator[Mapping[str, int]]:
-    """A pipe that holds the secret and its end already."""
+def _lend(told: bytes) -> Iterator[Mapping[str, int]]:
+    """A pipe that holds the secrets and its end already."""
     read_end, write_end = os.pipe()
     try:
-        os.write(write_end, secret.encode() + b"\n")
+        os.write(write_end, told)
         os.close(write_end)
         yield {CREDENTIAL_VARIABLE: read_end} if sys.platform != "win32" else {}
     finally:

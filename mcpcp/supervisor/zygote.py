@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import signal
 import socket
 import struct
@@ -187,9 +188,15 @@ class _Title:
 
 
 def _run(argv: list[str]) -> None:
-    """Run a script as `python script arguments` does."""
+    """Run a script as `python script arguments` does, or a module as `python -m module` does."""
+    sys.orig_argv = [sys.executable, *argv]
+    if argv[0] == "-m":
+        sys.argv = argv[1:]
+        sys.path.insert(0, str(Path.cwd()))
+        runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+        return
     script = Path(argv[0])
-    sys.argv, sys.orig_argv = argv, [sys.executable, *argv]
+    sys.argv = argv
     sys.path.insert(0, str(script.resolve().parent))
     module = types.ModuleType("__main__")
     module.__file__ = str(script.absolute())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from servers.docker_policy.hardening import Envelope
 from servers.docker_policy.images import DEFAULT, Allowlist
@@ -23,39 +25,40 @@ class Settings:
     output: int = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the command came to.
+class Answer(BaseModel):
+    """What the command came to."""
 
-    ok           it did what it says
-    error        the engine, or the program in the container, says no; `exit_code` is not 0
-    refused      it was not run; `stderr` says why and what is possible
-    timeout      it took too long and was ended
-    unavailable  there is no engine; `stderr` says how to get one
-    """
+    model_config = ConfigDict(frozen=True)
 
-    status: Status
+    status: Status = Field(
+        description="ok; error (exit_code is not 0); refused (stderr says why, and what is"
+        " possible); timeout; unavailable (there is no Docker engine: stderr says how to get one)"
+    )
+    exit_code: int | None = None
     stdout: str = ""
     stderr: str = ""
-    exit_code: int | None = None
-    truncated: bool = False
-    container: str | None = None
+    truncated: bool = Field(default=False, description="whether output is missing at its end")
+    container: str | None = Field(
+        default=None, description="id of the container that the command left"
+    )
 
 
 def done(stdout: str) -> Answer:
-    return Answer("ok", stdout=stdout, exit_code=0)
+    """It did what it says."""
+    return Answer(status="ok", stdout=stdout, exit_code=0)
 
 
 def failed(stderr: str, stdout: str = "") -> Answer:
-    return Answer("error", stdout=stdout, stderr=stderr, exit_code=1)
+    """The engine says no."""
+    return Answer(status="error", stdout=stdout, stderr=stderr, exit_code=1)
 
 
 def bounded(answer: Answer, size: int) -> Answer:
     """Safe to show, and not longer than anybody reads."""
     stdout, stderr = sanitize(answer.stdout), sanitize(answer.stderr)
-    return replace(
-        answer,
-        stdout=stdout[:size],
-        stderr=stderr[:size],
-        truncated=max(len(stdout), len(stderr)) > size,
-    )
+    shown = {
+        "stdout": stdout[:size],
+        "stderr": stderr[:size],
+        "truncated": max(len(stdout), len(stderr)) > size,
+    }
+    return answer.model_copy(update=shown)

@@ -7,9 +7,9 @@ with), `ownership` (whose is it), `engine` and `wire` (how it is said), `show` (
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -18,11 +18,11 @@ import requests
 from docker import DockerClient
 from docker.errors import APIError, DockerException
 
-from servers.docker_policy import grammar, making, ownership, show
+from servers.docker_policy import container, grammar, making, ownership, show
 from servers.docker_policy.answers import Answer, Settings, bounded, done, failed
 from servers.docker_policy.engine import HOW_TO_GET_ONE, Engine, EngineAway
-from servers.docker_policy.hardening import Envelope
 from servers.docker_policy.looking import Unknown, ask, find
+from servers.docker_policy.subcommands import Command, Restart, Rm, Run, Start, Stop
 from servers.docker_policy.wire import Wire
 from servers.docker_policy.words import Refused
 
@@ -32,6 +32,15 @@ _ENGINE_SECONDS = 30.0
 _WATCH_SECONDS = 3.0
 _GOODBYE_SECONDS = 4.0
 
+Found = dict[str, Any]
+"""A container as the engine lists it."""
+
+Act = Callable[[Found], Awaitable[None]]
+
+
+class _Impossible(Exception):
+    """What was asked for can't be done to this container; the message says so as the CLI would."""
+
 
 class DockerCommands:
     """Runs commands of agents; holds the lifelines of the containers that they leave running."""
@@ -40,8 +49,9 @@ class DockerCommands:
         self._engine = engine
         self._settings = settings
         self._lifelines: dict[str, Wire] = {}
-        self._creating = anyio.Lock()
+        self._making = anyio.Lock()
         self._here: bool | None = None
+        self._has_made = False
 
     @property
     def missing(self) -> str | None:
@@ -75,13 +85,14 @@ class DockerCommands:
 
     async def _tidy(self) -> None:
         """Let go of lifelines whose containers have ended by themselves."""
-        held = set(self._lifelines)  # before the question: one that starts meanwhile is not in both
+        held = dict(self._lifelines)  # before the question: what starts meanwhile has another wire
         try:
             running = await self._engine.call(ownership.running, _ENGINE_SECONDS)
         except (EngineAway, DockerException, requests.RequestException, TimeoutError):
             return
-        for container in held - running:
-            self._let_go(container)
+        for identity, wire in held.items():
+            if identity not in running and self._lifelines.get(identity) is wire:
+                self._let_go(identity)
 
     async def _sweep(self) -> None:
         try:
@@ -93,9 +104,9 @@ class DockerCommands:
 
     async def _goodbye(self) -> None:
         """Letting go of the lifelines ends the containers; removing them is for tidiness."""
-        for container in list(self._lifelines):
-            self._let_go(container)
-        if self._here:
+        for held in list(self._lifelines):
+            self._let_go(held)
+        if self._has_made:
             try:
                 await self._engine.call(ownership.remove_own, _GOODBYE_SECONDS)
             except (EngineAway, DockerException, requests.RequestException, TimeoutError):
@@ -109,140 +120,157 @@ class DockerCommands:
             answer = await self._perform(command, agent)
         except Refused as e:
             logger.info("refused", extra={"agent": agent, "reason": str(e)})
-            answer = Answer("refused", stderr=str(e))
+            answer = Answer(status="refused", stderr=str(e))
         except EngineAway as e:
-            answer = Answer("unavailable", stderr=str(e))
+            answer = Answer(status="unavailable", stderr=str(e))
         except TimeoutError:
-            answer = Answer("timeout", stderr="the Docker engine did not answer in time")
+            answer = Answer(status="timeout", stderr="the Docker engine did not answer in time")
         except APIError as e:
             answer = failed(f"Error response from the engine: {e.explanation or e}")
         except (DockerException, requests.RequestException) as e:
             answer = failed(f"the Docker engine could not be asked: {e}")
         return bounded(answer, self._settings.output)
 
-    async def _perform(self, command: grammar.Command, agent: str) -> Answer:
-        if isinstance(command, grammar.Run):
-            return await self._run(command, agent)
-        if isinstance(command, grammar.Stop):
-            return await self._each(command.containers, agent, _stopper(command), command.seconds)
-        if isinstance(command, grammar.Rm):
-            return await self._each(command.containers, agent, _remover(command), 0)
+    async def _perform(self, command: Command, agent: str) -> Answer:
+        match command:
+            case Run():
+                return await self._run(command, agent)
+            case Start():
+                return await self._each(command.containers, agent, self._start)
+            case Stop(seconds=seconds):
+                return await self._each(command.containers, agent, partial(self._stop, seconds))
+            case Restart(seconds=seconds):
+                return await self._each(command.containers, agent, partial(self._restart, seconds))
+            case Rm(force=force):
+                return await self._each(command.containers, agent, partial(self._rm, force))
 
         def look(client: DockerClient) -> Answer:
             return ask(client, command, agent, self._settings)
 
         return await self._engine.call(look, _ENGINE_SECONDS)
 
-    async def _each(
-        self,
-        references: Sequence[str],
-        agent: str,
-        act: Callable[[DockerClient, dict[str, Any]], str | None],
-        seconds: float,
-    ) -> Answer:
+    async def _each(self, references: Sequence[str], agent: str, act: Act) -> Answer:
         """Do the same to several containers; one that fails does not keep the others from it."""
         acted, errors = "", ""
         for reference in references:
-
-            def one(client: DockerClient, reference: str = reference) -> tuple[str, str | None]:
-                container = find(client, agent, reference)
-                return container["Id"], act(client, container)
-
             try:
-                container, error = await self._engine.call(one, seconds + _ENGINE_SECONDS)
-            except Unknown as e:
-                error, container = str(e), None
-            if error is None:
-                self._let_go(container or "")
-                acted += f"{reference}\n"
+                await act(
+                    await self._engine.call(partial(_found, agent, reference), _ENGINE_SECONDS)
+                )
+            except (Unknown, _Impossible) as e:
+                errors += f"{e}\n"
             else:
-                errors += f"{error}\n"
+                acted += f"{reference}\n"
         return failed(errors, acted) if errors else done(acted)
 
-    def _let_go(self, container: str) -> None:
-        wire = self._lifelines.pop(container, None)
+    async def _start(self, found: Found) -> None:
+        """In the background, with a new lifeline, which nobody else may be making just now."""
+        async with self._making:
+            if await self._engine.call(partial(_is_running, found["Id"]), _ENGINE_SECONDS):
+                return
+            self._let_go(found["Id"])
+            start = partial(container.start, container=found["Id"], output=False)
+            self._lifelines[found["Id"]] = await self._engine.complete(start, _ENGINE_SECONDS)
+
+    async def _stop(self, seconds: int, found: Found) -> None:
+        def stop(client: DockerClient) -> None:
+            client.api.stop(found["Id"], timeout=seconds)
+
+        await self._engine.call(stop, seconds + _ENGINE_SECONDS)
+        self._let_go(found["Id"])
+
+    async def _restart(self, seconds: int, found: Found) -> None:
+        """Not by the engine's own restart: nobody would hold the lifeline of what it starts."""
+        if await self._engine.call(partial(_goes_when_it_ends, found["Id"]), _ENGINE_SECONDS):
+            name = show.name_of(found)
+            raise _Impossible(f"Error: {name} is removed when it ends (--rm): run it anew")
+        await self._stop(seconds, found)
+        await self._start(found)
+
+    async def _rm(self, force: bool, found: Found) -> None:
+        if found["State"] == "running" and not force:
+            name = show.name_of(found)
+            raise _Impossible(f"Error: {name} is running: stop it first, or use rm --force")
+        await self._engine.call(lambda c: ownership.remove(c, found["Id"]), _ENGINE_SECONDS)
+        self._let_go(found["Id"])
+
+    def _let_go(self, held: str) -> None:
+        wire = self._lifelines.pop(held, None)
         if wire is not None:
             wire.close()
 
-    async def _run(self, command: grammar.Run, agent: str) -> Answer:
-        envelope = making.lowered(self._settings.envelope, command)
-        if not self._settings.allowlist.permits(command.image):
+    async def _run(self, command: Run, agent: str) -> Answer:
+        making.lowered(self._settings.envelope, command)
+        if not self._settings.allowlist.names(command.image):
             raise Refused(
                 f"docker run: the image {command.image} is not one that may be run;"
                 f" these may: {self._settings.allowlist}"
             )
-        container = await self._created(command, agent, envelope)
+        made = await self._created(command, agent)
+        start = partial(container.start, container=made, output=False)
         try:
-            wire = await self._engine.complete(
-                lambda c: making.started(c, container), _ENGINE_SECONDS
-            )
+            wire = await self._engine.complete(start, _ENGINE_SECONDS)
         except BaseException:
-            await self._removed(container)
+            await self._removed(made)
             raise
         if command.detach:
-            self._lifelines[container] = wire
-            return replace(done(f"{container}\n"), container=container)
-        return await self._attended(command, container, wire)
+            self._lifelines[made] = wire
+            return done(f"{made}\n").model_copy(update={"container": made})
+        return await self._attended(command, made, wire)
 
-    async def _created(self, command: grammar.Run, agent: str, envelope: Envelope) -> str:
+    async def _created(self, command: Run, agent: str) -> str:
         """A container that was inspected and not started.
 
         One at a time: two that count at once would both find room for the last.
         """
-        limit = self._settings.containers
 
         def create(client: DockerClient) -> str:
-            making.check_room(client, agent, command, limit)
-            return making.create(client, command, agent, envelope)
+            making.check_room(client, agent, command, self._settings.containers)
+            return making.create(client, command, agent, self._settings)
 
-        async with self._creating:
+        async with self._making:
+            self._has_made = True
             return await self._engine.complete(create, _ENGINE_SECONDS)
 
-    async def _removed(self, container: str) -> None:
+    async def _removed(self, made: str) -> None:
         with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
-            await self._engine.complete(lambda c: ownership.remove(c, container), _ENGINE_SECONDS)
+            await self._engine.complete(lambda c: ownership.remove(c, made), _ENGINE_SECONDS)
 
-    async def _attended(self, command: grammar.Run, container: str, wire: Wire) -> Answer:
+    async def _attended(self, command: Run, made: str, wire: Wire) -> Answer:
         """A container in the foreground: it ends with its program, its time, or its call."""
         try:
             with anyio.move_on_after(self._settings.seconds) as scope:
                 await self._engine.call(
-                    lambda c: c.api.wait(container, timeout=int(self._settings.seconds) + 5),
+                    lambda c: c.api.wait(made, timeout=int(self._settings.seconds) + 5),
                     self._settings.seconds + 5,
                 )
             wire.close()
-            answer = await self._engine.call(lambda c: making.ended(c, container), _ENGINE_SECONDS)
+            answer = await self._engine.call(lambda c: making.ended(c, made), _ENGINE_SECONDS)
         finally:
             wire.close()
-            await self._finished(container, remove=command.remove)
+            await self._finished(made, remove=command.remove)
         if scope.cancelled_caught:
             note = f"the container was ended after {self._settings.seconds:g} s"
-            answer = replace(answer, status="timeout", stderr=f"{answer.stderr}{note}\n")
-        return replace(answer, container=None if command.remove else container)
+            late = {"status": "timeout", "stderr": f"{answer.stderr}{note}\n"}
+            answer = answer.model_copy(update=late)
+        return answer.model_copy(update={"container": None if command.remove else made})
 
-    async def _finished(self, container: str, *, remove: bool) -> None:
+    async def _finished(self, made: str, *, remove: bool) -> None:
         """In any case not running, whoever ended it."""
         if remove:
-            await self._removed(container)
+            await self._removed(made)
             return
         with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
-            await self._engine.complete(lambda c: making.kill(c, container), _ENGINE_SECONDS)
+            await self._engine.complete(lambda c: container.kill(c, made), _ENGINE_SECONDS)
 
 
-def _stopper(command: grammar.Stop) -> Callable[[DockerClient, dict[str, Any]], str | None]:
-    def stop(client: DockerClient, container: dict[str, Any]) -> str | None:
-        client.api.stop(container["Id"], timeout=command.seconds)
-        return None
-
-    return stop
+def _found(agent: str, reference: str, client: DockerClient) -> Found:
+    return find(client, agent, reference)
 
 
-def _remover(command: grammar.Rm) -> Callable[[DockerClient, dict[str, Any]], str | None]:
-    def rm(client: DockerClient, container: dict[str, Any]) -> str | None:
-        if container["State"] == "running" and not command.force:
-            name = show.name_of(container)
-            return f"Error: {name} is running: stop it first, or use rm --force"
-        ownership.remove(client, container["Id"])
-        return None
+def _is_running(identity: str, client: DockerClient) -> bool:
+    return bool(client.api.inspect_container(identity)["State"]["Running"])
 
-    return rm
+
+def _goes_when_it_ends(identity: str, client: DockerClient) -> bool:
+    return bool(client.api.inspect_container(identity)["HostConfig"]["AutoRemove"])

@@ -27,6 +27,9 @@ class Flag:
         return max(self.names, key=len).lstrip("-")
 
 
+_UNKNOWN = {"--help": "what there is stands here"}
+
+
 @dataclass(frozen=True, slots=True)
 class Flags:
     """What a command accepts; `refused` maps other known names to the reason why not.
@@ -45,7 +48,7 @@ class Flags:
             if name in flag.names:
                 return flag
         known = ", ".join(sorted(max(flag.names, key=len) for flag in self.accepted)) or "none"
-        why = self.refused.get(name, "it is not one that this tool knows")
+        why = self.refused.get(name) or _UNKNOWN.get(name, "it is not one that this tool knows")
         raise Refused(f"docker {self.command}: {name} is refused: {why}. Flags here: {known}")
 
 

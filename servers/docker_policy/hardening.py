@@ -5,7 +5,7 @@ Above: `commands`, and the sandbox's Docker backend. Pure: dicts in, dicts out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,14 @@ class Envelope:
         return int(self.cpus * 1_000_000_000)
 
 
-def tmpfs_options(size: int, mode: str = "1777", *, executable: bool = False) -> str:
-    """A mount that is bounded in bytes and in files."""
-    flags = "rw,nosuid,nodev" if executable else "rw,nosuid,nodev,noexec"
-    return f"{flags},size={size},nr_inodes={max(size // 4096, 1024)},mode={mode}"
+def tmpfs_options(size: int) -> str:
+    """A mount that is bounded in bytes and in files, and that the container's user may write to.
+
+    It belongs to that user: the mode is overruled by that of a folder that the image has there.
+    """
+    owner, _, group = USER.partition(":")
+    bounds = f"size={size},nr_inodes={max(size // 4096, 1024)}"
+    return f"rw,nosuid,nodev,noexec,{bounds},uid={owner},gid={group},mode=1777"
 
 
 def host_config(envelope: Envelope, tmpfs: Mapping[str, str]) -> dict[str, Any]:
@@ -42,6 +46,7 @@ def host_config(envelope: Envelope, tmpfs: Mapping[str, str]) -> dict[str, Any]:
     return {
         "AutoRemove": False,
         "CapDrop": ["ALL"],
+        "CgroupnsMode": "private",
         "Init": True,
         "IpcMode": "private",
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
@@ -63,65 +68,73 @@ def host_config(envelope: Envelope, tmpfs: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-# Settings that would open the container, and must be nothing at all.
-_MUST_BE_EMPTY = (
-    "Binds",
-    "CapAdd",
-    "ContainerIDFile",
-    "DeviceCgroupRules",
-    "DeviceRequests",
-    "Devices",
-    "GroupAdd",
-    "Links",
-    "Mounts",
-    "PidMode",
-    "PortBindings",
-    "Privileged",
-    "PublishAllPorts",
-    "Sysctls",
-    "UTSMode",
-    "UsernsMode",
-    "VolumesFrom",
+# What an engine may say of settings that nobody asked for, beside nothing at all.
+_USUAL: Mapping[str, Sequence[Any]] = {
+    "ConsoleSize": ([0, 0],),
+    "Isolation": ("default",),
+    "MemorySwappiness": (-1,),
+}
+_THE_OPERATORS = frozenset({"Runtime"})  # the engine's own default, which may be a stricter one
+_AT_LEAST: Mapping[str, frozenset[str]] = {
+    "MaskedPaths": frozenset({"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"}),
+    "ReadonlyPaths": frozenset(
+        {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+    ),
+}
+_CONFIG = (
+    *("User", "Entrypoint", "Cmd", "WorkingDir", "OpenStdin", "StdinOnce", "Tty"),
+    "Healthcheck",
 )
 
 
-def deviations(inspected: Mapping[str, Any], envelope: Envelope, *, init: bool = True) -> list[str]:
-    """Where a container, as the engine describes it, is not what we asked for; empty when it is."""
-    found = list(_deviations(inspected, envelope))
-    if inspected["HostConfig"].get("Init") is not init:
-        found.append(f"Init is {not init}")
-    return found
+def deviations(inspected: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Where a container, as the engine describes it, is not what was asked for; empty when it is.
+
+    Every setting counts: one that was not asked for has to be what it usually is, which is nothing.
+    """
+    return [
+        *_other_host(inspected["HostConfig"], asked["HostConfig"]),
+        *_other_config(inspected["Config"], asked),
+        *_mounts(inspected.get("Mounts") or [], asked["HostConfig"].get("Mounts") or []),
+    ]
 
 
-def _deviations(inspected: Mapping[str, Any], envelope: Envelope) -> Iterator[str]:
-    host, config = inspected["HostConfig"], inspected["Config"]
-    for key in _MUST_BE_EMPTY:
-        if host.get(key):
-            yield f"{key} is set"
-    for key, wanted in _exact(envelope).items():
-        if host.get(key) != wanted:
-            yield f"{key} is {host.get(key)!r}"
-    security = host.get("SecurityOpt") or []
-    if not any(option.startswith("no-new-privileges") for option in security):
-        yield "privileges can be gained"
-    if not any(option.startswith("seccomp=") and "unconfined" not in option for option in security):
-        yield "system calls are not filtered"
-    if config.get("User") != USER:
-        yield f"User is {config.get('User')!r}"
-    yield from _mounts(inspected.get("Mounts") or [])
+def _other_host(host: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted(host.keys() | asked.keys() | _AT_LEAST.keys()):
+        found = host.get(key)
+        if key in _AT_LEAST:
+            if not _AT_LEAST[key] <= set(found or ()):
+                yield f"{key} leaves the engine's paths open"
+        elif key in _THE_OPERATORS and key not in asked:
+            continue
+        elif not _is(found, asked.get(key), _USUAL.get(key, ())):
+            yield f"{key} is {str(found)[:200]}"
 
 
-def _exact(envelope: Envelope) -> dict[str, Any]:
-    asked = host_config(envelope, {})
-    keys = (
-        *("CapDrop", "IpcMode", "LogConfig", "Memory", "MemorySwap", "NanoCpus"),
-        *("NetworkMode", "PidsLimit", "ReadonlyRootfs"),
-    )
-    return {key: asked[key] for key in keys}
+def _other_config(config: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    for key in _CONFIG:
+        if not _is(config.get(key), asked.get(key)):
+            yield f"{key} is {str(config.get(key))[:200]}"
 
 
-def _mounts(mounts: list[Mapping[str, Any]]) -> Iterator[str]:
-    """Only tmpfs: an image's own VOLUME would be room on the host's disk without a bound."""
+def _is(found: Any, wanted: Any, usual: Sequence[Any] = ()) -> bool:
+    """Whether it is what was wanted, which may be nothing."""
+    if not wanted:
+        return not found or found in usual
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        return all(_is(found.get(key), wanted.get(key)) for key in found.keys() | wanted.keys())
+    return bool(found == wanted)
+
+
+def _mounts(
+    mounts: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """What was asked for, read-only, and tmpfs.
+
+    An image's own VOLUME would be room on the host's disk without a bound.
+    """
+    known = {(mount["Type"], mount["Source"], mount["Target"]) for mount in asked}
     for mount in mounts:
-        if mount.get("Type") != "tmpfs":
-            yield f"{mount.get('Type')} is mounted at {mount.get('Destination')}"
+        kind, place = mount.get("Type"), mount.get("Destination")
+        if kind != "tmpfs" and (mount.get("RW") or (kind, mount.get("Source"), place) not in known):
+            yield f"{kind} is mounted at {place}"

@@ -14,7 +14,10 @@ _HUB = re.compile(r"\A(?:(?:index\.)?docker\.io/)?(?:library/)?")
 
 @dataclass(frozen=True, slots=True)
 class Allowlist:
-    """Patterns of image names, in which `*` stands for anything; without a tag, any tag will do."""
+    """Patterns of image names, in which `*` stands for anything.
+
+    Without a tag any tag will do; with `@sha256:...` only what has that digest.
+    """
 
     patterns: tuple[str, ...]
 
@@ -23,10 +26,20 @@ class Allowlist:
         """From patterns with commas between them."""
         return cls(tuple(p.strip() for p in text.split(",") if p.strip()))
 
-    def permits(self, image: str) -> bool:
-        """Whether an image's name fits a pattern."""
-        name, tag = _parts(image)
-        return any(_fits(pattern, name, tag) for pattern in self.patterns)
+    def names(self, image: str) -> bool:
+        """Whether an image's name fits a pattern, whatever its digest turns out to be."""
+        return any(_fits(pattern, image) for pattern in self.patterns)
+
+    def permits(self, image: str, digests: Iterable[str]) -> bool:
+        """Whether an image may be run, that the engine knows by these digests (`name@sha256:...`).
+
+        Where a pattern gives a digest, it is the image of that digest and no other.
+        """
+        known = {"", *(digest.partition("@")[2] for digest in digests)}
+        return any(
+            _fits(pattern, image) and pattern.partition("@")[2] in known
+            for pattern in self.patterns
+        )
 
     def __str__(self) -> str:
         return ", ".join(self.patterns) or "none at all"
@@ -53,8 +66,12 @@ def _parts(image: str) -> tuple[str, str]:
     return bare, f"{at}{digest}" if at else tag
 
 
-def _fits(pattern: str, name: str, tag: str) -> bool:
-    pattern = _HUB.sub("", pattern, count=1)
+def _fits(pattern: str, image: str) -> bool:
+    """By name and tag; a digest that both give stands for the tag."""
+    pattern, _, digest = _HUB.sub("", pattern, count=1).partition("@")
+    name, tag = _parts(image)
+    if digest and tag == f"@{digest}":
+        pattern, tag = _parts(pattern)[0], ""
     has_tag = ":" in pattern[pattern.rfind("/") + 1 :]
     text = f"{name}{tag}" if has_tag else name
     parts = map(re.escape, pattern.split("*"))

@@ -6,6 +6,7 @@ killed; when the command ends, so does the container, with its exit code. TERM r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ code=$?
 while kill -0 $main 2>/dev/null; do wait $main; code=$?; done
 exit $code
 """
+# As ps shows it: in one line, and perhaps not to its end.
+_SHOWN = re.compile(re.escape(_SCRIPT.split("\n")[1]) + r".*?(?: lifeline\b|\Z)")
 
 
 def around(command: Sequence[str]) -> list[str]:
@@ -36,6 +39,11 @@ def inside(entrypoint: Sequence[str]) -> list[str]:
     """The reverse of `around`, to show."""
     words = list(entrypoint)
     return words[4:] if words[:3] == [SHELL, "-c", _SCRIPT] else words
+
+
+def shortened(command: str) -> str:
+    """A process's command line as ps shows it, less our lines of shell."""
+    return _SHOWN.sub("(lifeline)", " ".join(command.split()))
 
 
 def is_missing(stderr: str) -> bool:

@@ -1,27 +1,27 @@
-"""Making a container, starting it and seeing it end; all of it blocks."""
+"""The container that `docker run` asks for, and what it came to; what takes a client blocks."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from docker import DockerClient
-from docker.errors import APIError, ImageNotFound
+from docker.errors import ImageNotFound
 
-from servers.docker_policy import grammar, hardening, images, lifeline, ownership, show
-from servers.docker_policy.answers import Answer
+from servers.docker_policy import container, hardening, images, lifeline, ownership, show
+from servers.docker_policy.answers import Answer, Settings, Status
 from servers.docker_policy.hardening import Envelope
+from servers.docker_policy.images import Allowlist
 from servers.docker_policy.looking import output
-from servers.docker_policy.wire import Wire
+from servers.docker_policy.subcommands import Run
 from servers.docker_policy.words import Refused
 
-_ENGINE_SECONDS = 30
 _NO_PROGRAM = 127
 _LEAST_MEMORY = 6 * hardening.MIB
 
 
-def lowered(envelope: Envelope, command: grammar.Run) -> Envelope:
+def lowered(envelope: Envelope, command: Run) -> Envelope:
     """The envelope with what the command asks for; more than there is, is refused."""
     asked = {"memory": command.memory, "cpus": command.cpus, "processes": command.processes}
     for key, value in asked.items():
@@ -38,7 +38,8 @@ def lowered(envelope: Envelope, command: grammar.Run) -> Envelope:
     )
 
 
-def check_room(client: DockerClient, agent: str, command: grammar.Run, limit: int) -> None:
+def check_room(client: DockerClient, agent: str, command: Run, limit: int) -> None:
+    """Raises Refused where the agent has as many as it may, or one of that name."""
     mine = ownership.of_agent(client, agent)
     if len(mine) >= limit:
         raise Refused(
@@ -48,24 +49,17 @@ def check_room(client: DockerClient, agent: str, command: grammar.Run, limit: in
         raise Refused(f"docker run: the name {command.name} is in use by a container of yours")
 
 
-def create(client: DockerClient, command: grammar.Run, agent: str, envelope: Envelope) -> str:
-    """A container as it must be, or none: what the engine made is looked at before it starts."""
-    image = _image(client, command.image)
-    config = _config(command, image, agent, envelope)
-    made = client.api.create_container_from_config(config)  # type: ignore[no-untyped-call]
-    container = str(made["Id"])
+def create(client: DockerClient, command: Run, agent: str, settings: Settings) -> str:
+    """A container that was inspected and not started."""
+    envelope = lowered(settings.envelope, command)
+    image = _image(client, command.image, settings.allowlist)
     try:
-        found = hardening.deviations(client.api.inspect_container(container), envelope)
-    except BaseException:
-        ownership.remove(client, container)
-        raise
-    if found:
-        ownership.remove(client, container)
-        raise Refused(f"docker run: the engine made another container: {', '.join(found)}")
-    return container
+        return container.create(client, config(command, image, agent, envelope))
+    except container.Otherwise as e:
+        raise Refused(f"docker run: {e}") from e
 
 
-def _image(client: DockerClient, name: str) -> dict[str, Any]:
+def _image(client: DockerClient, name: str, allowlist: Allowlist) -> dict[str, Any]:
     missing = Refused(
         f"docker run: the image {name} is not on this machine, and none is pulled on the way:"
         f" ask the operator for `docker pull {name}`; docker images lists what is here"
@@ -74,15 +68,21 @@ def _image(client: DockerClient, name: str) -> dict[str, Any]:
         image: dict[str, Any] = client.api.inspect_image(name)  # type: ignore[no-untyped-call]
     except ImageNotFound:
         raise missing from None
-    if not images.is_named(name, [*(image["RepoTags"] or []), *(image["RepoDigests"] or [])]):
+    digests = image["RepoDigests"] or []
+    if not images.is_named(name, [*(image["RepoTags"] or []), *digests]):
         raise missing
+    if not allowlist.permits(name, digests):
+        raise Refused(
+            f"docker run: the image {name} of this machine is not the one that may be run;"
+            f" these may: {allowlist}"
+        )
     return image
 
 
-def _config(
-    command: grammar.Run, image: dict[str, Any], agent: str, envelope: Envelope
+def config(
+    command: Run, image: Mapping[str, Any], agent: str, envelope: Envelope
 ) -> dict[str, Any]:
-    """The container as the engine's API takes it."""
+    """The container as the engine's API takes it. Pure; `image` is what the engine says of it."""
     own = image["Config"] or {}
     words = lifeline.command_of(own, command.entrypoint, command.arguments)
     if not words:
@@ -90,43 +90,19 @@ def _config(
     bounded = hardening.tmpfs_options(envelope.tmpfs)
     places = ["/tmp", *(own.get("Volumes") or {})]  # noqa: S108 - the container's own
     host = hardening.host_config(envelope, dict.fromkeys(places, bounded))
+    host["AutoRemove"] = command.detach and command.remove
     return {
-        "Image": image["Id"],
-        "Entrypoint": lifeline.around(words),
-        "Cmd": [],
-        "User": hardening.USER,
+        **container.config(image["Id"], lifeline.around(words), host),
         "WorkingDir": command.workdir or own.get("WorkingDir") or "/",
         "Env": [f"{name}={value}" for name, value in command.environment],
         "Labels": ownership.labels(agent, command.image, command.name),
-        "OpenStdin": True,
-        "StdinOnce": True,
-        "AttachStdin": True,
-        "NetworkDisabled": True,
-        "HostConfig": {**host, "AutoRemove": command.detach and command.remove},
     }
 
 
-def started(client: DockerClient, container: str) -> Wire:
-    """Holds the lifeline before it starts."""
-    wire = Wire(client, container, output=False)
-    try:
-        client.api.start(container)
-    except BaseException:
-        wire.close()
-        raise
-    return wire
-
-
-def kill(client: DockerClient, container: str) -> None:
-    with suppress(APIError):  # it has ended by itself
-        client.api.kill(container)
-
-
-def ended(client: DockerClient, container: str) -> Answer:
-    kill(client, container)
-    client.api.wait(container, timeout=_ENGINE_SECONDS)
-    state = client.api.inspect_container(container)["State"]
-    stdout, stderr = output(client, container)
+def ended(client: DockerClient, identity: str) -> Answer:
+    """End a container that ran in the foreground, and what it came to."""
+    state = container.end(client, identity)
+    stdout, stderr = output(client, identity)
     code = int(state["ExitCode"])
     if code == _NO_PROGRAM and lifeline.is_missing(stderr):
         raise Refused(
@@ -135,4 +111,5 @@ def ended(client: DockerClient, container: str) -> Answer:
         )
     if state.get("OOMKilled"):
         stderr += "the container needed more memory than it may have\n"
-    return Answer("error" if code else "ok", stdout=stdout, stderr=stderr, exit_code=code)
+    status: Status = "error" if code else "ok"
+    return Answer(status=status, stdout=stdout, stderr=stderr, exit_code=code)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from servers.docker_policy import lifeline, ownership
+from servers.docker_policy.hardening import MIB
 
 MASK = "********"
 _MASKED_URL = rf"\g<1>{MASK}@"
@@ -21,7 +22,7 @@ Row = Mapping[str, str]
 
 def name_of(container: Mapping[str, Any]) -> str:
     """The name that the agent gave, or the beginning of the id."""
-    labels = container.get("Labels") or container["Config"]["Labels"]
+    labels = container["Config"]["Labels"] if "Config" in container else container["Labels"]
     return str(labels.get(ownership.NAME) or container["Id"][:12])
 
 
@@ -36,8 +37,8 @@ def container_row(container: Mapping[str, Any], *, full: bool) -> Row:
     }
 
 
-def image_rows(images: Iterable[Mapping[str, Any]], *, full: bool) -> list[Row]:
-    """The lines of `docker images`, one a tag."""
+def image_rows(image: Mapping[str, Any], *, full: bool) -> list[Row]:
+    """The lines of `docker images` for one image, one a tag."""
     return [
         {
             "REPOSITORY": tag.rpartition(":")[0],
@@ -45,13 +46,50 @@ def image_rows(images: Iterable[Mapping[str, Any]], *, full: bool) -> list[Row]:
             "IMAGE ID": _image_id(image["Id"], full=full),
             "SIZE": f"{image['Size'] / 1e6:.1f}MB",
         }
-        for image in images
         for tag in image.get("RepoTags") or []
     ]
 
 
 def _image_id(identity: str, *, full: bool) -> str:
     return identity if full else identity.partition(":")[2][:12]
+
+
+STATS = ("CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "PIDS")
+
+
+def stats_row(container: Mapping[str, Any], measured: Mapping[str, Any], *, full: bool) -> Row:
+    """One line of `docker stats`; `measured` is what the engine says, or nothing."""
+    memory = measured.get("memory_stats") or {}
+    used, limit = _memory_used(memory), int(memory.get("limit") or 0)
+    return {
+        "CONTAINER ID": container["Id"][: 64 if full else 12],
+        "NAME": name_of(container),
+        "CPU %": f"{_cpu_percent(measured):.2f}%",
+        "MEM USAGE / LIMIT": f"{used / MIB:.2f}MiB / {limit / MIB:.2f}MiB",
+        "MEM %": f"{100 * used / limit if limit else 0:.2f}%",
+        "PIDS": str((measured.get("pids_stats") or {}).get("current") or 0),
+    }
+
+
+def _memory_used(memory: Mapping[str, Any]) -> int:
+    """As the CLI reckons: less the file cache that can be given up at once (cgroup v1, v2)."""
+    kinds = memory.get("stats") or {}
+    cache = kinds.get("total_inactive_file", kinds.get("inactive_file", 0))
+    return max(0, int(memory.get("usage") or 0) - int(cache))
+
+
+def _cpu_percent(measured: Mapping[str, Any]) -> float:
+    """Of one processor, since the look before."""
+    now, before = measured.get("cpu_stats") or {}, measured.get("precpu_stats") or {}
+
+    def spent(stats: Mapping[str, Any]) -> tuple[int, int]:
+        own = (stats.get("cpu_usage") or {}).get("total_usage", 0)
+        return int(own), int(stats.get("system_cpu_usage") or 0)
+
+    (own, system), (own_before, system_before) = spent(now), spent(before)
+    if system <= system_before:
+        return 0.0
+    return 100.0 * (own - own_before) / (system - system_before) * int(now.get("online_cpus") or 1)
 
 
 def table(columns: Sequence[str], rows: Sequence[Row]) -> str:

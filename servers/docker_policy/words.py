@@ -28,7 +28,12 @@ class Refused(Exception):
 
 
 def split(line: str) -> list[str]:
-    """The words of a command line; raises Refused for anything but plain words and quotes."""
+    """The words of a command line; raises Refused for anything but plain words and quotes.
+
+    A line break is a character like others in quotes, nothing after a backslash, and the end of the
+    command elsewhere: what follows it would be a second command.
+    """
+    line = line.strip("\n")
     _check(line)
     return _Splitter(line).words()
 
@@ -37,10 +42,15 @@ def _check(line: str) -> None:
     if len(line) > LONGEST:
         raise Refused(f"the command is longer than {LONGEST} characters")
     for char in line:
-        if char in "\n\r":
-            raise Refused("the command has more than one line: give one command")
-        if char != "\t" and unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
+        if char not in "\t\n" and unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}:
             raise Refused(f"the command has an invisible character (U+{ord(char):04X})")
+
+
+def _in_double_quotes(escaped: str) -> str:
+    """What a backslash and the character after it come to."""
+    if escaped == "\n":
+        return ""
+    return escaped if escaped in _ESCAPABLE_IN_QUOTES else f"\\{escaped}"
 
 
 class _Splitter:
@@ -65,7 +75,9 @@ class _Splitter:
         elif char == '"':
             self._add(self._double())
         elif char == "\\":
-            self._add(self._escaped())
+            self._backslash()
+        elif char == "\n":
+            raise Refused("the command has more than one line: give one command")
         elif char in _ACTIVE:
             raise Refused(
                 f"{_ACTIVE[char]} has no meaning here, there is no shell: give one docker command"
@@ -81,6 +93,11 @@ class _Splitter:
         if self._word is not None:
             self._words.append(self._word)
         self._word = None
+
+    def _backslash(self) -> None:
+        char = self._escaped()
+        if char != "\n":  # the line goes on, and a word only if it does
+            self._add(char)
 
     def _escaped(self) -> str:
         char = next(self._rest, None)
@@ -102,7 +119,6 @@ class _Splitter:
             if char == '"':
                 return text
             if char == "\\":
-                after = self._escaped()
-                char = after if after in _ESCAPABLE_IN_QUOTES else char + after
+                char = _in_double_quotes(self._escaped())
             text += char
         raise Refused('a " is not closed')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, cast
@@ -18,14 +19,23 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
 from servers.plumbing.credential import calling_agent
+from servers.plumbing.logs import request_id
+from servers.plumbing.metrics import REGISTRY
 
 logger = logging.getLogger(__name__)
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
+
+_CALL = "tools/call"
 _UNKNOWN = "(unknown)"
+_META_REQUEST = "mcpcp/request"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class Calls:
@@ -45,9 +55,10 @@ class Calls:
             "mcp_tool_calls", "Tool calls by outcome.", ["tool", "outcome"], registry=self._registry
         )
         self._duration = Histogram(
-            "mcp_tool_call_duration_seconds",
+            "mcp_server_operation_duration_seconds",
             "How long tool calls took.",
-            ["tool"],
+            ["mcp_method_name", "gen_ai_tool_name"],
+            buckets=_BUCKETS,
             registry=self._registry,
         )
         gauge = Gauge(
@@ -55,11 +66,13 @@ class Calls:
         )
         gauge.set_function(lambda: self._in_flight)
         ProcessCollector(registry=self._registry)
+        self._registry.register(REGISTRY)
 
     async def __call__(
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
-        if ctx.method != "tools/call" or ctx.request_id is None:
+        request_id.set(_request_id(ctx.meta))
+        if ctx.method != _CALL or ctx.request_id is None:
             return await call_next(ctx)
         if self._draining:
             raise MCPError(INTERNAL_ERROR, "the server is stopping and did not run the call")
@@ -84,7 +97,7 @@ class Calls:
                 self._idle.set()
             seconds = time.monotonic() - began
             self._count.labels(tool, outcome).inc()
-            self._duration.labels(tool).observe(seconds)
+            self._duration.labels(_CALL, tool).observe(seconds)
             extra = {"tool": tool, "outcome": outcome, "ms": round(seconds * 1000, 1)}
             logger.info("call", extra={**extra, "agent": calling_agent(ctx)})
         return result
@@ -107,6 +120,12 @@ class Calls:
                 self._idle = anyio.Event()
                 await self._idle.wait()
         return not self._in_flight
+
+
+def _request_id(meta: Mapping[str, Any] | None) -> str:
+    """The gateway's name for the request; whoever else calls may name it too, in that form."""
+    given = (meta or {}).get(_META_REQUEST)
+    return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else ""
 
 
 def _is_error(result: HandlerResult) -> bool:

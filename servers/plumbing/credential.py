@@ -1,10 +1,15 @@
-"""Who may call: the fleet's secret, and the agent that the gateway names under its protection."""
+"""Who may call: this server's secret, and the agent that the gateway names under its protection.
+
+Beside it there may be a second secret, which lets Prometheus read the metrics and nothing else, and
+the secrets of servers that the fleet's config lets this one call.
+"""
 
 from __future__ import annotations
 
 import hmac
+import json
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +22,7 @@ HEADER = "x-mcpcp-credential"
 AGENT_META = "mcpcp/agent"
 
 _PROVEN = "mcpcp.credential"
-_LONGEST = 4096
+_LONGEST = 65536
 
 
 class CredentialError(Exception):
@@ -26,9 +31,15 @@ class CredentialError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The secret that a caller over HTTP must show."""
+    """The secret that a caller over HTTP must show, and the one that a reader of metrics must."""
 
     secret: bytes = field(repr=False)
+    scrape: bytes = field(repr=False, default=b"")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be in any log."""
+        return tuple(s.decode("latin-1") for s in (self.secret, self.scrape) if s)
 
     def admits(self, scope: Scope) -> bool:
         """Whether the request shows the secret; if so, its `_meta` may be believed."""
@@ -38,9 +49,40 @@ class Credential:
             scope[_PROVEN] = True
         return admitted
 
+    def admits_scrape(self, scope: Scope) -> bool:
+        """Whether the request shows the secret of those who read metrics."""
+        shown = Headers(scope=scope).get("authorization", "").encode("latin-1")
+        expected = b"Bearer " + self.scrape
+        return bool(self.scrape) and hmac.compare_digest(shown, expected)
 
-def take_credential(environ: MutableMapping[str, str]) -> Credential | None:
-    """Read the secret from the descriptor that `environ` names, close it, drop the variable.
+
+@dataclass(frozen=True, slots=True)
+class Callee:
+    """A server of the fleet that this one may call, for an agent that it names."""
+
+    url: str
+    secret: str = field(repr=False)
+
+    def headers(self) -> dict[str, str]:
+        """What proves to it who calls."""
+        return {HEADER: self.secret}
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """What the supervisor told a server: its own secrets, and the servers that it may call."""
+
+    credential: Credential
+    callees: Mapping[str, Callee]
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be in any log."""
+        return (*self.credential.secrets, *(callee.secret for callee in self.callees.values()))
+
+
+def take_credential(environ: MutableMapping[str, str]) -> Lent | None:
+    """Read the secrets from the descriptor that `environ` names, close it, drop the variable.
 
     None where nothing is named: the script was started by hand and is open on loopback.
     """
@@ -48,12 +90,15 @@ def take_credential(environ: MutableMapping[str, str]) -> Credential | None:
     if number is None:
         return None
     try:
-        secret = _read_and_close(int(number)).strip()
-    except (OSError, ValueError) as e:
+        secret, _, more = _read_and_close(int(number)).strip().partition(b"\n")
+        told = json.loads(more or b"{}")
+        callees = {name: Callee(**callee) for name, callee in told.get("calls", {}).items()}
+        scrape = str(told.get("scrape", "")).encode()
+    except (OSError, ValueError, TypeError, AttributeError) as e:
         raise CredentialError(f"{VARIABLE}={number} can't be read: {e}") from e
     if not secret:
         raise CredentialError(f"{VARIABLE}={number} holds no credential")
-    return Credential(secret)
+    return Lent(Credential(secret, scrape), callees)
 
 
 def _read_and_close(descriptor: int) -> bytes:

@@ -18,6 +18,11 @@ class Health:
     status: Literal["ok", "degraded"] = "ok"
     detail: str | None = None
 
+    @classmethod
+    def without(cls, missing: str | None) -> Health:
+        """Degraded where something is missing; None is ok."""
+        return cls("degraded", missing) if missing else cls()
+
 
 HealthCheck = Callable[[], Health]
 

@@ -1,4 +1,4 @@
-"""One port: /sse, /messages/ and /mcp for clients; /health, /ready and /metrics for everybody.
+"""One port: /sse, /messages/ and /mcp for clients; /health, /ready and /metrics beside them.
 
 Above: `serving` binds the socket and brings signals. Below: uvicorn's protocol and the SDK's apps.
 """
@@ -28,7 +28,8 @@ from servers.plumbing.health import HealthCheck, report
 logger = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-OPEN_PATHS = frozenset({"/health", "/ready", "/metrics"})
+OPEN_PATHS = frozenset({"/health", "/ready"})
+METRICS = "/metrics"
 
 DRAIN_SECONDS = 4.0
 """How long calls in flight may still run: below the supervisor's default stop deadline of 5 s."""
@@ -100,11 +101,19 @@ class Door:
         await self._admit(scope, receive, send)
 
     async def _refusal(self, scope: Scope, receive: Receive) -> Response | None:
+        if scope["path"] == METRICS:
+            return self._metrics_refusal(scope)
         if self.closed:
             return Response("the server is stopping", 503)
         if self._credential and not self._credential.admits(scope):
             return Response("this server answers only its gateway", 401)
         return await self._headers.validate_request(Request(scope, receive))
+
+    def _metrics_refusal(self, scope: Scope) -> Response | None:
+        if self._credential is None or self._credential.admits_scrape(scope):
+            return None
+        challenge = {"www-authenticate": 'Bearer realm="metrics"'}
+        return Response("metrics need the fleet's scrape token", 401, challenge)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = finished = False
@@ -165,7 +174,7 @@ def application(
     for path, endpoint in (
         ("/health", get_health),
         ("/ready", get_ready),
-        ("/metrics", get_metrics),
+        (METRICS, get_metrics),
     ):
         app.router.routes.append(Route(path, endpoint))
     return app

@@ -1,17 +1,34 @@
-"""Structured logs to stderr: one line a record, `key=value` for people or JSON for machines."""
+"""Structured logs to stderr: one line a record, `key=value` for people or JSON for machines.
+
+Each line that is written while a request is worked on carries the request's id; none has a secret.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 Format = Literal["text", "json"]
 
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The request that is worked on, as the gateway calls it."""
+
+_TOKENS = re.compile(r"(?i)(?<=bearer )[^\s\"',]+|\beyJ[\w-]+\.[\w-]+\.[\w-]*")
+_HIDDEN = "[hidden]"
+_secrets: set[str] = set()
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 _CHATTY = ("mcp", "uvicorn", "httpx2", "httpcore2", "sse_starlette", "asyncio", "docker", "urllib3")
+
+
+def hide(*secrets: str) -> None:
+    """Keep these out of every line from now on."""
+    _secrets.update(secrets)
 
 
 def configure(level: str, style: Format) -> None:
@@ -25,7 +42,15 @@ def configure(level: str, style: Format) -> None:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    request = request_id.get()
+    return {**fields, "request": request} if request else fields
+
+
+def _without_secrets(text: str) -> str:
+    for secret in _secrets:
+        text = text.replace(secret, _HIDDEN)
+    return _TOKENS.sub(_HIDDEN, text)
 
 
 def _moment(record: logging.LogRecord) -> str:
@@ -41,7 +66,7 @@ class TextFormatter(logging.Formatter):
         line = f"{_moment(record)} {record.levelname} {record.name}: {message}{pairs}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
-        return line
+        return _without_secrets(line)
 
 
 class JsonFormatter(logging.Formatter):
@@ -57,7 +82,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+        return _without_secrets(json.dumps(entry, default=str))
 
 
 def _one_line(text: str) -> str:

@@ -106,7 +106,7 @@ def _interpreter(path: Path) -> Interpreter | None:
     return Interpreter(f"/opt/python/bin/{path.name}", mounts, "/opt/python/lib")
 
 
-def _system_mounts() -> Iterator[Word]:
+def system_mounts() -> Iterator[Word]:
     """The system's programs and libraries, read-only; not its data, sources and settings."""
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libexec"):
         usr, top = Path("/usr", name), Path("/", name)
@@ -143,7 +143,7 @@ def arguments(interpreter: Interpreter, packages: Path | None) -> list[Word]:
         *("--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID), "--hostname", "sandbox"),
         *("--cap-drop", "ALL"),
-        *_system_mounts(),
+        *system_mounts(),
         *own,
         *_library_mounts(interpreter.libraries),
         *("--proc", "/proc", "--dev", "/dev"),
@@ -306,16 +306,8 @@ class Bubblewrap:
             raise SandboxBroken(f"no control group from systemd: {e}") from e
 
     def _command(self) -> list[str]:
-        words = [self._bwrap, *arguments(self._interpreter, self._packages)]
-        if os.geteuid() != 0:
-            command = [str(word) for word in words]
-            return cgroup.scoped(command) if self._scope else command
-        sources = [word for word in words if isinstance(word, Path)]
-        numbered = iter(range(len(sources)))
-        staged = [next(numbered) if isinstance(word, Path) else word for word in words]
-        plan = {"sources": [str(s) for s in sources], "command": staged, "user": SANDBOX_UID}
-        script = Path(__file__).with_name("staging.py").read_text("utf-8")
-        return [sys.executable, "-I", "-S", "-c", script, json.dumps(plan)]
+        command = as_nobody([self._bwrap, *arguments(self._interpreter, self._packages)])
+        return cgroup.scoped(command) if self._scope else command
 
     def _plan(self) -> dict[str, object]:
         shelf = {"shown": SHOWN, "all": _ALL_PACKAGES} if self._packages else {}
@@ -336,6 +328,18 @@ class Bubblewrap:
         """End the maker, and every sandbox with it."""
         async with self._starting:
             await self._stop_maker()
+
+
+def as_nobody(words: list[Word]) -> list[str]:
+    """The command as root starts it: by `staging`, which gives root up but shows the Paths."""
+    if os.geteuid() != 0:
+        return [str(word) for word in words]
+    sources = [word for word in words if isinstance(word, Path)]
+    numbered = iter(range(len(sources)))
+    command = [next(numbered) if isinstance(word, Path) else word for word in words]
+    plan = {"sources": [str(s) for s in sources], "command": command, "user": SANDBOX_UID}
+    script = Path(__file__).with_name("staging.py").read_text("utf-8")
+    return [sys.executable, "-I", "-S", "-c", script, json.dumps(plan)]
 
 
 def find_bwrap() -> str | None:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import requests
 from docker import DockerClient
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 
-from servers.docker_policy import hardening, ownership
+from servers.docker_policy import container, hardening, ownership
 from servers.docker_policy.engine import Engine, EngineAway
-from servers.docker_policy.wire import Wire
 from servers.sandboxing.conversation import SHOWN, Course, Job, converse, greeting
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 from servers.sandboxing.program import program
@@ -103,10 +103,8 @@ class Containers:
 
     async def _make(self, limits: Limits, packages: Sequence[Path]) -> ContainerCell:
         config = self._config(limits, packages)
-        container = await self._engine.complete(
-            lambda c: _create(c, config, limits, packages), _ENGINE_SECONDS
-        )
-        cell = ContainerCell(self._engine, container, self.isolation)
+        made = await self._engine.complete(lambda c: _create(c, config), _ENGINE_SECONDS)
+        cell = ContainerCell(self._engine, made, self.isolation)
         try:
             await cell.start()
         except BaseException:
@@ -115,30 +113,23 @@ class Containers:
         return cell
 
     def _config(self, limits: Limits, packages: Sequence[Path]) -> dict[str, Any]:
-        host = hardening.host_config(_envelope(limits), _tmpfs(limits))
         mounts = [
             {"Type": "bind", "Source": str(p), "Target": f"{SHOWN}/{p.name}", "ReadOnly": True}
             for p in packages
         ]
+        host = {
+            **hardening.host_config(_envelope(limits), _tmpfs(limits)),
+            # our first program is pid 1: a signal from the code does not reach it, and it reaps
+            "Init": False,
+            **({"Runtime": self._runtime} if self._runtime else {}),
+            **({"Mounts": mounts} if mounts else {}),
+        }
         return {
-            "Image": self._image,
-            "Entrypoint": ["python3", "-I", "-c", program("init")],
+            **container.config(self._image, ["python3", "-I", "-c", program("init")], host),
             "Cmd": list(self._imports),
-            "User": hardening.USER,
             "WorkingDir": "/work",
             "Env": [f"{name}={value}" for name, value in _ENVIRONMENT.items()],
             "Labels": ownership.sandbox_labels(),
-            "OpenStdin": True,
-            "StdinOnce": True,
-            "AttachStdin": True,
-            "NetworkDisabled": True,
-            "HostConfig": {
-                **host,
-                # our first program is pid 1: a signal from the code does not reach it, and it reaps
-                "Init": False,
-                **({"Runtime": self._runtime} if self._runtime else {}),
-                **({"Mounts": mounts} if mounts else {}),
-            },
         }
 
     async def close(self) -> None:
@@ -149,15 +140,16 @@ class Containers:
 class ContainerCell:
     """A container and the wire to it."""
 
-    def __init__(self, engine: Engine, container: str, isolation: Mapping[str, str]) -> None:
+    def __init__(self, engine: Engine, made: str, isolation: Mapping[str, str]) -> None:
         self._engine = engine
-        self._container = container
+        self._container = made
         self._isolation = isolation
         self._link: WireLink | None = None
 
     async def start(self) -> None:
         """Start it and wait for its greeting; raises SandboxBroken."""
-        wire = await self._engine.complete(lambda c: _start(c, self._container), _ENGINE_SECONDS)
+        start = partial(container.start, container=self._container, output=True)
+        wire = await self._engine.complete(start, _ENGINE_SECONDS)
         self._link = WireLink(wire)
         wrong = await greeting(self._link, _READY_SECONDS)
         if wrong is not None:
@@ -184,14 +176,9 @@ class ContainerCell:
         if course.transcript.report is not None:
             return False
 
-        def end(client: DockerClient) -> bool:
-            with suppress(APIError):  # it has ended by itself
-                client.api.kill(self._container)
-            client.api.wait(self._container, timeout=_ENGINE_SECONDS)
-            return bool(client.api.inspect_container(self._container)["State"].get("OOMKilled"))
-
+        end = partial(container.end, container=self._container)
         try:
-            return await self._engine.call(end, _ENGINE_SECONDS)
+            return bool((await self._engine.call(end, _ENGINE_SECONDS)).get("OOMKilled"))
         except (EngineAway, DockerException, requests.RequestException, TimeoutError):
             return False
 
@@ -233,47 +220,8 @@ def _tmpfs(limits: Limits) -> dict[str, str]:
     }
 
 
-def _create(
-    client: DockerClient, config: dict[str, Any], limits: Limits, packages: Sequence[Path]
-) -> str:
-    """A container that was inspected and found as it must be, not started."""
-    made = client.api.create_container_from_config(config)  # type: ignore[no-untyped-call]
-    container = str(made["Id"])
-    inspected = _without_packages(client.api.inspect_container(container), packages)
-    found = hardening.deviations(inspected, _envelope(limits), init=False)
-    if found:
-        ownership.remove(client, container)
-        raise SandboxBroken(f"the engine made another container: {', '.join(found)}")
-    return container
-
-
-def _without_packages(inspected: dict[str, Any], packages: Sequence[Path]) -> dict[str, Any]:
-    """As it would be without the mounts that we asked for: those folders, read-only."""
-    asked = {f"{SHOWN}/{p.name}": str(p) for p in packages}
-    host = inspected["HostConfig"]
-    return {
-        **inspected,
-        "HostConfig": {
-            **host,
-            "Mounts": [
-                m
-                for m in host.get("Mounts") or []
-                if not (m.get("ReadOnly") and asked.get(m["Target"]) == m["Source"])
-            ],
-        },
-        "Mounts": [
-            m
-            for m in inspected.get("Mounts") or []
-            if m.get("RW") or asked.get(m["Destination"]) != m.get("Source")
-        ],
-    }
-
-
-def _start(client: DockerClient, container: str) -> Wire:
-    wire = Wire(client, container, output=True)
+def _create(client: DockerClient, config: dict[str, Any]) -> str:
     try:
-        client.api.start(container)
-    except BaseException:
-        wire.close()
-        raise
-    return wire
+        return container.create(client, config)
+    except container.Otherwise as e:
+        raise SandboxBroken(str(e)) from e

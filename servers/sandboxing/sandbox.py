@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from servers.sandboxing import metrics
 from servers.sandboxing.backend import Backend, Cell
 from servers.sandboxing.call import Call
 from servers.sandboxing.candidates import Candidates, candidates
@@ -101,6 +102,12 @@ class Sandbox:
 
     async def run(self, call: Call) -> Outcome:
         """Run the code in a fresh sandbox; the first call waits for the self-test."""
+        with metrics.Run() as run:
+            outcome = await self._run_if_allowed(call)
+            run.status = outcome.status
+        return outcome
+
+    async def _run_if_allowed(self, call: Call) -> Outcome:
         why_not = self._objection(call)
         if why_not is not None:
             return refused(why_not)
@@ -193,6 +200,7 @@ class Sandbox:
             raise RuntimeError("a sandbox runs code inside `async with sandbox.ready()`")
         pool = Pool(backend, self._settings.limits, min(self._settings.warm, backend.most_warm))
         self._tasks.start_soon(pool.run)
+        metrics.watch_pool(lambda: pool.ready)
         return pool
 
     async def _try_all(self) -> tuple[Backend | None, list[str]]:

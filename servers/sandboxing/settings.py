@@ -81,21 +81,27 @@ def settings(name: str) -> Settings:
         raise BadSetting(f"SANDBOX_BACKEND is {' or '.join(BACKENDS)}, not {backend!r}")
     limits = _with_numbers(usual.limits, LIMITS)
     rules = _with_numbers(usual.session_rules, SESSIONS)
-    data = Path(setting("SANDBOX_DATA", "data/sandbox")).absolute()
+    data = data_folder()
     return Settings(
         backend=backend,
         python=setting("SANDBOX_PYTHON", "") or None,
         images=tuple(setting("SANDBOX_IMAGE", ",".join(usual.images)).split(",")),
         runtime=setting("SANDBOX_RUNTIME", usual.runtime),
         limits=limits,
-        at_once=int(_number("SANDBOX_AT_ONCE", usual.at_once)),
-        warm=int(_number("SANDBOX_WARM", usual.warm, least=0)),
+        at_once=int(number("SANDBOX_AT_ONCE", usual.at_once)),
+        warm=int(number("SANDBOX_WARM", usual.warm, least=0)),
         imports=tuple(filter(None, setting("SANDBOX_IMPORTS", _IMPORTS).split(","))),
         sessions=data / name / "sessions",
         session_rules=replace(
             rules, disk=limits.disk, file_size=limits.file_size, file_depth=limits.file_depth
         ),
     )
+
+
+def data_folder() -> Path:
+    """Where sessions and packages are kept: in the fleet's data, where one started us."""
+    usual = Path(setting("MCPCP_DATA_DIR", "data"), "sandbox")
+    return Path(setting("SANDBOX_DATA", str(usual))).absolute()
 
 
 Rules = TypeVar("Rules", Limits, SessionRules)
@@ -107,16 +113,17 @@ def _with_numbers(usual: Rules, table: dict[str, tuple[str, float]]) -> Rules:
     for variable, (name, unit) in table.items():
         if setting(variable, ""):
             kind = type(getattr(usual, name))
-            changes[name] = kind(_number(variable, 0) * unit)
+            changes[name] = kind(number(variable, 0) * unit)
     return replace(usual, **changes)
 
 
-def _number(variable: str, usual: float, least: float = 0.001) -> float:
+def number(variable: str, usual: float, least: float = 0.001) -> float:
+    """A variable's number, `least` at least; raises BadSetting."""
     text = setting(variable, str(usual))
     try:
-        number = float(text)
+        found = float(text)
     except ValueError:
         raise BadSetting(f"{variable} is a number, not {text!r}") from None
-    if not least <= number < float("inf"):
+    if not least <= found < float("inf"):
         raise BadSetting(f"{variable} is at least {least:g}, not {text!r}")
-    return number
+    return found

@@ -95,7 +95,7 @@ class Connection:
                 self._note(None)
 
     def _note(self, trouble: str | None) -> None:
-        health = Health("degraded", trouble) if trouble else Health()
+        health = Health.without(trouble)
         if health.status != self._health.status:
             logger.log(
                 logging.WARNING if trouble else logging.INFO,

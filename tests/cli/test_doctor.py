@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from mcpcp.config import ServerConfig
+from mcpcp.pins import PinBook
+from tests.chat.scripted import scripted_llm
 from tests.cli.project import Project
 
 Port = Callable[[], int]
@@ -125,10 +128,55 @@ def test_no_docker_engine_is_named_for_who_needs_it(
     assert (code, found["docker engine"]["servers"]) == (1, ["d"])
 
 
+def test_tools_that_await_approval_are_named_with_the_way_to_give_it(
+    mine: Project, free_port: Port
+) -> None:
+    mine.make_keys()
+    configure(mine, free_port(), there={"url": "http://127.0.0.1:1/mcp"})
+    book = PinBook(mine.root / "mcpcp.lock")
+    for text in ("before", "after"):
+        for server in ("there", "forgotten"):
+            tool: dict[str, Any] = {"name": "echo", "description": text, "inputSchema": {}}
+            book.review(ServerConfig(server, "http"), (tool,))
+    code, found = findings(mine)
+    assert code == 0
+    assert found["tools"]["status"] == "warning"
+    assert found["tools"]["detail"] == "changed, and not approved: there:echo"
+    assert "mcpcp tools approve" in found["tools"]["fix"]
+    (mine.root / "mcpcp.lock").write_text("{")
+    code, found = findings(mine)
+    assert (code, found["pins"]["status"]) == (1, "missing")
+
+
 def test_people_get_a_table(mine: Project) -> None:
     text = mine.ok("doctor")
     assert str(sys.version_info.major) in text
     assert "runtime folder" in text
+
+
+def test_a_model_that_does_not_answer_is_a_warning_for_the_chat_service(
+    mine: Project, free_port: Port
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    args = ["-m", "mcpcp", "chat", "--port", "{port}"]
+    entry = {"type": "service", "command": "python", "args": args, "env": {"LLM_BASE_URL": url}}
+    configure(mine, free_port(), chat={**entry, "port": free_port()})
+    _, found = findings(mine)
+    model = found["language model"]
+    assert (model["status"], model["servers"]) == ("warning", ["chat"])
+    assert url in model["detail"] and "LLM_MODEL_NAME" in model["fix"]
+    assert model["fix"] not in model["detail"]
+
+
+def test_a_model_that_answers_is_found(mine: Project, free_port: Port) -> None:
+    args = ["-m", "mcpcp", "chat", "--port", "{port}"]
+    with scripted_llm() as llm:
+        env = {"LLM_BASE_URL": llm.url, "LLM_MODEL_NAME": "scripted"}
+        entry = {"type": "service", "command": "python", "args": args, "env": env}
+        configure(mine, free_port(), chat={**entry, "port": free_port()})
+        _, found = findings(mine)
+    assert found["language model"]["status"] == "ok"
+    assert found["language model"]["detail"] == f"scripted at {llm.url}"
 
 
 def configure_sandbox(project: Project, port: int, **env: str) -> None:

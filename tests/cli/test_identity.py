@@ -177,7 +177,8 @@ def test_no_audit_is_no_good_audit(mine: Project) -> None:
         ("keys",), ("keys", "generate"), ("keys", "rotate"), ("keys", "retire"), ("keys", "list"),
         ("token",), ("token", "issue"), ("token", "inspect"), ("token", "revoke"),
         ("tools",), ("tools", "diff"), ("tools", "approve"),
-        ("audit",), ("audit", "verify"), ("audit", "tail"),
+        ("audit",), ("audit", "verify"), ("audit", "tail"), ("audit", "search"),
+        ("monitoring",), ("monitoring", "config"),
         ("import",), ("install",), ("install", "claude-desktop"), ("doctor",),
     ],
 )  # fmt: skip

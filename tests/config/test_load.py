@@ -49,8 +49,8 @@ def test_the_projects_own_config_is_good() -> None:
     config = load(PROJECT / "mcpcp.json", {})
     assert config.warnings == ()
     assert list(config.servers) == [
-        *("mcp1", "mcp2", "mcp3", "time"),
-        *("shop_auth", "shop_buyer", "shop_seller", "shop_db"),
+        *("mcp1", "mcp2", "mcp3", "time", "sandbox", "code_executor"),
+        *("shop_auth", "shop_buyer", "shop_seller", "shop_db", "chat"),
     ]
     mcp1 = config.servers["mcp1"]
     flags = ("--transport", "sse", "--host", "127.0.0.1", "--port", "9004")
@@ -218,6 +218,8 @@ def test_all_problems_are_named_at_once(write: Write) -> None:
         (server(transport="stdio", type="stdio"), 'says the same as "type"'),
         (server(envFile="gone"), "does not exist"),
         (server(port=5001, depends_on=["b"]), 'no server "b"; it may be one of: a'),
+        (server(port=5001, calls=["b"]), 'mcpServers.a.calls[0]: no server "b"'),
+        (server(calls=["a"]), "mcpServers.a.calls: works for servers with a port only"),
         ({"mcpServers": {"a": {"url": "ftp://x"}}}, "must be an http or https URL"),
         ({"mcpServers": {"a": {"url": "http://x", "port": 1}}}, 'belongs to a "command"'),
         ({"mcpServers": {"a": {"url": "http://x", "type": "stdio"}}}, "stdio needs a command"),
@@ -248,6 +250,24 @@ def test_dependencies_in_a_circle_are_shown(write: Write) -> None:
     }
     path = write({"mcpServers": servers})
     assert problems(path) == ["mcpServers.a.depends_on: goes in a circle: a -> b -> c -> a"]
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        {"url": "http://x"},
+        {"command": "x"},
+        {"command": "x", "port": 5002, "disabled": True},
+        {"command": "x", "port": 5002, "type": "service"},
+    ],
+)
+def test_only_mcp_servers_that_are_started_here_can_be_called(
+    write: Write, called: dict[str, object]
+) -> None:
+    path = write({"mcpServers": {"a": {"command": "x", "port": 5001, "calls": ["b"]}, "b": called}})
+    assert problems(path) == [
+        "mcpServers.a.calls[0]: b is not an MCP server that is started here with a port"
+    ]
 
 
 def test_one_can_depend_on_a_server_with_problems_of_its_own(write: Write) -> None:

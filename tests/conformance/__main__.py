@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import get_args
 
 from tests.conformance import suite
-from tests.conformance.accepted import wrong
+from tests.conformance.accepted import Side, wrong
 from tests.conformance.checks import Report, differences, render
 from tests.conformance.stage import Behind, Stage, stage
 from tests.fleet import make_keys
@@ -102,11 +102,11 @@ class Comparer:
     def _client(self, run: suite.Run, name: str) -> Pair:
         return suite.check_client(run, name), suite.check_client(run, name, self._keys)
 
-    def _show(self, what: str, pair: Pair | None, behind: Behind = "http") -> int:
+    def _show(self, what: str, pair: Pair | None, side: Side = "client") -> int:
         if pair is None:
             print(f"\n=== {what}: the tool has no such scenario here")
             return 0
-        found = wrong(behind, differences(*pair))
+        found = wrong(side, differences(*pair))
         print(f"\n=== {what}: {len(found)} differences")
         print(render(found))
         if self._verbose:

@@ -76,6 +76,7 @@ class Gateway:
         self.servers: dict[str, dict[str, Any]] = {}
         self.agents: dict[str, Any] = {"tester": {"allow": {"*": ["*"]}}}
         self.settings: dict[str, Any] = {"port": port, "drain": "5s", "first_list_wait": "5s"}
+        self.extra: dict[str, Any] = {}
         self.keys = keys
         self.log = folder / "gateway.log"
         # Short: a unix socket's path has 108 bytes at most.
@@ -102,6 +103,7 @@ class Gateway:
                     "agents": self.agents,
                     "keys_dir": str(self.keys),
                     "data_dir": str(self.folder / "data"),
+                    **self.extra,
                 }
             )
         )
@@ -193,16 +195,24 @@ class Gateway:
             await asyncio.sleep(0.02)
         return value
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
         """Status and text; (0, reason) where it can't be reached."""
+        request = urllib.request.Request(self.url(path), headers=headers)  # noqa: S310
         try:
-            with urllib.request.urlopen(self.url(path), timeout=PATIENCE) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
         except OSError as error:
             return 0, str(error)
+
+    def metrics(self) -> str:
+        """What Prometheus is told, with the token that it shows."""
+        token = (self.folder / "data" / "scrape.token").read_text().strip()
+        status, text = self.get("/metrics", Authorization=f"Bearer {token}")
+        assert status == 200, text
+        return text
 
     def url(self, path: str = "/mcp") -> str:
         return f"http://127.0.0.1:{self.port}{path}"

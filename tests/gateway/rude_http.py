@@ -18,8 +18,13 @@ class RudeHttp:
 
     def __init__(self, answer: Answer, **hints: bool) -> None:
         self.calls: list[tuple[str, Any]] = []
+        self.answers: list[Any] = []
+        """What it was answered to questions of its own."""
+        self.answered = asyncio.Event()
         self.sessions = 0
         self.forgotten: set[str] = set()
+        self.gone = whole(b"gone", "404 Not Found")
+        """What it says of a session that it has forgotten."""
         self.server: Server
         self._answer = answer
         self._hints = hints
@@ -33,7 +38,7 @@ class RudeHttp:
     async def _handle(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
         session = asked.headers.get("mcp-session-id", "")
         if session in self.forgotten:
-            writer.write(whole(b"gone", "404 Not Found"))
+            writer.write(self.gone)
             return
         if not asked.line.startswith("POST"):
             writer.write(whole(b"", "405 Method Not Allowed"))
@@ -42,6 +47,10 @@ class RudeHttp:
         if message.get("method") == "tools/call":
             self.calls.append((session, message))
             await self._answer(message, writer)
+        elif "method" not in message:
+            self.answers.append({k: v for k, v in message.items() if k != "jsonrpc"})
+            self.answered.set()
+            writer.write(whole(b"", "202 Accepted"))
         elif "id" not in message:
             writer.write(whole(b"", "202 Accepted"))
         else:
@@ -55,6 +64,8 @@ class RudeHttp:
             hello = {"protocolVersion": version, "capabilities": {}, "serverInfo": info}
             header = f"mcp-session-id: session-{self.sessions}\r\n"
             return whole(result(message, hello), headers=header)
+        if message["method"] == "ping":
+            return whole(result(message, {}))
         if message["method"] == "tools/list":
             tool = {"name": "do", "inputSchema": {"type": "object"}, "annotations": self._hints}
             return whole(result(message, {"tools": [tool]}))

@@ -25,6 +25,7 @@ from tests.gateway.harness import (
     request,
 )
 from tests.gateway.rude_http import RudeHttp, rude_http, said
+from tests.gateway.rude_sse import rude_sse
 from tests.gateway.test_http_protocol import initialize
 from tests.gateway.test_servers_away import failing
 
@@ -277,14 +278,27 @@ async def test_a_stream_cut_in_mid_call_is_an_error_at_once_or_a_second_try_wher
         await asyncio.to_thread(fresh.close)
 
 
+GONE = {
+    "404": whole(b"gone", "404 Not Found"),
+    "400": whole(b"Invalid session", "400 Bad Request"),
+    "400 as the TypeScript SDK says it": whole(
+        b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID'
+        b' provided"},"id":null}',
+        "400 Bad Request",
+    ),
+}
+
+
+@pytest.mark.parametrize("gone", GONE)
 @pytest.mark.parametrize("way", [MODERN, LEGACY], ids=str)
 async def test_a_call_on_a_session_that_is_gone_is_made_on_a_new_one(
-    fresh: Gateway, way: Way
+    fresh: Gateway, way: Way, gone: str
 ) -> None:
     async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
         writer.write(whole(said(message, "here")))
 
     async with rude_http(answer) as rude:
+        rude.gone = GONE[gone]
         await start(fresh, rude)
         async with fresh.client(way) as client:
             for _ in range(2):
@@ -297,34 +311,42 @@ async def test_a_call_on_a_session_that_is_gone_is_made_on_a_new_one(
         await asyncio.to_thread(fresh.close)
 
 
-async def test_progress_carries_a_call_past_its_timeout(fresh: Gateway) -> None:
-    """The server's timeout is from one sign of life to the next, not for the call as a whole."""
-    ticks = 8
+@pytest.mark.parametrize("gone", GONE)
+async def test_over_sse_too_a_call_on_a_session_that_is_gone_is_made_on_a_new_one(
+    fresh: Gateway, gone: str
+) -> None:
+    """Its stream is open still: a proxy may hold it."""
+    async with rude_sse(GONE[gone]) as rude:
+        fresh.servers["rude"] = {"url": rude.server.url, "type": "sse", "timeout": "8s"}
+        await asyncio.to_thread(fresh.start)
+        async with fresh.client(MODERN) as client:
+            await client.call_tool("rude_do", {})
+            rude.forgotten |= set(rude.calls)
+            answered = await client.call_tool("rude_do", {})
+            assert answered.content[0].text == "here"
+        first, second = rude.calls
+        assert first != second
+        await asyncio.to_thread(fresh.close)
 
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"jsonrpc":"2.0","error":{"code":-1,"message":"no"},"id":null}', b"what?"],
+    ids=["an error", "a text"],
+)
+async def test_a_call_that_is_answered_400_costs_no_session_that_lives(
+    fresh: Gateway, body: bytes
+) -> None:
     async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
-        writer.write(events(end=False))
-        token = message["params"]["_meta"]["progressToken"]
-        for number in range(ticks):
-            params = {"progressToken": token, "progress": number}
-            note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
-            data = b"data: " + json.dumps(note).encode() + b"\n\n"
-            writer.write(b"%x\r\n%b\r\n" % (len(data), data))
-            await writer.drain()
-            await asyncio.sleep(0.4)
-        data = b"data: " + said(message, "done") + b"\n\n"
-        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
-
-    told: list[float] = []
-
-    async def hear(progress: float, total: float | None, text: str | None) -> None:
-        told.append(progress)
+        bad = len(rude.calls) == 2
+        writer.write(whole(body, "400 Bad Request") if bad else whole(said(message, "fine")))
 
     async with rude_http(answer) as rude:
-        await start(fresh, rude, timeout="1s")
-        async with fresh.client(MODERN) as client:
-            began = time.monotonic()
-            answered = await client.call_tool("rude_do", {}, progress_callback=hear)
-            assert time.monotonic() - began > 2
-        assert answered.content[0].text == "done"
-        assert told == list(range(ticks))
+        await start(fresh, rude)
+        async with fresh.client(LEGACY) as client:
+            await client.call_tool("rude_do", {})
+            assert str(await failing(client, "rude_do"))
+            assert (await client.call_tool("rude_do", {})).content[0].text == "fine"
+        assert len(rude.calls) == 3
+        assert len({session for session, _ in rude.calls}) == 1
         await asyncio.to_thread(fresh.close)

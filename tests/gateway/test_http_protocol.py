@@ -32,9 +32,9 @@ async def post_modern(gateway: Gateway, body: Any, **headers: str) -> httpx2.Res
         return await http.post("/mcp", json=body, headers={**modern_headers(body), **headers})
 
 
-async def initialize(http: httpx2.AsyncClient) -> dict[str, str]:
+async def initialize(http: httpx2.AsyncClient, hello: Any = INITIALIZE) -> dict[str, str]:
     """A legacy session; the header that names it."""
-    answer = await http.post("/mcp", json=request("initialize", INITIALIZE))
+    answer = await http.post("/mcp", json=request("initialize", hello))
     assert answer.status_code == 200
     assert answer.json()["result"]["protocolVersion"] == "2025-06-18"
     return {"Mcp-Session-Id": answer.headers["mcp-session-id"]}
@@ -392,12 +392,12 @@ async def test_a_meta_of_null_is_no_meta(gateway: Gateway) -> None:
 # Around it
 
 
-async def test_health_ready_and_metrics_are_open_and_say_what_is(gateway: Gateway) -> None:
+async def test_health_and_ready_are_open_and_metrics_say_what_is(gateway: Gateway) -> None:
     await post_modern(gateway, modern("tools/call", call("raw_echo", message="count me")))
     status, text = gateway.get("/health")
     assert (status, json.loads(text)["pid"]) == (200, gateway.pid)
     assert gateway.get("/ready")[0] == 200
-    families = {f.name: f for f in text_string_to_metric_families(gateway.get("/metrics")[1])}
+    families = {f.name: f for f in text_string_to_metric_families(gateway.metrics())}
     calls = {
         (s.labels["server"], s.labels["tool"], s.labels["outcome"]): s.value
         for s in families["mcpcp_calls"].samples
@@ -420,7 +420,7 @@ async def test_denials_are_counted_by_reason_and_names_of_clients_are_no_labels(
     await post_modern(gateway, modern("tools/call", call("a_name_of_the_client_s")))
     async with httpx2.AsyncClient() as http:
         await http.post(gateway.url(), json={})
-    text = gateway.get("/metrics")[1]
+    text = gateway.metrics()
     assert 'mcpcp_denied_total{reason="unknown"}' in text
     assert 'mcpcp_denied_total{reason="missing"}' in text
     assert "a_name_of_the_client_s" not in text

@@ -43,14 +43,14 @@ def journal(file: Path) -> list[Any]:
 async def test_log_level_and_subscriptions_are_renewed_after_a_server_s_restart(
     fresh: Gateway, tmp_path: Path, sessions: str
 ) -> None:
-    """A level belongs to one client, so only a session of its own has it renewed."""
     file = tmp_path / "journal"
     arguments = [str(RUDE), "--name", "rude", "--journal", str(file)]
     fresh.servers["rude"] = {"command": "python", "args": arguments}
-    wanted = {("resources/subscribe", '{"uri": "rude://rude"}')}
-    if sessions == "per_client":
-        fresh.servers["rude"]["sessions"] = sessions
-        wanted.add(("logging/setLevel", '{"level": "warning"}'))
+    wanted = {
+        ("resources/subscribe", '{"uri": "rude://rude"}'),
+        ("logging/setLevel", '{"level": "warning"}'),
+    }
+    fresh.servers["rude"]["sessions"] = sessions
     fresh.start()
 
     def told() -> dict[int, set[tuple[str, str]]]:

@@ -47,7 +47,8 @@ class Nursery:
         os.write(secret_end, b"secret\n")
         os.close(secret_end)
         env = {**self.base, "ENTRY": "a b=c\n"}
-        argv = (sys.executable, str(FACTS), "--flag", "ä b", *words)
+        what = ("-m", FACTS.stem) if words[:1] == ("module",) else (str(FACTS),)
+        argv = (sys.executable, *what, "--flag", "ä b", *words)
         launch = Launch("facts", argv, env, FACTS.parent, write_end, {"SECRET_FD": secret})
         try:
             return await launcher.start(launch), read_end
@@ -68,7 +69,7 @@ async def same() -> Any:
     """What a forked and a spawned process find."""
     nursery = Nursery()
     async with nursery.warm():
-        words: list[list[str]] = [["exit"], ["raise"], []]
+        words: list[list[str]] = [["exit"], ["raise"], [], ["module"]]
         forked = [await nursery.facts(nursery.launcher, *w) for w in words]
         spawned = [await nursery.facts(nursery.spawner, *w) for w in words]
     return {"forked": forked, "spawned": spawned}

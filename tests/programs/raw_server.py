@@ -1,6 +1,7 @@
 """An MCP server over stdio without the SDK: quick to start, and it says what no SDK would say.
 
-Flags: `--modern` knows no initialize; `--hold FILE` shakes hands only once FILE exists; `--name N`.
+Flags: `--modern` knows no initialize; `--hold FILE` shakes hands only once FILE exists; `--name N`;
+`--shy` shows a tool of that name only to clients that can be asked; `--journal FILE` notes methods.
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ parser.add_argument("--modern", action="store_true")
 parser.add_argument("--hold", type=Path)
 parser.add_argument("--name", default="raw")
 parser.add_argument("--tool", action="append", default=[], help="one more tool, an echo")
+parser.add_argument("--shy", action="store_true")
+parser.add_argument("--journal")
 options = parser.parse_args()
 
 waiting: dict[Any, Path] = {}
+EXTRA: Message = {"resources": {}} if options.journal else {}
+CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+introduced: Message = {}
+"""What a client of the legacy era said that it can."""
 lock = threading.Lock()
 
 
@@ -144,12 +151,18 @@ tools: dict[str, Tool] = {
     "release": (release, {}),
     **{name: (echo, {}) for name in options.tool},
     **({"ask": (ask, {})} if options.modern else {}),
+    **({"shy": (echo, {})} if options.shy else {}),
 }
 
 
-def list_tools() -> Message:
-    """On two pages, as large servers do."""
-    found = [
+def shows(name: str, params: Message) -> bool:
+    """Whether the client is one that the tool is for."""
+    can = params.get("_meta", {}).get(CAPABILITIES, {}) if options.modern else introduced
+    return name != "shy" or "elicitation" in can
+
+
+def list_tools(params: Message) -> list[Message]:
+    return [
         {
             "name": name,
             "description": f"{name} of {options.name}",
@@ -158,55 +171,93 @@ def list_tools() -> Message:
             "xUnknown": {"a": 1},
         }
         for name, (_, hints) in tools.items()
+        if shows(name, params)
     ]
-    return {"tools": found}
+
+
+def initialize(params: Message) -> Message:
+    introduced.update(params["capabilities"])
+    while options.hold and not options.hold.exists():
+        time.sleep(0.01)
+    return {
+        "protocolVersion": params["protocolVersion"],
+        "capabilities": {"tools": {"listChanged": True}, **EXTRA},
+        "serverInfo": {"name": options.name, "version": "1"},
+        "instructions": f"How to use {options.name}.",
+    }
+
+
+def discover(params: Message) -> Message:
+    found = {"supportedVersions": ["2026-07-28"], "resultType": "complete"}
+    return {**found, "capabilities": EXTRA}
+
+
+def page_of_tools(params: Message) -> Message:
+    """On two pages, as large servers do."""
+    whole = list_tools(params)
+    half = len(whole) // 2
+    if params.get("cursor") == "second":
+        return {"tools": whole[half:]}
+    return {"tools": whole[:half], "nextCursor": "second"}
+
+
+def list_templates(params: Message) -> Message:
+    return {"resourceTemplates": [{"uriTemplate": "raw://{name}", "name": "things"}]}
+
+
+methods: dict[str, Callable[[Message], Message]] = {
+    "server/discover" if options.modern else "initialize": (
+        discover if options.modern else initialize
+    ),
+    "tools/list": page_of_tools,
+    "resources/list": lambda _: {"resources": []},
+    "resources/templates/list": list_templates,
+    "resources/read": lambda params: {"contents": [{"uri": params["uri"], "text": "read"}]},
+}
 
 
 def handle(message: Message) -> Message | None:
     """The result of a request; LookupError where there is none; None to answer later."""
     method, params = message["method"], message.get("params") or {}
-    if method == "initialize" and not options.modern:
-        while options.hold and not options.hold.exists():
-            time.sleep(0.01)
-        return {
-            "protocolVersion": params["protocolVersion"],
-            "capabilities": {"tools": {"listChanged": True}},
-            "serverInfo": {"name": options.name, "version": "1"},
-            "instructions": f"How to use {options.name}.",
-        }
-    if method == "server/discover" and options.modern:
-        return {"supportedVersions": ["2026-07-28"], "capabilities": {}, "resultType": "complete"}
-    if method == "tools/list":
-        whole = list_tools()["tools"]
-        half = len(whole) // 2
-        if params.get("cursor") == "second":
-            return {"tools": whole[half:]}
-        return {"tools": whole[:half], "nextCursor": "second"}
+    if options.journal:
+        note(options.journal, method)
     if method == "tools/call":
         return call(message["id"], params)
-    raise LookupError
+    return methods[method](params)
 
 
 def call(request_id: Any, params: Message) -> Message | None:
+    if not shows(params["name"], params):
+        raise LookupError
     if params["name"] == "wait":
         path = Path(params["arguments"]["file"])
         waiting[request_id] = path
         note(str(path), "begun")
-        if "until" in params["arguments"]:
-            until = Path(params["arguments"]["until"])
-            threading.Thread(target=answer_when, args=(request_id, until), daemon=True).start()
         token = (params.get("_meta") or {}).get("progressToken")
         if token is not None:
-            told = {"progressToken": token, "progress": 0}
-            say({"method": "notifications/progress", "params": told})
+            tell(token, 0)
+        if "until" in params["arguments"]:
+            until = Path(params["arguments"]["until"])
+            beats = params["arguments"].get("beats", False)
+            told = (request_id, until, token if beats else None)
+            threading.Thread(target=answer_when, args=told, daemon=True).start()
         return None
     return tools[params["name"]][0](params)
 
 
-def answer_when(request_id: Any, until: Path) -> None:
-    """Answer a waiting call once a file exists."""
+def tell(token: Any, step: int) -> None:
+    """A sign of progress."""
+    say({"method": "notifications/progress", "params": {"progressToken": token, "progress": step}})
+
+
+def answer_when(request_id: Any, until: Path, token: Any) -> None:
+    """Answer a waiting call once a file exists; with a token, tell of progress meanwhile."""
+    beats = 0
     while not until.exists():
         time.sleep(0.01)
+        beats += 1
+        if token is not None and beats % 20 == 0:
+            tell(token, beats)
     if waiting.pop(request_id, None) is not None:
         say({"id": request_id, "result": text("released")})
 

@@ -16,8 +16,14 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp_types import (
     CompleteResult,
+    CreateMessageResult,
+    ElicitResult,
+    ListRootsResult,
     PromptReference,
+    Root,
+    TextContent,
 )
+from pydantic import FileUrl
 
 from tests.gateway.harness import PATIENCE, Gateway, Way
 from tests.ports import reserve
@@ -36,28 +42,13 @@ def direct(server: Server, **options: Any) -> Client:
     return Client(command, **{"mode": "legacy", **options})
 
 
-FOR_SOME_CLIENTS = {
-    "get-roots-list",
-    "trigger-elicitation-request",
-    "trigger-elicitation-request-async",
-    "trigger-sampling-request",
-    "trigger-sampling-request-async",
-    "trigger-url-elicitation",
-}
-"""Offered by npm's everything-server to clients that can be asked, as the gateway may be."""
-
-
 async def settled(client: Any, wanted: dict[str, Any], prefix: str) -> dict[str, Any]:
     """The tools, once they are those wanted: some servers register more of them after the start."""
-
-    async def look() -> dict[str, Any]:
-        found = await tools(client, prefix)
-        return {name: tool for name, tool in found.items() if name not in FOR_SOME_CLIENTS}
 
     found: dict[str, Any] = {}
     try:
         async with asyncio.timeout(PATIENCE):
-            while (found := await look()) != wanted:  # noqa: ASYNC110  (no event)
+            while (found := await tools(client, prefix)) != wanted:  # noqa: ASYNC110  (no event)
                 await asyncio.sleep(0.1)
     except TimeoutError:
         pass
@@ -150,6 +141,65 @@ async def test_it_completes_arguments(real: RealWorld, way: Way) -> None:
         argument = {"name": "department", "value": "Eng"}
         found: CompleteResult = await client.complete(reference, argument)
     assert found.completion.values == ["Engineering"]
+
+
+# What it asks of its client
+
+
+class Person:
+    """A client's user, model and folders."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.asked: list[str] = []
+
+    async def sample(self, context: Any, params: Any) -> CreateMessageResult:
+        self.asked.append("sampling")
+        text = TextContent(text="forty-two")
+        return CreateMessageResult(role="assistant", content=text, model="none")
+
+    async def elicit(self, context: Any, params: Any) -> ElicitResult:
+        self.asked.append("elicitation")
+        return ElicitResult(action="decline")
+
+    async def roots(self, context: Any) -> ListRootsResult:
+        self.asked.append("roots")
+        return ListRootsResult(roots=[Root(uri=FileUrl(self.root.as_uri()), name="here")])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {
+            "sampling_callback": self.sample,
+            "elicitation_callback": self.elicit,
+            "list_roots_callback": self.roots,
+        }
+
+
+ASKING = [
+    ("trigger-sampling-request", {"prompt": "6 x 7?", "maxTokens": 10}),
+    ("trigger-elicitation-request", {}),
+    ("get-roots-list", {}),
+]
+"""It offers them only to clients that can be asked."""
+
+
+@pytest.mark.parametrize("way", IN_FRONT, ids=str)
+async def test_it_asks_the_clients_model_user_and_roots(
+    real: RealWorld, tmp_path: Path, way: Way
+) -> None:
+    """A modern client is asked in rounds, by a server that knows only the legacy era."""
+    itself, through = Person(tmp_path), Person(tmp_path)
+    async with direct(real.servers["everything"], **itself.options) as client:
+        offered = await tools(client)
+        wanted = await answers(client, ASKING)
+    async with real.gateway.client(way, **through.options) as client:
+        seen = await settled(client, offered, "asking_")
+        found = await answers(client, ASKING, "asking_")
+    assert seen == offered
+    assert {name for name, _ in ASKING} <= seen.keys()
+    assert found == wanted
+    assert set(through.asked) == set(itself.asked)
+    assert {"sampling", "elicitation", "roots"} == set(itself.asked)
 
 
 # The TypeScript SDK's own HTTP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from servers.serving import Health, add_echo, current_agent, serve
 
 server: MCPServer[Any] = MCPServer("probe")
 add_echo(server)
+logger = logging.getLogger("probe")
 entered = 0
 
 
@@ -58,6 +60,13 @@ async def crash() -> str:
 @server.tool()
 async def times_entered() -> int:
     return entered
+
+
+@server.tool()
+def tell_the_log(text: str) -> str:
+    """In a thread of its own, as every tool that is no coroutine."""
+    logger.info("told %s", text)
+    return "told"
 
 
 @server.tool()

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.anyio
 MODERN = "2026-07-28"
 CLIENTS = [("sse", "legacy"), ("sse", MODERN), ("http", "legacy"), ("http", MODERN)]
 SECRET = "5ec2e7"
+SCRAPE = "may read metrics".replace(" ", "-")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def probe() -> Iterator[Script]:
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Script]:
-    with running(PROBE, credential=SECRET) as script:
+    with running(PROBE, credential=SECRET, scrape=SCRAPE) as script:
         yield script
 
 
@@ -100,9 +101,65 @@ def test_without_the_credential_every_mcp_path_answers_401(
     assert answer.status_code == 401
 
 
-def test_health_ready_and_metrics_stay_open(guarded: Script) -> None:
-    answers = {path: guarded.get(path).status_code for path in ("/health", "/ready", "/metrics")}
-    assert answers == {"/health": 200, "/ready": 200, "/metrics": 200}
+def test_health_and_ready_stay_open(guarded: Script) -> None:
+    answers = {path: guarded.get(path).status_code for path in ("/health", "/ready")}
+    assert answers == {"/health": 200, "/ready": 200}
+
+
+@pytest.mark.parametrize(
+    ("shown", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": f"Bearer {SCRAPE}"}, 200),
+        ({"Authorization": f"Bearer {SECRET}"}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"X-Mcpcp-Credential": SECRET}, 401),
+    ],
+)
+def test_metrics_are_for_who_shows_the_scrape_token(
+    guarded: Script, shown: dict[str, str], status: int
+) -> None:
+    assert guarded.get("/metrics", shown).status_code == status
+
+
+def test_the_scrape_token_opens_nothing_else(guarded: Script) -> None:
+    headers = {"Authorization": f"Bearer {SCRAPE}", "X-Mcpcp-Credential": SCRAPE}
+    assert guarded.get("/sse", headers).status_code == 401
+
+
+def test_without_a_scrape_token_nobody_reads_a_guarded_server_s_metrics() -> None:
+    with running(PROBE, credential=SECRET) as script:
+        for shown in ("Bearer", f"Bearer {SECRET}", SECRET):
+            assert script.get("/metrics", {"Authorization": shown}).status_code == 401
+
+
+def test_alone_a_script_s_metrics_are_open(probe: Script) -> None:
+    assert probe.get("/metrics").status_code == 200
+
+
+@pytest.mark.parametrize(("transport", "mode"), CLIENTS)
+async def test_a_request_s_id_is_in_every_line_of_its_call(
+    guarded: Script, transport: str, mode: str
+) -> None:
+    wanted = f"abc-{transport}-{mode}"
+    meta: Any = {"mcpcp/request": wanted}
+    async with connected(guarded.url, transport, mode, SECRET) as client:
+        await client.call_tool("tell_the_log", {"text": wanted}, meta=meta)
+        said = guarded.wait_for(f"told {wanted}")
+        bad: Any = {"mcpcp/request": "a b"}
+        await client.call_tool("tell_the_log", {"text": "x"}, meta=bad)
+    assert said["request"] == wanted
+    assert [e for e in guarded.log if e.get("request") == wanted and e["message"] == "call"]
+    assert "a b" not in {e.get("request") for e in guarded.log}
+
+
+async def test_secrets_are_in_no_line(guarded: Script) -> None:
+    jwt = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
+    said = f"{SECRET} {SCRAPE} {jwt} Authorization: Bearer opaque-token end"
+    async with connected(guarded.url, "http", MODERN, SECRET) as client:
+        await client.call_tool("tell_the_log", {"text": said})
+    line = guarded.wait_for("Authorization")["message"]
+    assert line == "told [hidden] [hidden] [hidden] Authorization: Bearer [hidden] end"
 
 
 async def test_the_credential_s_variable_is_gone_from_the_environment(guarded: Script) -> None:
@@ -148,7 +205,8 @@ async def test_metrics_count_calls_by_outcome_and_invent_no_label() -> None:
         metrics = script.get("/metrics").text
     assert 'mcp_tool_calls_total{outcome="ok",tool="echo"} 1.0' in metrics
     assert 'mcp_tool_calls_total{outcome="error",tool="crash"} 1.0' in metrics
-    assert 'mcp_tool_call_duration_seconds_count{tool="(unknown)"} 1.0' in metrics
+    times = "mcp_server_operation_duration_seconds_count"
+    assert f'{times}{{gen_ai_tool_name="(unknown)",mcp_method_name="tools/call"}} 1.0' in metrics
     assert "mcp_tool_calls_in_flight 0.0" in metrics
     assert "made_up" not in metrics
 

@@ -34,7 +34,8 @@ def test_a_forked_server_finds_everything_as_a_spawned_one_does() -> None:
             forked.pop(key)
             spawned.pop(key)
         assert forked == spawned
-    exited, raised, plain = answer["forked"]
+    exited, raised, plain, module = answer["forked"]
+    assert module["name"] == "__main__"
     assert (exited["code"], raised["code"], plain["code"]) == (7, 1, 0)
     assert plain["secret"] == "secret\n"
     assert plain["is_child"]
@@ -72,7 +73,9 @@ SCRIPT = (sys.executable, "server.py", "--port", "1")
         (SCRIPT, {"LD_PRELOAD": "x.so"}, False),
         (SCRIPT, {"TZ": "Asia/Tokyo"}, False),
         (SCRIPT, {"LANG": "de_DE.UTF-8"}, False),
-        ((sys.executable, "-m", "server"), {}, False),
+        ((sys.executable, "-m", "server"), {}, True),
+        ((sys.executable, "-m"), {}, False),
+        ((sys.executable, "-c", "pass"), {}, False),
         ((sys.executable,), {}, False),
         (("/usr/bin/other-python", "server.py"), {}, False),
         (("node", "server.js"), {}, False),

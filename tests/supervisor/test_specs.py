@@ -38,6 +38,16 @@ def test_the_plan_holds_the_gateway_and_the_servers_with_a_port(tmp_path: Path) 
     assert specs["a"].cwd == tmp_path
 
 
+def test_a_server_is_told_the_addresses_of_those_it_may_call(tmp_path: Path) -> None:
+    servers = {"a": {**server(4001), "calls": ["b"]}, "b": server(4002)}
+    before = plan(write(tmp_path, servers))
+    assert before["a"].calls == {"b": "http://127.0.0.1:4002"}
+    assert before["b"].calls == {}
+    assert before["b"].env["MCPCP_DATA_DIR"] == str(tmp_path / "data")
+    moved = plan(write(tmp_path, {**servers, "b": server(4003)}))
+    assert not moved["a"].starts_like(before["a"])  # what it was told is not true any more
+
+
 def test_only_brings_along_what_a_server_depends_on(tmp_path: Path) -> None:
     config = write(
         tmp_path, {"a": server(1, "b"), "b": server(2, "c"), "c": server(3), "d": server(4)}

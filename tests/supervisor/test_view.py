@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mcpcp.config import Config, GatewayConfig, ServerConfig
+from mcpcp.config import Config, GatewayConfig, MonitoringConfig, ServerConfig
 from mcpcp.fleet import FleetState, GatewayReport, ProcessState, ProcessStatus, Snapshot
 from mcpcp.policy import Allowlist
 from mcpcp.supervisor.options import Ui
@@ -28,6 +28,7 @@ CONFIG = Config(
     agents={"agent_name1": Allowlist.of({"mcp1": ["*"]}), "claude": Allowlist.of({"*": ["*"]})},
     keys_dir=Path("/somewhere/keys"),
     data_dir=Path("/somewhere/data"),
+    monitoring=MonitoringConfig(Path("/somewhere/data/scrape.token")),
 )
 
 

@@ -19,14 +19,15 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from docker import APIClient
 
-from servers.docker_policy import making, ownership
+from servers.docker_policy import ownership
 from servers.docker_policy.answers import Settings
 from servers.docker_policy.commands import DockerCommands
 from servers.docker_policy.engine import Engine
 from servers.docker_policy.hardening import USER, Envelope
 from servers.docker_policy.images import Allowlist
-from tests.engine import BARE_IMAGE, IMAGE, VOLUME_IMAGE, DockerEngine, no_engine
+from tests.engine import BARE_IMAGE, IMAGE, VOLUME_IMAGE, Dockerd, DockerEngine, no_engine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 
@@ -123,12 +124,16 @@ async def test_another_agents_container_answers_like_an_unknown_one(engine: Dock
         made = await docker.run(f"run -d --name web {IMAGE} sleep 600", "a")
         assert made.container is not None
         for reference in ("web", made.container, made.container[:12]):
-            for command in ("logs", "inspect", "stop", "rm -f"):
+            for command in (
+                *("logs", "inspect", "stats", "top", "port", "stop", "start", "restart -t 1"),
+                *("rm", "rm -f", "container inspect", "container stats --no-stream"),
+            ):
                 theirs = await docker.run(f"{command} {reference}", "b")
                 unknown = await docker.run(f"{command} nothing", "b")
                 assert theirs.status == "error"
                 assert theirs.stderr.replace(reference, "nothing") == unknown.stderr
-        assert "web" not in (await docker.run("ps -a", "b")).stdout
+        for command in ("ps -a", "ps -l", "stats -a", "ps -af name=web"):
+            assert "web" not in (await docker.run(command, "b")).stdout
         same = await docker.run(f"run -d --name web {IMAGE} sleep 600", "b")
         assert same.status == "ok"
         assert '"Containers": 1' in (await docker.run("info --format json", "b")).stdout
@@ -181,20 +186,36 @@ async def test_an_images_volumes_are_bounded_memory(engine: DockerEngine) -> Non
     assert not [m for m in mounts["Mounts"] if m["Type"] != "tmpfs"]
 
 
-async def test_a_container_that_the_engine_made_otherwise_is_removed(
-    engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "weaker",
+    [
+        {"CapDrop": []},
+        {"CapAdd": ["SYS_ADMIN"]},
+        {"PidMode": "host"},
+        {"Binds": ["/:/host"]},
+        {"ReadonlyRootfs": False},
+        {"SecurityOpt": ["no-new-privileges:true", "seccomp=unconfined"]},
+        {"MaskedPaths": []},
+        {"OomScoreAdj": -500},
+        {"PidsLimit": 0},
+    ],
+    ids=lambda weaker: next(iter(weaker)),
+)
+async def test_a_container_that_the_engine_made_otherwise_is_removed_before_it_runs(
+    engine: DockerEngine, monkeypatch: pytest.MonkeyPatch, weaker: dict[str, Any]
 ) -> None:
-    real = making._config
+    real = APIClient.create_container_from_config
 
-    def weaker(*arguments: Any) -> dict[str, Any]:
-        config = real(*arguments)
-        return {**config, "HostConfig": {**config["HostConfig"], "CapDrop": []}}
+    def other(api: APIClient, config: dict[str, Any]) -> Any:
+        host = {**config["HostConfig"], **weaker}
+        return real(api, {**config, "HostConfig": host})  # type: ignore[no-untyped-call]
 
-    monkeypatch.setattr(making, "_config", weaker)
+    monkeypatch.setattr(APIClient, "create_container_from_config", other)
     async with serving() as docker:
-        answer = await docker.run(f"run --name weak {IMAGE} true", "a")
-        assert answer.status == "refused" and "CapDrop" in answer.stderr
-        assert "weak" not in (await docker.run("ps -a", "a")).stdout
+        answer = await docker.run(f"run --name weak {IMAGE} true", "weakened")
+        assert answer.status == "refused" and next(iter(weaker)) in answer.stderr, answer
+        assert answer.stdout == ""
+        assert (await docker.run("ps -aq", "weakened")).stdout == ""
 
 
 async def test_a_container_in_the_foreground_ends_at_its_deadline(engine: DockerEngine) -> None:
@@ -256,6 +277,89 @@ async def test_an_agent_has_room_for_so_many_containers(engine: DockerEngine) ->
         assert (await docker.run(f"run --rm {IMAGE} true", "b")).status == "ok"
 
 
+async def test_a_container_is_started_again_with_what_it_was_run_with(engine: DockerEngine) -> None:
+    async with serving() as docker:
+        made = await docker.run(f"run -d --name w -m 32m {IMAGE} sh -c 'echo up; sleep 600'", "a")
+        before = inspected(engine, made.container or "")
+        assert (await docker.run("stop -t 0 w", "a")).stdout == "w\n"
+        assert (await docker.run("start w", "a")).stdout == "w\n"
+        await until_answered(docker, "logs w", "up\nup\n")
+        assert (await docker.run("restart -t 0 w", "a")).stdout == "w\n"
+        await until_answered(docker, "logs w", "up\nup\nup\n")
+        after = inspected(engine, made.container or "")
+        assert after["State"]["Running"] and after["HostConfig"] == before["HostConfig"]
+    assert not exists(engine, made.container or "")
+
+
+async def test_starting_twice_at_once_starts_once(engine: DockerEngine) -> None:
+    async with serving() as docker:
+        made = await docker.run(f"run -d --name w {IMAGE} sleep 600", "a")
+        await docker.run("stop -t 0 w", "a")
+        statuses: list[str] = []
+
+        async def start() -> None:
+            statuses.append((await docker.run("start w", "a")).status)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(start)
+        assert statuses == ["ok"] * 4
+        assert (await docker.run("top w", "a")).status == "ok"  # its lifeline was not let go
+        assert inspected(engine, made.container or "")["State"]["Running"]
+
+
+async def test_a_container_that_goes_when_it_ends_is_not_restarted(engine: DockerEngine) -> None:
+    async with serving() as docker:
+        made = await docker.run(f"run -d --rm --name w {IMAGE} sleep 600", "a")
+        refused = await docker.run("restart -t 0 w", "a")
+        assert refused.status == "error" and "--rm" in refused.stderr
+        assert inspected(engine, made.container or "")["State"]["Running"]
+        assert (await docker.run("stop -t 0 w", "a")).status == "ok"
+        await anyio.to_thread.run_sync(until, lambda: not exists(engine, made.container or ""))
+
+
+async def test_top_shows_the_program_and_not_what_we_put_around_it(engine: DockerEngine) -> None:
+    async with serving() as docker:
+        await docker.run(f"run -d --name w {IMAGE} sleep 600", "a")
+        for options in ("", "-ef", "aux"):
+            shown = (await docker.run(f"top w {options}", "a")).stdout
+            assert "sleep 600\n" in shown and "(lifeline)" in shown and "read -r" not in shown
+        await docker.run("stop -t 0 w", "a")
+        assert (await docker.run("top w", "a")).stderr == "Error: w is not running\n"
+
+
+async def test_stats_are_of_each_or_of_all_that_run(engine: DockerEngine) -> None:
+    async with serving() as docker:
+        for name in ("one", "two"):
+            await docker.run(f"run -d --name {name} {IMAGE} sleep 600", "a")
+        await docker.run("stop -t 0 two", "a")
+        shown = {
+            line: [json.loads(row)["NAME"] for row in (await rows(docker, line)).splitlines()]
+            for line in ("stats", "stats -a", "stats two", "stats one two")
+        }
+        measured = json.loads(await rows(docker, "stats one"))
+    assert shown["stats"] == ["one"] and shown["stats two"] == ["two"]
+    assert sorted(shown["stats -a"]) == shown["stats one two"] == ["one", "two"]
+    assert int(measured["PIDS"]) >= 2 and "/ 64.00MiB" in measured["MEM USAGE / LIMIT"]
+
+
+async def rows(docker: DockerCommands, line: str) -> str:
+    return (await docker.run(f"{line} --format json", "a")).stdout
+
+
+async def test_an_image_of_another_digest_than_the_allowed_one_is_refused(
+    engine: DockerEngine,
+) -> None:
+    pinned = f"{IMAGE}@sha256:{'0' * 64}"
+    async with serving(replace(SETTINGS, allowlist=Allowlist((pinned,)))) as docker:
+        other = await docker.run(f"run --rm {IMAGE} true", "a")
+        missing = await docker.run(f"run --rm {pinned} true", "a")
+        assert (await docker.run("images -q", "a")).stdout == ""
+    assert other.status == missing.status == "refused"
+    assert "is not the one that may be run" in other.stderr and pinned in other.stderr
+    assert "is not on this machine" in missing.stderr
+
+
 async def test_term_reaches_the_program_on_stop(engine: DockerEngine) -> None:
     async with serving() as docker:
         script = "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done"
@@ -283,31 +387,41 @@ from servers.docker_policy.images import Allowlist
 async def main():
     docker = DockerCommands(Engine(), Settings(allowlist=Allowlist((sys.argv[1],))))
     async with docker.serving():
-        answer = await docker.run(f"run -d {sys.argv[1]} sleep 600", "a")
-        print(answer.container, flush=True)
+        for line in sys.argv[2:]:
+            answer = await docker.run(line, "a")
+        print(answer.stdout, end="", flush=True)
         await anyio.sleep_forever()
 
 anyio.run(main)
 """
 
+LIVES = {
+    "run": [],
+    "started again": ["stop -t 0 x", "start x"],
+    "restarted": ["restart -t 0 x"],
+    "restarted when it had ended": ["stop -t 0 x", "restart x"],
+}
 
+
+@pytest.mark.parametrize("life", LIVES)
 async def test_a_sigkilled_servers_containers_end_and_are_swept_at_the_next_start(
-    engine: DockerEngine,
+    engine: DockerEngine, life: str
 ) -> None:
+    lines = [f"run -d --name x {IMAGE} sleep 600", *LIVES[life]]
     maker = subprocess.Popen(  # noqa: ASYNC220 - reading its one line is what the test waits for
-        [sys.executable, "-c", MAKER, IMAGE],
+        [sys.executable, "-c", MAKER, IMAGE, *lines, "ps -q --no-trunc"],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).resolve().parents[3],
     )
     assert maker.stdout
     with maker.stdout as out:
-        container = out.readline().decode().strip()
-        assert inspected(engine, container)["State"]["Running"] is True
+        made = out.readline().decode().strip()
         os.kill(maker.pid, signal.SIGKILL)
         maker.wait(DEADLINE)
-    until(lambda: not inspected(engine, container)["State"]["Running"])
+    assert len(made) == 64
+    until(lambda: not inspected(engine, made)["State"]["Running"])
     async with serving():
-        await anyio.to_thread.run_sync(until, lambda: not exists(engine, container))
+        await anyio.to_thread.run_sync(until, lambda: not exists(engine, made))
 
 
 async def test_the_sweep_leaves_living_servers_alone(engine: DockerEngine) -> None:
@@ -335,3 +449,29 @@ async def test_without_an_engine_the_answer_says_how_to_get_one(
         async with serving() as docker:
             answer = await docker.run("ps", "a")
     assert answer.status == "unavailable" and "DOCKER_HOST" in answer.stderr
+
+
+async def test_after_the_engine_was_stopped_and_started_the_next_call_works(
+    own_engine: Dockerd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", own_engine.host)
+    with no_engine():
+        async with serving() as docker:
+            await stop_and_start(own_engine, docker)
+    with DockerEngine(own_engine.host).client() as client:
+        assert client.api.containers(all=True) == []
+
+
+async def stop_and_start(engine: Dockerd, docker: DockerCommands) -> None:
+    assert (await docker.run(f"run -d --name web {IMAGE} sleep 600", "a")).status == "ok"
+    await anyio.to_thread.run_sync(engine.stop)
+    assert (await docker.run("ps -a", "a")).status == "unavailable"
+    await anyio.to_thread.run_sync(engine.start)
+    assert "web" in (await docker.run("ps -a --filter status=exited", "a")).stdout
+    assert (await docker.run("start web", "a")).stdout == "web\n"
+    # and when nobody called while it was away
+    await anyio.to_thread.run_sync(engine.stop)
+    await anyio.to_thread.run_sync(engine.start)
+    answer = await docker.run(f"run --rm {IMAGE} echo again", "a")
+    assert (answer.status, answer.stdout) == ("ok", "again\n")
+    assert (await docker.run("start web", "a")).stdout == "web\n"

@@ -6,18 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servers.docker_policy.grammar import (
+from servers.docker_policy.grammar import understand
+from servers.docker_policy.subcommands import (
     Command,
     Images,
     Info,
     Inspect,
     Logs,
+    Port,
     Ps,
+    Restart,
     Rm,
     Run,
+    Start,
+    Stats,
     Stop,
+    Top,
     Version,
-    understand,
 )
 from servers.docker_policy.words import Refused
 
@@ -34,6 +39,10 @@ from servers.docker_policy.words import Refused
         ("ps --all=false -f name=web --filter status=exited", Ps(name="web", status="exited")),
         ("images", Images()),
         ("image ls -q", Images(quiet=True)),
+        ("images alpine:3", Images(name="alpine:3")),
+        ("ps -l", Ps(last=1)),
+        ("ps -n 3", Ps(last=3)),
+        ("ps -n=-1", Ps()),
         ("logs web", Logs("web")),
         ("logs -n5 web", Logs("web", 5)),
         ("logs -n 5 -t web", Logs("web", 5, timestamps=True)),
@@ -43,9 +52,28 @@ from servers.docker_policy.words import Refused
         ("container inspect a", Inspect(("a",))),
         ("stop -t 3 a", Stop(("a",), 3)),
         ("stop --time=3 a b", Stop(("a", "b"), 3)),
+        ("stats", Stats()),
+        ("stats --no-stream a b", Stats(("a", "b"))),
+        ("container stats -a --format json", Stats(all=True, json=True)),
+        ("top a", Top("a")),
+        ("top a -ef", Top("a")),
+        ("container top a aux", Top("a", "aux")),
+        ("port a", Port("a")),
+        ("port a 80/tcp", Port("a", "80/tcp")),
+        ("start a b", Start(("a", "b"))),
+        ("restart a", Restart(("a",))),
+        ("container restart -t 1 a b", Restart(("a", "b"), 1)),
         ("rm -fv a", Rm(("a",), force=True)),
         ("rm -- a", Rm(("a",))),
         ("run alpine", Run("alpine")),
+        ("run -m256MiB alpine", Run("alpine", memory=256 << 20)),
+        ("run -m 64mb alpine", Run("alpine", memory=64 << 20)),
+        ("run -m 65536k alpine", Run("alpine", memory=64 << 20)),
+        ("run --cpus=.5 alpine", Run("alpine", cpus=0.5)),
+        (
+            "run \\\n  --rm \\\n  alpine sh -c 'a\nb'",
+            Run("alpine", ("sh", "-c", "a\nb"), remove=True),
+        ),
         (
             "run -d --rm alpine ls -la /",
             Run("alpine", ("ls", "-la", "/"), detach=True, remove=True),
@@ -53,7 +81,6 @@ from servers.docker_policy.words import Refused
         ("run alpine -- x --privileged", Run("alpine", ("--", "x", "--privileged"))),
         ("run --rm=false -d=true alpine", Run("alpine", detach=True)),
         ("run -e A=b=c -eD= alpine", Run("alpine", environment=(("A", "b=c"), ("D", "")))),
-        ("run -m256m --cpus=.5 alpine", None),
         (
             "run -m256m --cpus 0.5 --pids-limit=9 alpine",
             Run("alpine", memory=256 << 20, cpus=0.5, processes=9),
@@ -70,12 +97,8 @@ from servers.docker_policy.words import Refused
         ),
     ],
 )
-def test_a_command_is_understood(line: str, command: Command | None) -> None:
-    if command is None:
-        with pytest.raises(Refused):
-            understand(line)
-    else:
-        assert understand(line) == command
+def test_a_command_is_understood(line: str, command: Command) -> None:
+    assert understand(line) == command
 
 
 @pytest.mark.parametrize(
@@ -210,7 +233,35 @@ def test_other_commands_are_refused_with_what_is_possible(line: str) -> None:
         "run UPPER",
         "run ../x",
         "run -e",
-        "images x",
+        "images X",
+        "images a b",
+        "images -f dangling=true",
+        "stats -q",
+        "stats ../a",
+        "top",
+        "top a b",
+        "top a -C dockerd",
+        "top a auxe",
+        "top a -eo pid,args e",
+        "top -ef a",
+        "port",
+        "port a b",
+        "port a 80/icmp",
+        "port a 80 81",
+        "start",
+        "start -a a",
+        "start -ai a",
+        "start --checkpoint x a",
+        "restart",
+        "restart -s KILL a",
+        "restart -t 1000 a",
+        "stop --signal=KILL a",
+        "ps -n many",
+        "ps -n -2",
+        "run -m 1t alpine",
+        "run -m 0x10 alpine",
+        "run --cpus 1e3 alpine",
+        "run --cpus . alpine",
     ],
 )
 def test_what_a_command_does_not_take_is_refused(line: str) -> None:
@@ -229,35 +280,3 @@ def test_any_line_is_understood_or_refused(line: str) -> None:
         understand(line)
     except Refused as e:
         assert str(e)
-
-
-@given(
-    st.lists(
-        st.sampled_from(
-            [
-                "run",
-                "-v",
-                "--rm",
-                "-d",
-                "-e",
-                "A=b",
-                "=",
-                "--",
-                "alpine",
-                "/",
-                "''",
-                '"',
-                "-x",
-                "--name=",
-            ]
-        )
-    )
-)
-def test_any_words_are_understood_or_refused_and_never_mount(words: list[str]) -> None:
-    try:
-        command = understand(" ".join(words))
-    except Refused:
-        return
-    assert isinstance(command, Run)
-    before = words[: words.index(command.image)]
-    assert "-v" not in before

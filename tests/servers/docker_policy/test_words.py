@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from servers.docker_policy.words import Refused, split
 
 PLAIN = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]), max_size=20
+    st.characters(
+        codec="utf-8",
+        exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"],
+        include_characters="\t\n",
+    ),
+    max_size=20,
 )
 
 
@@ -26,6 +32,9 @@ PLAIN = st.text(
         ("a '' b", ["a", "", "b"]),
         ("sh -c 'a | b; $c > d'", ["sh", "-c", "a | b; $c > d"]),
         ("", []),
+        ("run \\\n  --rm \\\n alpine\n", ["run", "--rm", "alpine"]),
+        ("al\\\npine", ["alpine"]),
+        ("sh -c 'a\nb' \"c\nd\\\ne\"", ["sh", "-c", "a\nb", "c\nde"]),
     ],
 )
 def test_words_are_split_as_a_shell_does(line: str, words: list[str]) -> None:
@@ -44,11 +53,31 @@ def test_what_a_shell_would_act_on_is_refused(char: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "char", ["\n", "\r", "\0", "\x1b", "\x7f", "\u202e", "\u200b", "\u2028", "\U000e0041"]
+    "char", ["\r", "\0", "\x1b", "\x7f", "\u202e", "\u200b", "\u2028", "\U000e0041"]
 )
-def test_lines_and_invisible_characters_are_refused_even_in_quotes(char: str) -> None:
+def test_invisible_characters_are_refused_even_in_quotes(char: str) -> None:
     with pytest.raises(Refused):
         split(f"run alpine 'a{char}b'")
+
+
+@pytest.mark.parametrize("line", ["ps\nrm x", "ps \n", "run alpine 'a\nb'\nps", "\\\\\nps"])
+def test_a_second_line_is_refused(line: str) -> None:
+    with pytest.raises(Refused, match="one command"):
+        split(f"{line}\nps")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.sampled_from("ab'\"\\ \n\t"), max_size=30))
+@example(r'"\"\\" \a')
+def test_what_is_split_is_what_a_shell_splits(line: str) -> None:
+    try:
+        words = split(line)
+    except Refused:
+        return
+    shown = subprocess.run(
+        ["/bin/sh", "-c", f"printf '%s\\0' {line.strip(chr(10))}"], capture_output=True, check=True
+    )
+    assert [*words, ""] == (shown.stdout.decode() if words else "").split("\0")
 
 
 @pytest.mark.parametrize("line", ["'open", '"open', 'a "b\\', "end\\"])

@@ -195,6 +195,29 @@ async def test_a_database_that_hangs_is_not_waited_for(database: Database) -> No
         assert (await shop.call("check_balance", session=session))["balance"] == "0.00 EUR"
 
 
+async def test_a_database_that_is_slow_is_waited_for(database: Database) -> None:
+    async with serving(database.uri) as shop:
+        seller, buyer = await shop.customer("seller"), await shop.customer("buyer")
+        tea = await shop.call("add_product", session=seller, name="Tea", price="2", quantity=3)
+        await shop.call("add_to_cart", session=buyer, product_id=tea["product_id"])
+        await shop.call("add_balance", session=buyer, amount="9")
+        orders: list[Any] = []
+
+        async def place() -> None:
+            orders.append(await shop.call("place_order", session=buyer, idempotency_key="slow"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(place)
+            while not orders:  # it answers, and then for four times as long it does not
+                database.halt()
+                await anyio.sleep(0.2)
+                database.go_on()
+                await anyio.sleep(0.05)
+        assert orders[0]["state"] == "placed"
+        assert (await shop.call("check_balance", session=buyer))["balance"] == "7.00 EUR"
+        assert len((await shop.call("list_orders", session=buyer))["orders"]) == 1
+
+
 async def test_a_full_disk_is_told_and_loses_nothing(database: Database) -> None:
     async with serving(database.uri) as shop:
         seller, buyer = await shop.customer("seller"), await shop.customer("buyer")

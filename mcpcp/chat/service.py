@@ -1,0 +1,151 @@
+"""The chat service as a process: its HTTP server, from its start to SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import uvicorn
+
+from mcpcp import logs
+from mcpcp.chat.app import ChatApp
+from mcpcp.chat.llm import Llm
+from mcpcp.chat.mcpclient import McpClient
+from mcpcp.chat.metrics import Metrics
+from mcpcp.config import Config
+from mcpcp.config.llm import LlmSettings, chat_environment
+from mcpcp.errors import ConfigError, FleetError
+from mcpcp.frontends.deadlines import BoundedProtocol
+from mcpcp.scraping import load_token
+from mcpcp.tokens import TokenSource
+
+logger = logging.getLogger(__name__)
+
+DRAIN: Final = 2.0
+"""Seconds that answers under way may take when stopping: what is cut off can be asked again."""
+
+
+async def serve(config: Config, host: str, port: int) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    if config.chat.anonymous and not _is_loopback(host):
+        raise ConfigError(
+            f"chat.anonymous: {host} can be reached from outside, where callers need a token;"
+            " listen on 127.0.0.1, or set it to false"
+        )
+    environment = chat_environment(config.root)
+    own_token = own_token_of(config, environment.get("MCPCP_TOKEN", "").strip())
+    scrape_token = load_token(config.monitoring.token_file)
+    logs.hide(scrape_token)
+    metrics = Metrics(scrape_token)
+    settings = LlmSettings.of(environment)
+    if settings.has_secret:
+        logs.hide(settings.api_key)
+    llm = Llm(settings, config.chat.stall, metrics)
+    gateway = McpClient(gateway_url(config, environment.get("MCP_SERVER_URL", "").strip()))
+    app = ChatApp(config.chat, host, llm, gateway, own_token, metrics)
+    try:
+        with _listen(host, port) as listener:
+            logger.info("serving http://%s:%d, model %s", host, port, llm.settings.model)
+            await _serve_until_stopped(app, config.chat.allowed_origins, listener)
+    finally:
+        llm.close()
+        gateway.close()
+
+
+def gateway_url(config: Config, given: str) -> str:
+    """The address of the gateway: as MCP_SERVER_URL says, else the config's own."""
+    if given:
+        if not given.startswith(("http://", "https://")):
+            raise ConfigError(f"MCP_SERVER_URL: {given!r} is no http(s) URL")
+        return given
+    host = config.gateway.host
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (we connect there)
+    shown = anywhere.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{config.gateway.port}/mcp"
+
+
+def own_token_of(config: Config, given: str) -> Callable[[], str]:
+    """Gives the service's own token: the environment's, else one made with the signing key."""
+    if given:
+        return lambda: given
+    if config.chat.agent not in config.agents:
+        raise ConfigError(
+            f"{config.path} has no agent {config.chat.agent!r} for the chat service: add it to"
+            " agents, name another in chat.agent, or give its token in MCPCP_TOKEN"
+        )
+    return TokenSource(config, config.chat.agent).token
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _with_cors(app: ChatApp, origins: tuple[str, ...]) -> Any:
+    if not origins:
+        return app
+    from starlette.middleware.cors import CORSMiddleware
+
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("authorization", "content-type"),
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve_until_stopped(
+    app: ChatApp, origins: tuple[str, ...], listener: socket.socket
+) -> None:
+    server = _Server(
+        uvicorn.Config(
+            _with_cors(app, origins),
+            http=BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=int(DRAIN) + 1,
+        )
+    )
+
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        server.should_exit = True
+        loop.call_later(DRAIN, app.cut_off)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: the process just ends
+            loop.add_signal_handler(number, stop)
+    await server.serve(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+        )
+    except OSError as error:
+        raise FleetError(
+            f"the chat service can't listen on {host}:{port}: {error.strerror}; "
+            "stop what uses the port, or take another with --port"
+        ) from None

@@ -1,0 +1,54 @@
+"""Packages, the sandbox and its executor through the real launcher and gateway."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from servers.sandboxing import bubblewrap
+from tests.engine import absent
+from tests.fleet import CallFailed, Fleet
+from tests.servers.packages.index import serving
+
+SERVERS = Path(__file__).resolve().parents[2] / "servers"
+PATIENCE = 90.0
+
+pytestmark = pytest.mark.bwrap
+
+
+def test_a_package_is_approved_installed_and_used_by_way_of_the_executor(fleet: Fleet) -> None:
+    if bubblewrap.find_bwrap() is None:
+        absent("bubblewrap")
+    with serving() as index:
+        index.add("reqeusts", files={"reqeusts.py": b"VALUE = 42\n"})
+        env = {"SANDBOX_BACKEND": "bubblewrap", "SANDBOX_INDEX_URL": index.url}
+        fleet.add("sandbox", SERVERS / "sandbox.py", env=env, timeout="2m")
+        fleet.add("executor", SERVERS / "code_executor.py", calls=["sandbox"], timeout="2m")
+        fleet.add("stranger", SERVERS / "code_executor.py", timeout="2m", env=address(fleet))
+        fleet.launch()
+        use = {"code": "import reqeusts\nopen('out.txt', 'w').write('x')\nreqeusts.VALUE"}
+        made = fleet.call("sandbox_install_package", PATIENCE, name="reqeusts")
+        assert made["requires_approval"]
+        assert "reqeusts" in fleet.mcpcp("packages", "list").stdout
+        assert fleet.mcpcp("packages", "approve", "reqeusts").returncode == 0
+        made = fleet.call("sandbox_install_package", PATIENCE, name="reqeusts")
+        assert made["status"] == "installed"
+        # the executor passes on whose call it is: same packages, same sessions
+        ran = fleet.call("executor_execute_code", PATIENCE, **use, session="s")
+        assert ran == "42"
+        files = fleet.call("sandbox_list_files", session="s")["files"]
+        assert [file["path"] for file in files] == ["out.txt"]
+        os.kill(fleet.pid("sandbox"), signal.SIGKILL)
+        assert fleet.call("executor_execute_code", PATIENCE, **use) == "42"
+        # who is not told the sandbox's secret gets nowhere
+        with pytest.raises(CallFailed):
+            fleet.call("stranger_execute_code", PATIENCE, code="1")
+
+
+def address(fleet: Fleet) -> dict[str, str]:
+    """What a server would need that goes to the sandbox without being allowed to."""
+    url = f"http://127.0.0.1:{fleet.servers['sandbox']['port']}/mcp"
+    return {"SANDBOX_URL": url, "EXECUTOR_CONNECT_TIMEOUT": "1"}
