@@ -247,7 +247,7 @@ class Gateway:
             await self.registry.templates(servers)
         if caller.profile == BASE:
             return
-        backends = [b for b in map(self.registry.backend, servers) if b.varies]
+        backends = [b for b in self.registry.backends(servers) if b.varies]
         for backend in backends:
             self._ask_for_list(caller, backend)
         await self.registry.variants(caller.profile, backends)
