@@ -67,6 +67,10 @@ class Registry:
         except KeyError:
             raise Unavailable(f"server {server} is not configured any more") from None
 
+    def backends(self, servers: Iterable[str]) -> list[Backend]:
+        """The connections to those of `servers` that the config still has."""
+        return [b for b in map(self._backends.get, servers) if b is not None]
+
     @property
     def ready(self) -> bool:
         """Whether every server that can start has, and its offer is in the catalog."""
@@ -108,8 +112,7 @@ class Registry:
 
     async def templates(self, servers: Iterable[str]) -> None:
         """Have `servers` list their templates, and wait for those that are here, once, bounded."""
-        unlisted = self.catalog.unlisted.intersection(servers)
-        backends = [b for b in map(self._backends.get, unlisted) if b is not None]
+        backends = self.backends(self.catalog.unlisted.intersection(servers))
         for backend in backends:
             backend.want_templates()
         await self._until(lambda: all(b.listed_templates or not b.connected for b in backends))

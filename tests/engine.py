@@ -204,12 +204,13 @@ def own_engine() -> Iterator[Dockerd]:
 
 def _answers(address: str, dockerd: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + _START_SECONDS
-    while dockerd.poll() is None and time.monotonic() < deadline:
-        with suppress(DockerException):
-            client = docker.DockerClient(base_url=address, version="auto", timeout=5)
-            client.close()
-            return True
-        time.sleep(0.1)  # dockerd has no way to say when it is ready
+    with no_engine():
+        while dockerd.poll() is None and time.monotonic() < deadline:
+            with suppress(DockerException):
+                client = docker.DockerClient(base_url=address, version="auto", timeout=5)
+                client.close()
+                return True
+            time.sleep(0.1)  # dockerd has no way to say when it is ready
     return False
 
 

@@ -45,14 +45,15 @@ def test_one_that_calls_nobody_is_told_of_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\n", b"secret\nnonsense\n", b"secret\n[]\n", b'secret\n{"name": 1}']
+    "data",
+    [b"", b"\n", b"secret\nnonsense\n", b"secret\n[]\n", b'secret\n{"calls": {"b": {"url": "u"}}}'],
 )
 def test_a_damaged_one_is_an_error_and_no_open_door(data: bytes) -> None:
     with pytest.raises(CredentialError):
         take_credential(told(data))
 
 
-def test_what_is_told_is_lines_of_json() -> None:
-    own, *others = lent(FLEET, "a", {"b": "u", "c": "v"}).decode().splitlines()
+def test_what_is_told_is_a_line_and_one_object() -> None:
+    own, more = lent(FLEET, "a", {"b": "u", "c": "v"}).decode().splitlines()
     assert len(own) == 64
-    assert [json.loads(line)["name"] for line in others] == ["b", "c"]
+    assert list(json.loads(more)["calls"]) == ["b", "c"]

@@ -6,6 +6,7 @@ killed; when the command ends, so does the container, with its exit code. TERM r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,8 @@ code=$?
 while kill -0 $main 2>/dev/null; do wait $main; code=$?; done
 exit $code
 """
-_AS_SHOWN = " ".join((*_SCRIPT.split(), "lifeline"))
+# As ps shows it: in one line, and perhaps not to its end.
+_SHOWN = re.compile(re.escape(_SCRIPT.split("\n")[1]) + r".*?(?: lifeline\b|\Z)")
 
 
 def around(command: Sequence[str]) -> list[str]:
@@ -41,7 +43,7 @@ def inside(entrypoint: Sequence[str]) -> list[str]:
 
 def shortened(command: str) -> str:
     """A process's command line as ps shows it, less our lines of shell."""
-    return command.replace(_AS_SHOWN, "(lifeline)")
+    return _SHOWN.sub("(lifeline)", " ".join(command.split()))
 
 
 def is_missing(stderr: str) -> bool:

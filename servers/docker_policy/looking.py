@@ -142,7 +142,7 @@ def _top(client: DockerClient, agent: str, command: Top) -> Answer:
     container = find(client, agent, command.container)
     if container["State"] != "running":
         return failed(f"Error: {command.container} is not running\n")
-    found = client.api.top(container["Id"], command.options)
+    found = client.api.top(container["Id"], f"{command.options} ww")  # however wide the engine is
     titles = found["Titles"]
     rows = [
         dict(zip(titles, map(lifeline.shortened, row), strict=False)) for row in found["Processes"]

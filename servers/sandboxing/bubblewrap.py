@@ -15,18 +15,18 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 if sys.platform != "linux":
     raise ImportError("bubblewrap is a program of Linux")
 
 from servers.sandboxing import cgroup, seccomp
 from servers.sandboxing.conversation import SHOWN, Job, converse
-from servers.sandboxing.makers import Maker, Sandboxed
+from servers.sandboxing.makers import Maker, MakerGone, Sandboxed
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 from servers.sandboxing.program import program
 from servers.sandboxing.transcript import Ending
@@ -256,26 +256,37 @@ class Bubblewrap:
 
     async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> NamespaceCell:
         """A fresh sandbox in a fresh control group; raises SandboxBroken when none came up."""
-        maker = await self._ready_maker()
-        sandboxed = await maker.make(mounts(limits))
+        sandboxed = await self._sandboxed(limits)
         try:
-            group = self._group(limits, sandboxed)
+            # in a thread, because the kernel lets us wait; shielded, or a group may be left
+            with anyio.CancelScope(shield=True):
+                group = await anyio.to_thread.run_sync(self._group, limits, sandboxed)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await sandboxed.discard()
             raise
         return NamespaceCell(sandboxed, group, self.isolation)
 
+    async def _sandboxed(self, limits: Limits) -> Sandboxed:
+        maker = await self._ready_maker()
+        try:
+            return await maker.make(mounts(limits))
+        except MakerGone:
+            await self._replace(maker)
+            return await (await self._ready_maker()).make(mounts(limits))
+
+    async def _replace(self, maker: Maker) -> None:
+        async with self._starting:
+            if self._maker is maker:
+                await self._stop_maker()
+
     def _group(self, limits: Limits, sandboxed: Sandboxed) -> cgroup.Group | None:
         if self.groups is None:
             return None
         try:
-            group = self.groups.make(limits)
-            with suppress(ProcessLookupError):  # it has ended, which its run will show
-                group.add(sandboxed.pid)
+            return self.groups.around(sandboxed.pid, limits)
         except OSError as e:
             raise SandboxBroken(f"no control group: {e}") from e
-        return group
 
     async def _ready_maker(self) -> Maker:
         async with self._starting:

@@ -104,6 +104,18 @@ class Groups:
             raise
         return Group(folders, self.version)
 
+    def around(self, pid: int, limits: Limits) -> Group:
+        """A new group with that process in it, or nothing and OSError."""
+        group = self.make(limits)
+        try:
+            with suppress(ProcessLookupError):  # it has ended, which its run will show
+                group.add(pid)
+        except OSError:
+            for folder in set(group.folders.values()):
+                _remove(folder)
+            raise
+        return group
+
     def sweep(self) -> None:
         """Remove the groups of servers that are no more."""
         for folder in _leftovers(set(self.parents.values())):

@@ -41,6 +41,10 @@ _CREDENTIALS = struct.Struct("3i")
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
+class MakerGone(SandboxBroken):
+    """The maker has ended, or is about to: another one may do better."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sandboxed:
     """A sandbox that waits for its request; `init` is a pidfd of its first process `pid`."""
@@ -137,7 +141,10 @@ class Maker:
         return not _has_ended(self._exit)
 
     async def make(self, mounts: Mapping[str, str]) -> Sandboxed:
-        """A new sandbox with these file systems in memory (path: options); raises SandboxBroken."""
+        """A new sandbox with these file systems in memory (path: options).
+
+        Raises SandboxBroken; MakerGone where it is not the sandbox's own fault.
+        """
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         link = SocketLink(ours)
@@ -150,7 +157,7 @@ class Maker:
             return Sandboxed(link, pid, os.pidfd_open(pid))
         except (OSError, TimeoutError) as e:
             link.close()
-            raise SandboxBroken(f"the sandbox's maker makes none: {e}") from e
+            raise MakerGone(f"the sandbox's maker makes none: {e}") from e
         except BaseException:
             link.close()
             raise
@@ -175,7 +182,9 @@ async def _first_words(end: socket.socket) -> int:
         await anyio.wait_readable(end)
         data, ancillary, _, _ = end.recvmsg(_LONGEST_WORD, socket.CMSG_SPACE(_CREDENTIALS.size))
         if not data:
-            raise SandboxBroken(transcript.complaint or "the sandbox ended before it was ready")
+            if transcript.complaint is not None:
+                raise SandboxBroken(transcript.complaint)
+            raise MakerGone("the sandbox ended before it was ready")
         pid = _sender(ancillary) or pid
         transcript.feed(data)
     return pid

@@ -1,13 +1,16 @@
 """Sandboxes that are ready before they are asked for; each is used once.
 
-Above: `sandbox`. It never holds more than its size, and makes one at a time in the background.
+Above: `sandbox`. It never holds more than its size, and makes one at a time in the background, as a
+rule while no call runs: moving a process into a control group holds up every fork and exit on the
+machine for some milliseconds.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -18,6 +21,7 @@ from servers.sandboxing.outcome import Limits, SandboxBroken
 logger = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 1.0
+_CALM_SECONDS = 0.1
 
 
 class Pool:
@@ -29,6 +33,8 @@ class Pool:
         self._size = size
         self._ready: deque[Cell] = deque()
         self._wanted = anyio.Event()
+        self._running = 0
+        self._calm = anyio.Event()
 
     @property
     def ready(self) -> int:
@@ -40,12 +46,30 @@ class Pool:
         try:
             while True:
                 while len(self._ready) < self._size:
+                    await self._wait_for_calm()
                     await self._add()
                 self._wanted = anyio.Event()
                 await self._wanted.wait()
         finally:
             while self._ready:
                 await self._ready.popleft().discard()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around a call, which had better not be disturbed."""
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._calm.set()
+
+    async def _wait_for_calm(self) -> None:
+        with anyio.move_on_after(_CALM_SECONDS):
+            while self._running:
+                self._calm = anyio.Event()
+                await self._calm.wait()
 
     async def _add(self) -> None:
         try:

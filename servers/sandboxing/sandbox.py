@@ -57,19 +57,21 @@ class Sandbox:
     @asynccontextmanager
     async def ready(self) -> AsyncIterator[None]:
         """What `run` needs: chooses a backend, keeps sandboxes ready, ends them on the way out."""
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            tasks.start_soon(self._keep_choosing)
-            tasks.start_soon(self._keep_sweeping)
-            try:
-                yield
-            finally:
-                self._tasks = None
-                tasks.cancel_scope.cancel()
-        if self._backend is not None:
-            with anyio.CancelScope(shield=True):
-                await self._backend.close()
-            self._backend = self._pool = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                tasks.start_soon(self._keep_choosing)
+                tasks.start_soon(self._keep_sweeping)
+                try:
+                    yield
+                finally:
+                    self._tasks = None
+                    tasks.cancel_scope.cancel()
+        finally:
+            backend, self._backend, self._pool = self._backend, None, None
+            if backend is not None:
+                with anyio.CancelScope(shield=True):
+                    await backend.close()
 
     async def _keep_choosing(self) -> None:
         """Until there is one: an engine may come up later."""
@@ -166,11 +168,12 @@ class Sandbox:
 
     async def _run_anew(self, pool: Pool, job: Job) -> Outcome:
         """A sandbox that went away while it waited is nobody's fault: make another one."""
-        try:
-            return await self._run_in_cell(await pool.take(job.packages), job)
-        except SandboxBroken as e:
-            logger.warning("once more in a new sandbox", extra={"error": str(e)})
-            return await self._run_in_cell(await pool.fresh(job.packages), job)
+        with pool.running():
+            try:
+                return await self._run_in_cell(await pool.take(job.packages), job)
+            except SandboxBroken as e:
+                logger.warning("once more in a new sandbox", extra={"error": str(e)})
+                return await self._run_in_cell(await pool.fresh(job.packages), job)
 
     async def _run_in_cell(self, cell: Cell, job: Job) -> Outcome:
         try:
@@ -204,15 +207,24 @@ class Sandbox:
         why_not = []
         offers = self._offered(self._settings)
         while backend := await anyio.to_thread.run_sync(next, offers, None):
-            found = ["its self-test did not end in time"]
-            with anyio.move_on_after(_CHOICE_SECONDS):
-                found = await weaknesses(backend)
+            found = await self._weaknesses(backend)
             if not found:
                 logger.info("sandbox", extra={"backend": backend.name, **backend.isolation})
                 return backend, []
-            await backend.close()
             logger.warning("not usable", extra={"backend": backend.name, "found": found})
             why_not.append(f"{backend.name}: {', '.join(found)}")
         images = " or ".join(self._settings.images)
         nothing = f"neither bubblewrap nor a Docker engine with {images} was found"
         return None, why_not or [nothing]
+
+    async def _weaknesses(self, backend: Backend) -> list[str]:
+        """What its self-test found; a backend that has any is closed."""
+        found = ["its self-test did not end in time"]
+        try:
+            with anyio.move_on_after(_CHOICE_SECONDS):
+                found = await weaknesses(backend)
+        finally:
+            if found:
+                with anyio.CancelScope(shield=True):
+                    await backend.close()
+        return found

@@ -64,6 +64,7 @@ def busy(tmp_path: Path, model: ScriptedLlm) -> Iterator[Fleet]:
         move_database(fleet)
         fleet.servers["mcp1"]["env"] = {"BATTLE_LOG_DIR": str(fleet.folder / "battles")}
         fleet.servers["chat"]["env"] = {"LLM_BASE_URL": model.url, "LLM_MODEL_NAME": "scripted"}
+        fleet.agents |= config["agents"]
         fleet.settings["monitoring"] = {"port": fleet.port()}
         fleet.launch()
         fleet.until(lambda: fleet.state("chat") == "RUNNING", "the chat service runs")

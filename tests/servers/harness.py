@@ -83,6 +83,7 @@ def running(
     env: Mapping[str, str] | None = None,
     credential: str | None = None,
     scrape: str = "",
+    calls: Mapping[str, Mapping[str, str]] | None = None,
     launch: Sequence[str] = (),
 ) -> Iterator[Script]:
     """The script over HTTP on a free port, from its first line of log to its end."""
@@ -90,7 +91,10 @@ def running(
     passed: list[int] = []
     if credential is not None:
         reader, writer = os.pipe()
-        os.write(writer, f"{credential}\n{json.dumps({'scrape': scrape})}\n".encode())
+        os.write(
+            writer,
+            f"{credential}\n{json.dumps({'scrape': scrape, 'calls': calls or {}})}\n".encode(),
+        )
         os.close(writer)
         environ["MCPCP_CREDENTIAL_FD"] = str(reader)
         passed.append(reader)

@@ -182,8 +182,8 @@ async def test_a_sandbox_of_a_fleet_refuses_one_that_it_does_not_know(tmp_path: 
 async def test_it_is_told_of_a_fleet_s_sandbox_and_names_the_agent(tmp_path: Path) -> None:
     env = {"SANDBOX_BACKEND": "bubblewrap", "MCPCP_DATA_DIR": str(tmp_path)}
     with running(SANDBOX, env=env, credential="5ec3e7") as inner:
-        line = f'{{"name": "sandbox", "url": "{inner.url}", "secret": "5ec3e7"}}'
-        with running(EXECUTOR, credential=f"0ther\n{line}") as outer:
+        calls = {"sandbox": {"url": inner.url, "secret": "5ec3e7"}}
+        with running(EXECUTOR, credential="0ther", calls=calls) as outer:
             async with connected(outer.url, "http", "auto", "0ther") as opened:
                 ann = cast("RequestParamsMeta", {"mcpcp/agent": "ann"})
                 given = {"code": "open('x', 'w').close()", "session": "s"}

@@ -50,15 +50,17 @@ def main() -> NoReturn:
         data, descriptors, _, _ = socket.recv_fds(host, _LONGEST_WORD, 1)
         if not data:
             os._exit(0)
-        if _fork() == 0:
+        if _fork(descriptors[0]) == 0:
             _become_sandbox({**plan, **json.loads(data)}, host, descriptors[0])
-        os.close(descriptors[0])  # where there is no child, the host sees the link end
+        os.close(descriptors[0])
 
 
-def _fork() -> int:
+def _fork(link: int) -> int:
+    """`os.fork`, which tells the host on `link` where there is no process to be had."""
     try:
         return os.fork()
-    except OSError:  # no process to be had: the next one may be
+    except OSError as e:
+        os.write(link, frames.encode(frames.BROKEN, str(e).encode()))
         return -1
 
 

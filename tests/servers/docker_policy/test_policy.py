@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from servers.docker_policy import container, hardening, ownership, show
+from servers.docker_policy import container, hardening, lifeline, ownership, show
 from servers.docker_policy.images import Allowlist, is_named, normal
 
 
@@ -268,6 +268,19 @@ def test_stats_are_reckoned_as_the_cli_does(cache: dict[str, int]) -> None:
 def test_stats_of_what_does_not_run_are_nothing() -> None:
     row = show.stats_row({"Id": "0" * 64, "Labels": {}}, {}, full=True)
     assert list(row.values())[2:] == ["0.00%", "0.00MiB / 0.00MiB", "0.00%", "0"]
+
+
+def test_our_lines_of_shell_are_not_shown_whole_or_cut() -> None:
+    whole = " ".join(lifeline.around(["sleep", "600"]))
+    for command, shown in (
+        (whole, "/bin/sh -c (lifeline) sleep 600"),
+        (" ".join(whole.split()), "/bin/sh -c (lifeline) sleep 600"),
+        (f"/sbin/docker-init -- {whole}", "/sbin/docker-init -- /bin/sh -c (lifeline) sleep 600"),
+        (whole[:100], "/bin/sh -c (lifeline)"),
+        (" ".join(whole.split())[:32], "/bin/sh -c (lifeline)"),
+        ("sleep 600", "sleep 600"),
+    ):
+        assert lifeline.shortened(command) == shown
 
 
 def test_a_table_is_as_wide_as_its_words() -> None:

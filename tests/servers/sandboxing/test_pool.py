@@ -67,9 +67,15 @@ async def until(condition: object, what: str) -> None:
 
 
 def maker_of(backend: Bubblewrap) -> psutil.Process:
-    """The innermost of its processes: what forks sandboxes."""
+    """The outermost of its processes, with which all of them end."""
     assert backend._maker is not None
     return psutil.Process(backend._maker.pid)
+
+
+def sandboxes_of(backend: Bubblewrap) -> list[psutil.Process]:
+    """The first process of each: children of the maker, which is bubblewrap's only child."""
+    [maker] = maker_of(backend).children()
+    return maker.children()
 
 
 async def test_200_calls_at_16_in_flight(bwrap: Runner, tmp_path: Path) -> None:
@@ -112,9 +118,8 @@ async def test_the_pool_holds_what_it_may_and_no_more(bwrap: Runner) -> None:
 
 async def test_sandboxes_that_were_killed_while_they_waited(bwrap: Runner, tmp_path: Path) -> None:
     async with serving(tmp_path) as (sandbox, backend):
-        outer = maker_of(backend)
-        await until(lambda: len(outer.children(recursive=True)) > WARM, "they wait")
-        for process in outer.children(recursive=True)[1:]:
+        await until(lambda: len(sandboxes_of(backend)) >= WARM, "they wait")
+        for process in sandboxes_of(backend):
             process.kill()
         assert (await sandbox.run(Call("6 * 7"))).result == "42"
 
@@ -135,7 +140,7 @@ async def test_a_sandbox_that_is_killed_while_it_runs(bwrap: Runner, tmp_path: P
             tasks.start_soon(run)
             with anyio.fail_after(DEADLINE):
                 await started.wait()
-            for process in maker_of(backend).children(recursive=True)[1:]:
+            for process in sandboxes_of(backend):
                 process.kill()
         assert [outcome.status for outcome in outcomes] == ["killed"]
         assert (await sandbox.run(Call("6 * 7"))).result == "42"
