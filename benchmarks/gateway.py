@@ -4,6 +4,7 @@
     python -m benchmarks.gateway --quick            # one minute, rougher
     python -m benchmarks.gateway --rivals           # beside gateways from PyPI and npm
     python -m benchmarks.gateway --profile          # where the gateway's time goes
+    python -m benchmarks.gateway --flat             # memory over many calls and sessions
 
 Every gateway runs at once before the same echo servers, and rounds of calls go through each in
 turn, direct ones among them: what the machine is busy with hits all alike. Added is what a call
@@ -29,7 +30,7 @@ from typing import Final
 
 import uvloop
 
-from benchmarks import load, targets
+from benchmarks import flat, load, targets
 from benchmarks.profiled import most_expensive
 from benchmarks.rivals import RIVALS
 from benchmarks.targets import Servers, Target
@@ -276,6 +277,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="rougher, in a minute")
     parser.add_argument("--rivals", action="store_true", help="other gateways too")
     parser.add_argument("--profile", action="store_true", help="where the gateway's time goes")
+    parser.add_argument("--flat", action="store_true", help="memory over calls and sessions")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     effort = QUICK if options.quick else Effort()
@@ -286,6 +288,9 @@ def main() -> None:
         keys = make_keys(Path(folder))
         if options.profile:
             print(runner.run(profile(keys, 5.0)))
+            return
+        if options.flat:
+            print(runner.run(flat.measure(keys)))
             return
         load_before = os.getloadavg()[0]
         found = runner.run(compare(keys, effort, rivals=options.rivals))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ _INITIALIZE: Final = {
     "clientInfo": {"name": "load", "version": "1"},
 }
 _LONGEST_LINE: Final = 64 * 1024 * 1024
+_ANSWER: Final = re.compile(rb'\{"jsonrpc":"2\.0","id":([0-9]+),"(?:result|error)":')
 
 
 class Failed(Exception):
@@ -139,8 +141,7 @@ class StdioClient:
 
     async def _read(self) -> None:
         while line := await self._stdout.readline():
-            message = orjson.loads(line)
-            waiting = self._waiting.pop(message.get("id"), None)
+            waiting = self._waiting.pop(_id_of(line), None)
             if waiting is not None:
                 waiting.set_result(line)
         for waiting in self._waiting.values():
@@ -179,6 +180,12 @@ async def list_tools(client: Client) -> list[dict[str, Any]]:
         if not result.get("nextCursor"):
             return tools
         params = {"cursor": result["nextCursor"]}
+
+
+def _id_of(line: bytes) -> Any:
+    """Which request a line answers; reading it all would be the client's cost."""
+    answer = _ANSWER.match(line)
+    return int(answer[1]) if answer is not None else orjson.loads(line).get("id")
 
 
 def _envelope(request_id: int, method: str, params: bytes) -> bytes:

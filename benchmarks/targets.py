@@ -73,6 +73,8 @@ class Target:
     started: float
     calls: int = 0
     """Tool calls that were made through it."""
+    new_client: Callable[[], load.Client] | None = None
+    """One more client, where it has a session of its own."""
 
     def tool(self, name: str) -> bytes:
         """A tool's name in front of it."""
@@ -252,7 +254,9 @@ async def _serving(
         await first.close()
         client = load.InTurn([load.HttpClient(url, token) for token in tokens_])
         await client.open()
-        yield Target("", client, [pid], "mcp1_", seconds)
+        target = Target("", client, [pid], "mcp1_", seconds)
+        target.new_client = lambda: load.HttpClient(url, tokens_[0])
+        yield target
 
 
 @contextlib.asynccontextmanager
@@ -264,11 +268,13 @@ async def _relayed(
     try:
         await asyncio.to_thread(fleet.wait_ready)
         made = [_stdio(fleet, token) for token in tokens_]
-        client = load.InTurn(made)
-        await client.open()
+        await made[0].open()
+        await load.list_tools(made[0])
         seconds = time.perf_counter() - began
+        for relay in made[1:]:
+            await relay.open()
         roots = [launcher.pid, *(relay.pid for relay in made)]
-        yield Target("", client, roots, "mcp1_", seconds)
+        yield Target("", load.InTurn(made), roots, "mcp1_", seconds)
     finally:
         fleet.stop(launcher)
 

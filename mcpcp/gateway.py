@@ -159,12 +159,10 @@ class Gateway:
             addressed = _addressed(caller, params, trusted=backend.server.command is not None)
             trace.carry(addressed)
             call = Call(caller, backend, entry, method, addressed, back)
-            turn = backend.turns.take(backend.server.concurrency, backend.server.timeout)
-            with self._limiter.admit(
-                caller.agent, server, entry.name.tool, params.get("arguments")
-            ):
-                async with turn:
-                    result = await self._send(call)
+            if backend.server.concurrency is None and caller.agent.limits is NONE:
+                result = await self._send(call)
+            else:
+                result = await self._send_in_turn(call)
             outcome = "error" if isinstance(result, dict) and result.get("isError") else "ok"
             return self._as_known(server, listing.in_era(result, method, caller.modern))
         except McpcpError as error:
@@ -178,16 +176,29 @@ class Gateway:
             trace.end(outcome)
             self._record(caller, entry.name, method, outcome, reason, seconds)
 
-    async def _send(self, call: Call) -> Any:
+    async def _send_in_turn(self, call: Call) -> Any:
+        """Send what the token's limits admit, when it is its turn at the server."""
+        agent, server, tool = call.caller.agent, call.backend.server, call.entry.name.tool
+        with self._limiter.admit(agent, server.name, tool, call.params.get("arguments")):
+            async with call.backend.turns.take(server.concurrency, server.timeout):
+                return await self._send(call)
+
+    def _send(self, call: Call) -> Awaitable[Any]:
         """Send on the connection that is right for this caller; translate where eras differ."""
         caller, backend = call.caller, call.backend
         if caller.modern:
-            return await (call.over(backend.line) if backend.modern else self._send_older(call))
+            return call.over(backend.line) if backend.modern else self._send_older(call)
         line = self._line(caller, backend)
+        if line.connection is None or line.connection.modern:
+            return self._send_newer(call, line)
+        return call.over(line)
+
+    async def _send_newer(self, call: Call, line: Line) -> Any:
+        """A legacy client before a server that is modern, or may turn out to be."""
         connection = line.connection or await line.wait()
         if not connection.modern:
             return await call.over(line)
-        params = _introduced(caller, call.params)
+        params = _introduced(call.caller, call.params)
         return await with_answers(lambda p: call._replace(params=p).over(line), params, call.back)
 
     def _line(self, caller: Caller, backend: Backend) -> Line:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from mcpcp.errors import DeadlineExceeded, McpcpError, ProtocolError, Unavailable
+from mcpcp.verbatim import passable, read_answer
 
 Message = dict[str, Any]
 Notify = Callable[[Message], None]
@@ -79,6 +80,8 @@ LIST_CHANGES: Final = {
 SESSION_WIDE: Final = frozenset({UPDATED, *LIST_CHANGES.values()})
 _SURELY_FLAT: Final = 200
 """Brackets in a message that can't be nested deeper than orjson writes, which is 254 levels."""
+_GRAIN: Final = 0.001
+"""Seconds by which a timer may be early."""
 MOST_SERVED: Final = 100
 """Requests of one server that may wait for its client at once."""
 
@@ -104,23 +107,43 @@ class RpcError(McpcpError):
         return rpc_error
 
 
-def decode(raw: bytes | str) -> Any:
+def decode(raw: bytes) -> Any:
     """Parse one JSON text; `RpcError` with PARSE_ERROR where it is none, or nested too deep."""
     try:
-        value = orjson.loads(raw)
-        if _may_be_deep(raw):
-            # Reading goes deeper than writing does: what can't be passed on must not come in.
-            encode([[[[[[[[value]]]]]]]])
+        return _shallow(orjson.loads(raw), raw)
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise RpcError(PARSE_ERROR, f"Parse error: {error}") from None
+
+
+def decode_reply(raw: bytes) -> Any:
+    """Parse what a server says, as `decode` does; an answer's result can pass as it was written."""
+    answer = read_answer(raw)
+    if answer is None:
+        return decode(raw)
+    try:
+        return _shallow(answer, raw)
+    except orjson.JSONEncodeError as error:
+        raise RpcError(PARSE_ERROR, f"Parse error: {error}") from None
+
+
+def _shallow(value: Any, text: bytes) -> Any:
+    """`value` itself; raises JSONEncodeError where it is nested too deep.
+
+    Reading goes deeper than writing does: what can't be passed on must not come in.
+    """
+    if len(text) > _SURELY_FLAT and (_is_rich(text, b"{") or _is_rich(text, b"[")):
+        encode([[[[[[[[value]]]]]]]])
     return value
 
 
-def _may_be_deep(raw: bytes | str) -> bool:
-    """A look that costs nothing for messages of the usual kind."""
-    if isinstance(raw, str):
-        return raw.count("{") + raw.count("[") > _SURELY_FLAT
-    return raw.count(b"{") + raw.count(b"[") > _SURELY_FLAT
+def _is_rich(text: bytes, bracket: bytes) -> bool:
+    """Whether there are many of them; searching a text is faster than counting in it."""
+    at = -1
+    for _ in range(_SURELY_FLAT // 2):
+        at = text.find(bracket, at + 1)
+        if at < 0:
+            return False
+    return True
 
 
 encode = orjson.dumps
@@ -128,7 +151,7 @@ encode = orjson.dumps
 
 def response(request_id: Any, result: Any) -> Message:
     """The answer to request `request_id`; `id` comes second, which the stdio relay relies on."""
-    return {"jsonrpc": "2.0", "id": request_id, "result": result}
+    return {"jsonrpc": "2.0", "id": request_id, "result": passable(result)}
 
 
 def error_response(request_id: Any, error: Message) -> Message:
@@ -187,6 +210,8 @@ class Peer:
         self._last_id = 0
         self._last_end = 0.0
         self._closed: str | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def idle_since(self) -> float | None:
@@ -204,7 +229,7 @@ class Peer:
         """
         if self._closed is not None:
             raise Unavailable(self._closed)
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         self._last_id = request_id = self._last_id + 1
         deadline = loop.time() + timeout
         pending = _Pending(loop.create_future(), timeout, deadline, back, None, method == LISTEN)
@@ -213,7 +238,8 @@ class Peer:
             pending.progress_token = meta["progressToken"]
             params = {**params, "_meta": {**meta, "progressToken": request_id}}
         self._pending[request_id] = pending
-        timer = loop.call_later(timeout, self._expire, request_id)
+        if self._timer is None or deadline < self._timer.when():
+            self._set_timer(deadline)
         try:
             await self._deliver(
                 pending, {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
@@ -225,13 +251,12 @@ class Peer:
                 self._cancel(request_id, reason)
             raise
         finally:
-            timer.cancel()
             del self._pending[request_id]
             self._last_end = loop.time()
 
     async def _deliver(self, pending: _Pending, message: Message) -> None:
-        """Send, at most until the request's own timer ends it: a second timer costs too much."""
-        sender = asyncio.current_task()
+        """Send, at most until the request's deadline: the timer that ends the wait ends this."""
+        sender = asyncio.current_task(self._loop)
         assert sender is not None  # noqa: S101  a coroutine that awaits runs in a task
         cancelled_before = sender.cancelling()
         pending.sender = sender
@@ -284,6 +309,8 @@ class Peer:
     def close(self, reason: str, in_flight: Callable[[], Exception]) -> None:
         """End the conversation: new requests fail with `reason`, those in flight as `in_flight`."""
         self._closed = reason
+        if self._timer is not None:
+            self._timer.cancel()
         for pending in self._pending.values():
             _end(pending, in_flight())
 
@@ -295,20 +322,27 @@ class Peer:
         if self._closed is None:
             self.notify("notifications/cancelled", {"requestId": request_id, "reason": reason})
 
-    def _expire(self, request_id: int) -> None:
-        pending = self._pending.get(request_id)
-        if pending is None or pending.future.done():
-            return
-        loop = asyncio.get_running_loop()
-        if pending.asked:  # the server waits for the client, who may be thinking
-            pending.deadline = loop.time() + pending.timeout
-        if pending.deadline > loop.time() + 0.001:  # progress moved it
-            loop.call_at(pending.deadline, self._expire, request_id)
-            return
-        _end(pending, _too_late(pending.timeout))
-        if (sender := pending.sender) is not None:
-            pending.sender = None
-            sender.cancel()
+    def _set_timer(self, when: float) -> None:
+        """One timer for all requests, at the first deadline: one timer each costs too much."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        """End the requests that are due."""
+        self._timer = None
+        now = self._loop.time()
+        waiting = [pending for pending in self._pending.values() if not pending.future.done()]
+        for pending in waiting:
+            if pending.asked:  # the server waits for the client, who may be thinking
+                pending.deadline = now + pending.timeout
+            elif pending.deadline <= now + _GRAIN:
+                _end(pending, _too_late(pending.timeout))
+                if (sender := pending.sender) is not None:
+                    pending.sender = None
+                    sender.cancel()
+        if due := [pending.deadline for pending in waiting if not pending.future.done()]:
+            self._set_timer(min(due))
 
     def _receive_call(self, message: Message, related: int | None) -> None:
         method, request_id = message["method"], message.get("id")
@@ -329,10 +363,12 @@ class Peer:
             self._receive_notification(message, related)
 
     def _related(self, request_id: int | None) -> _Pending | None:
-        """The request that a message belongs to: the one named, or the only one there is."""
+        """The request that a message belongs to: the one named, or the only one of a client."""
         if request_id is not None:
             return self._pending.get(request_id)
-        return next(iter(self._pending.values())) if len(self._pending) == 1 else None
+        of_clients = (pending for pending in self._pending.values() if pending.back is not None)
+        first = next(of_clients, None)
+        return first if next(of_clients, None) is None else None
 
     def _receive_notification(self, message: Message, related: int | None) -> None:
         pending = self._related(related) if self._is_part(message, related) else None

@@ -7,7 +7,7 @@ and `forward` are the way of every call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from mcpcp import listing, search
@@ -22,7 +22,7 @@ LOG_LEVELS: Final = frozenset(
     {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
 )
 
-Method = Callable[[Gateway, Caller, Message, Back], Awaitable[Any]]
+Method = Callable[[Gateway, Caller, Message, Back], Coroutine[Any, Any, Any]]
 
 
 async def call_tool(gateway: Gateway, caller: Caller, params: Message, back: Back) -> Any:
@@ -249,8 +249,10 @@ METHODS: Final[dict[bool, dict[str, Method]]] = {
 """The methods that we know, of the modern era and of the legacy one."""
 
 
-async def dispatch(gateway: Gateway, caller: Caller, message: Message, back: Back) -> Any:
-    """The result of one request; what comes on the way to it goes `back`.
+def dispatch(
+    gateway: Gateway, caller: Caller, message: Message, back: Back
+) -> Coroutine[Any, Any, Any]:
+    """What awaits the result of one request; what comes on the way to it goes `back`.
 
     Raises RpcError and every other McpcpError: the frontends make answers of them.
     """
@@ -263,5 +265,5 @@ async def dispatch(gateway: Gateway, caller: Caller, message: Message, back: Bac
         raise RpcError(INVALID_PARAMS, "params._meta must be an object")
     method = METHODS[caller.modern].get(message["method"])
     if method is None:
-        return await _pass_on(gateway, caller, message["method"], params, back)
-    return await method(gateway, caller, params, back)
+        return _pass_on(gateway, caller, message["method"], params, back)
+    return method(gateway, caller, params, back)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 Rules = tuple[tuple[str, tuple[str, ...]], ...]
@@ -27,10 +27,18 @@ def matches(pattern: str, name: str) -> bool:
 class Allowlist:
     """Server patterns and the tool patterns each grants; grants add up, nothing is taken away.
 
-    `rules` is sorted, so equal grants are equal values and hash alike: caches are keyed by it.
+    `rules` is sorted, so equal grants are equal values and hash alike: caches are keyed by it,
+    with each call, so the hash is made once.
     """
 
     rules: Rules = ()
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash(self.rules))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @classmethod
     def of(cls, grants: Mapping[str, Iterable[str]]) -> Allowlist:

@@ -17,12 +17,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn, cast
 
 from mcpcp.errors import ConfigError, McpcpError, Unavailable
 
 RECONNECT_TIMEOUT: Final = 20.0
 RENEW_EVERY: Final = 30.0
+_READ_AT_ONCE: Final = 256 * 1024
+"""Bytes: a large result comes in a few pieces, not in dozens."""
 _INTRODUCTION: Final = '"mcpcp-relay"'
 _ANSWER: Final = re.compile(
     rb'\{"jsonrpc":"2\.0","id":("(?:[^"\\]|\\.)*"|-?[0-9.eE+-]+),"(?:result|error)"'
@@ -243,7 +245,7 @@ class Relay:
             connection = connect_private(self._runtime / GATEWAY_SOCKET)
         except Unavailable as error:
             raise _GatewayAway(str(error)) from None
-        answers = connection.makefile("rb")
+        answers = cast(BinaryIO, connection.makefile("rb", buffering=_READ_AT_ONCE))
         connection.sendall(json.dumps({"token": token}).encode() + b"\n")
         hello = answers.readline()
         if not hello.endswith(b"\n"):

@@ -10,11 +10,9 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
-
-import uvicorn
 
 from mcpcp.audit import AuditLog
 from mcpcp.channel import FleetChannel
@@ -22,8 +20,8 @@ from mcpcp.config import Config, load, process_environment, runtime_dir
 from mcpcp.control import GATEWAY_SOCKET, listen_private
 from mcpcp.errors import ConfigError, FleetError
 from mcpcp.fleet import GatewayReport
-from mcpcp.frontends.deadlines import BoundedProtocol
 from mcpcp.frontends.http import HttpFrontend
+from mcpcp.frontends.serving import BACKLOG, HttpServer
 from mcpcp.frontends.stdio import serve_connection, serve_stdio
 from mcpcp.gateway import Gateway
 from mcpcp.logs import hide
@@ -53,17 +51,17 @@ async def serve(config: Config, channel: FleetChannel | None = None) -> None:
         async with running_gateway(config, channel) as gateway, asyncio.TaskGroup() as tasks:
             relays = _Relays(gateway)
             frontend = HttpFrontend(gateway, tasks, scrape_token)
-            server = http_server(config, frontend)
+            server = HttpServer(frontend, tasks)
             async with contextlib.AsyncExitStack() as sockets:
                 if channel is not None:
                     path = runtime_dir(config.path) / GATEWAY_SOCKET
                     await sockets.enter_async_context(listen_private(path, relays.serve))
                     reporter = tasks.create_task(_report(channel, gateway, frontend, relays))
                     lost = tasks.create_task(_stop_with(channel, stop))
-                serving = tasks.create_task(server.serve(sockets=[listener]))
+                await sockets.enter_async_context(server.listening(listener))
                 logger.info("serving http://%s:%d/mcp", config.gateway.host, config.gateway.port)
                 await stop.wait()
-                await _drain(server, serving, frontend, relays, config.gateway.drain)
+                await _drain(server, frontend, relays, config.gateway.drain)
                 if channel is not None:
                     reporter.cancel()
                     lost.cancel()
@@ -136,39 +134,13 @@ class _Relays:
             await self._none_left.wait()
 
 
-class _HttpServer(uvicorn.Server):
-    """uvicorn without signal handlers of its own: `serve` has them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def http_server(config: Config, frontend: HttpFrontend) -> _HttpServer:
-    return _HttpServer(
-        uvicorn.Config(
-            frontend,
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(config.gateway.drain) or 1,
-            backlog=1024,
-        )
-    )
-
-
 def _listen(config: Config) -> socket.socket:
     host, port = config.gateway.host, config.gateway.port
     try:
         return socket.create_server(
             (host, port),
             family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-            backlog=1024,
+            backlog=BACKLOG,
         )
     except OSError as error:
         raise FleetError(
@@ -178,20 +150,15 @@ def _listen(config: Config) -> socket.socket:
 
 
 async def _drain(
-    server: uvicorn.Server,
-    serving: asyncio.Task[None],
-    frontend: HttpFrontend,
-    relays: _Relays,
-    deadline: float,
+    server: HttpServer, frontend: HttpFrontend, relays: _Relays, deadline: float
 ) -> None:
     """Take no more calls, let those in flight finish, at most `deadline` seconds."""
     frontend.gateway.draining.set()
     frontend.close()
-    server.should_exit = True
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(deadline):
+            await server.drain()
             await relays.drain()
-    await serving
 
 
 async def _stop_with(channel: FleetChannel, stop: asyncio.Event) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from mcpcp.backends.backend import Backend
@@ -29,20 +28,22 @@ ANSWER_TIMEOUT: Final = 3600.0
 MOST_ASKED: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
 class SessionBack:
     """The way back for one request: on `send`, the stream that its answer will come on."""
 
-    session: ClientSession
-    send: Notify
+    __slots__ = ("_send", "_session")
+
+    def __init__(self, session: ClientSession, send: Notify) -> None:
+        self._session = session
+        self._send = send
 
     def notify(self, message: Message) -> None:
         """See Back."""
-        self.send(message)
+        self._send(message)
 
     async def ask(self, method: str, params: Message) -> Any:
         """See Back."""
-        return await self.session.ask(method, params, self.send)
+        return await self._session.ask(method, params, self._send)
 
 
 class ClientSession:

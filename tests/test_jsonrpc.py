@@ -366,6 +366,25 @@ async def test_a_server_s_question_goes_to_the_client_whose_request_it_belongs_t
             peer.receive(result(request["id"], None))
 
 
+async def test_a_request_of_our_own_beside_a_client_s_does_not_hide_whose_a_question_is(
+    wire: Wire, heard: list[Message]
+) -> None:
+    """We list while a call is under way: without streams a question names neither."""
+    client = Client()
+    question = {"jsonrpc": "2.0", "id": "q", "method": "roots/list", "params": {}}
+    async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:
+        peer = Peer(wire, Ears(heard), tasks)
+        tasks.create_task(peer.request("tools/call", {}, NEVER, client))
+        tasks.create_task(peer.request("tools/list", {}, NEVER))
+        sent = [await wire.next(), await wire.next()]
+        peer.receive(question)
+        assert await client.asked.get() == ("roots/list", {})
+        client.answers.put_nowait({"roots": []})
+        assert await wire.next() == response("q", {"roots": []})
+        for request in sent:
+            peer.receive(result(request["id"], None))
+
+
 async def test_a_call_does_not_run_out_of_time_while_its_client_is_thinking(wire: Wire) -> None:
     client = Client()
     async with asyncio.timeout(SOON), asyncio.TaskGroup() as tasks:

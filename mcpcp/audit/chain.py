@@ -27,9 +27,12 @@ _TAIL = len(_MARK) + 64 + len(_END)
 _LONGEST = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class CallRecord:
-    """What is kept of one call: who, what, how it went; never tokens, arguments or results."""
+    """What is kept of one call: who, what, how it went; never tokens, arguments or results.
+
+    Made and written once a call: frozen, or with slots, it takes twice as long.
+    """
 
     agent: str
     token_id: str
@@ -61,8 +64,7 @@ def body_of(record: CallRecord) -> bytes:
         body = b""
     if body and len(body) < _LONGEST * 4:
         return body
-    fields = {name: _tame(getattr(record, name)) for name in CallRecord.__slots__}
-    return orjson.dumps(fields)
+    return orjson.dumps({name: _tame(value) for name, value in vars(record).items()})
 
 
 def _tame(value: str | float) -> str | float:

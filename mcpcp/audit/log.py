@@ -169,7 +169,8 @@ class AuditLog:
             raise Unavailable("the call can't be recorded, so it is refused")
 
     def _append(self, body: bytes) -> None:
-        self.open()
+        if self._file < 0:
+            self.open()
         if self._unsynced is not None:
             raise OSError(0, self._unsynced)
         if self._size >= self._max_bytes:

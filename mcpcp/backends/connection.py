@@ -147,13 +147,13 @@ class Connection:
         if self._carrier is not None:
             self._carrier.cancel()
 
-    async def request(
+    def request(
         self, method: str, params: Message, timeout: float, back: Back | None = None
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Send a request in this server's era; see Peer.request."""
         if self._peer is None:
             raise Unavailable(f"{self.server.name} is not connected")
-        return await self._peer.request(method, self.enveloped(params), timeout, back)
+        return self._peer.request(method, self.enveloped(params), timeout, back)
 
     def notify(self, method: str, params: Message | None = None) -> None:
         """Send a notification when possible."""

@@ -7,10 +7,9 @@ several times the CPU of everything else that a gateway does for a call.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
@@ -22,7 +21,6 @@ from mcpcp.errors import Interrupted, ProtocolError, Unavailable
 CONNECT_TIMEOUT: Final = 10.0
 IDLE_KEPT: Final = 4.0
 """Seconds an idle connection is reused for: less than the 5 s after which uvicorn closes it."""
-LONGEST_RETRY: Final = 30.0
 LARGEST_BODY: Final = 64 * 1024 * 1024
 _HIGH_WATER: Final = 1024 * 1024
 
@@ -50,17 +48,12 @@ class Response:
 
     async def read(self) -> bytes:
         """The whole body, at most LARGEST_BODY bytes."""
-        parts = []
-        size = 0
         try:
-            while (part := await self._connection.next_part()) is not None:
-                parts.append(part)
-                size += len(part)
-                if size > LARGEST_BODY:
-                    raise ProtocolError(f"the server answered more than {LARGEST_BODY} bytes")
+            if not self._connection.complete:
+                await self._connection.collect()
+            return self._connection.collected()
         finally:
             self.close()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         try:
@@ -87,28 +80,54 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, owner: _Owner) -> None:
         self._owner = owner
+        self._loop = asyncio.get_running_loop()
         self._head: asyncio.Future[Head] | None = None
         self._parts: deque[bytes] = deque()
         self._buffered = 0
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._complete = True
-        self._reusable = self._in_use = self._ends_with_connection = False
+        self._reusable = self._in_use = self._ends_with_connection = self._collecting = False
         self._error: Exception | None = None
         self.closed = False
         self.idle_since = 0.0
 
     # What the client calls.
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it has idled for so short a time that the server still keeps it."""
+        return self._loop.time() - self.idle_since <= IDLE_KEPT
+
     def send(self, data: bytes) -> asyncio.Future[Head]:
         """Write one request; the future is done when the answer's head has come."""
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
-        self._complete = self._reusable = self._ends_with_connection = False
+        self._complete = self._reusable = self._ends_with_connection = self._collecting = False
         self._in_use = True
-        self._head = asyncio.get_running_loop().create_future()
+        self._buffered = 0
+        self._head = self._loop.create_future()
         self.transport.write(data)
         return self._head
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the answer has come."""
+        return self._complete
+
+    async def collect(self) -> None:
+        """Wait for the whole body, which is kept until then."""
+        self._collecting = True
+        self._resume()
+        while not self._complete:
+            if self._error is not None:
+                raise self._error
+            self._waiter = self._loop.create_future()
+            await self._waiter
+
+    def collected(self) -> bytes:
+        """What has come of the body, in one piece."""
+        return b"".join(self._parts)
 
     async def next_part(self) -> bytes | None:
         """The next piece of the body, None at its end."""
@@ -117,13 +136,12 @@ class _Connection(asyncio.Protocol):
                 return None
             if self._error is not None:
                 raise self._error
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             await self._waiter
         part = self._parts.popleft()
         self._buffered -= len(part)
-        if self._paused and self._buffered < _HIGH_WATER // 2:
-            self._paused = False
-            self.transport.resume_reading()
+        if self._buffered < _HIGH_WATER // 2:
+            self._resume()
         return part
 
     def finish(self) -> None:
@@ -138,6 +156,7 @@ class _Connection(asyncio.Protocol):
             self._in_use = False
             self._parts.clear()
             if self._reusable:
+                self.idle_since = self._loop.time()
                 self._owner.release(self)
             else:
                 self.closed = True
@@ -188,6 +207,11 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
         self._buffered += len(body)
+        if self._collecting:
+            if self._buffered > LARGEST_BODY:
+                self._fail(ProtocolError(f"the server answered more than {LARGEST_BODY} bytes"))
+                self.transport.abort()
+            return
         if self._buffered > _HIGH_WATER and not self._paused:
             self._paused = True
             self.transport.pause_reading()
@@ -210,6 +234,11 @@ class _Connection(asyncio.Protocol):
             self._head.exception()  # a caller that was cancelled no longer looks
         self._wake()
 
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -227,23 +256,30 @@ class HttpClient:
         host = f"{self._host}:{self._port}" if parts.port else self._host
         if ":" in self._host:
             host = f"[{self._host}]" + (f":{self._port}" if parts.port else "")
-        self._fixed = f"host: {host}\r\n".encode() + _encode_headers(headers)
+        self._fixed = f"host: {host}\r\n".encode() + encode_headers(headers)
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
+
+    def head(self, method: str, target: str, headers: Mapping[str, str]) -> bytes:
+        """A request's head, for `send`; only what its body and its own headers add is missing."""
+        start = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
+        return b"".join((start, self._fixed, encode_headers(headers)))
 
     async def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> Response:
-        """Send a request and wait for the head of its answer.
+        """Send a request; see `send`."""
+        return await self.send(self.head(method, target, headers), body)
+
+    async def send(self, head: bytes, body: bytes | None = None) -> Response:
+        """Send a request whose head was made before, and wait for the head of its answer.
 
         Raises Unavailable where no connection could be made, Interrupted where it ended afterwards.
         """
-        start = f"{method} {target} HTTP/1.1\r\n".encode("ascii")
-        data = b"".join((start, self._fixed, _encode_headers(headers)))
-        if body is not None:
-            data = b"".join((data, b"content-length: %d\r\n\r\n" % len(body), body))
+        if body is None:
+            data = head + b"\r\n"
         else:
-            data += b"\r\n"
+            data = b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
         connection = self._take_idle() or await self._connect()
         try:
             return Response(connection, await connection.send(data))
@@ -260,15 +296,13 @@ class HttpClient:
 
     def release(self, connection: _Connection) -> None:
         """Take back a connection whose exchange is over."""
-        connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
 
     def _take_idle(self) -> _Connection | None:
-        oldest = asyncio.get_running_loop().time() - IDLE_KEPT
         while self._idle:
             connection = self._idle.pop()
             if not connection.closed and not connection.transport.is_closing():
-                if connection.idle_since >= oldest:
+                if connection.is_fresh:
                     return connection
                 connection.transport.close()
             self._all.discard(connection)
@@ -293,72 +327,11 @@ class HttpClient:
         return connection
 
 
-def _encode_headers(headers: Mapping[str, str]) -> bytes:
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """As HTTP writes them; ProtocolError where one holds a line break."""
     lines = []
     for name, value in headers.items():
         if "\r" in value or "\n" in value:
             raise ProtocolError(f"header {name} holds a line break")
         lines.append(f"{name}: {value}\r\n")
     return "".join(lines).encode("latin-1")
-
-
-@dataclass(slots=True)
-class Place:
-    """Where in a stream a reader is: what to name when taking it up again, and when (seconds)."""
-
-    last_id: str | None = None
-    retry: float = 1.0
-
-
-async def events(
-    response: Response, place: Place | None = None
-) -> AsyncGenerator[tuple[str, bytes]]:
-    """The (event, data) pairs of a server-sent event stream; comments and pings are passed over.
-
-    Lines may end in CR LF, LF or CR; several data lines are joined with LF, as the standard says.
-    `place` is kept up to date.
-    """
-    event = ""
-    place = place or Place()
-    data: list[bytes] = []
-    async for line in _lines(response):
-        if not line:
-            if data:
-                yield event or "message", b"\n".join(data)
-            event, data = "", []
-            continue
-        field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if field == b"data":
-            data.append(value)
-        elif field == b"event":
-            event = value.decode("utf-8", "replace")
-        elif field == b"id" and b"\0" not in value:
-            place.last_id = value.decode("utf-8", "replace") or None
-        elif field == b"retry" and value.isdigit():
-            place.retry = min(int(value[:9]) / 1000, LONGEST_RETRY)
-
-
-async def _lines(response: Response) -> AsyncIterator[bytes]:
-    pieces: list[bytes] = []
-    size = 0
-    async with contextlib.aclosing(response.__aiter__()) as parts:
-        async for part in parts:
-            pieces.append(part)
-            size += len(part)
-            if size > LARGEST_BODY:
-                response.close()
-                raise ProtocolError(f"the server sent a line of more than {LARGEST_BODY} bytes")
-            if b"\n" in part or b"\r" in part:
-                *lines, rest = _split_lines(b"".join(pieces))
-                pieces, size = [rest], len(rest)
-                for line in lines:
-                    yield line
-
-
-def _split_lines(text: bytes) -> list[bytes]:
-    """Lines and, last, the unfinished rest; a final CR stays in it: its LF may be yet to come."""
-    held = b"\r" if text.endswith(b"\r") else b""
-    whole = text.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    *lines, rest = whole.split(b"\n")
-    return [*lines, rest + held]

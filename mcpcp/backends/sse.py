@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-from mcpcp.backends.http import HttpClient, events
+from mcpcp.backends.events import events
+from mcpcp.backends.http import HttpClient
 from mcpcp.backends.transports import LOST, PING, Fail, Receive, refusal
 from mcpcp.errors import McpcpError, ProtocolError, Unavailable
-from mcpcp.jsonrpc import Message, RpcError, decode, encode
+from mcpcp.jsonrpc import Message, RpcError, decode_reply, encode
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class SseTransport:
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self._url = url
         self._client = HttpClient(url, headers)
-        self._endpoint: str | None = None
+        self._post_head: bytes | None = None
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
 
     async def run(self, ready: Callable[[], None], receive: Receive, fail: Fail) -> None:
@@ -46,18 +47,18 @@ class SseTransport:
 
     async def send(self, message: Message) -> None:
         """See BackendTransport; the server's answer to the POST itself says little: 202."""
-        if self._endpoint is None:
+        if self._post_head is None:
             raise Unavailable("the server is not connected")
-        status = await self._post(self._endpoint, message)
-        if status == 404 or (status in LOST and await self._post(self._endpoint, PING) in LOST):
+        status = await self._post(self._post_head, message)
+        if status == 404 or (status in LOST and await self._post(self._post_head, PING) in LOST):
             self._client.close()  # the stream is of no use without its session
             raise Unavailable("the server forgot the session")
         if status >= 300:
             raise refusal(status)
 
-    async def _post(self, endpoint: str, message: Message) -> int:
+    async def _post(self, head: bytes, message: Message) -> int:
         """The status with which the server takes a message."""
-        answer = await self._client.request("POST", endpoint, _POST_HEADERS, encode(message))
+        answer = await self._client.send(head, encode(message))
         await answer.read()
         return answer.head.status
 
@@ -90,7 +91,8 @@ class SseTransport:
                     raise Unavailable(f"{self._url} answered HTTP {answer.head.status}")
                 async for event, data in events(answer):
                     if event == "endpoint":
-                        self._endpoint = self._same_origin(data.decode())
+                        endpoint = self._same_origin(data.decode())
+                        self._post_head = self._client.head("POST", endpoint, _POST_HEADERS)
                         opening.reschedule(None)
                         ready()
                     elif event == "message" and data:
@@ -100,7 +102,7 @@ class SseTransport:
 
     def _receive(self, data: bytes, receive: Receive) -> None:
         try:
-            receive(decode(data))
+            receive(decode_reply(data))
         except RpcError as error:
             logger.warning("ignored an event that is no JSON: %s", error)
 

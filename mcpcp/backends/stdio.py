@@ -14,7 +14,7 @@ from typing import Final
 
 from mcpcp.backends.transports import Fail, Receive
 from mcpcp.errors import Unavailable
-from mcpcp.jsonrpc import Message, RpcError, decode, encode
+from mcpcp.jsonrpc import Message, RpcError, decode_reply, encode
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class StdioTransport:
 
     def _receive_line(self, line: bytes, receive: Receive) -> None:
         try:
-            receive(decode(line))
+            receive(decode_reply(line))
         except RpcError:
             logger.warning("%s wrote a line that is no JSON: %.200r", self._name, line)
 

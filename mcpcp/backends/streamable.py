@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from mcpcp.backends.http import HttpClient, Place, Response, events
+from mcpcp.backends.events import Place, events
+from mcpcp.backends.http import HttpClient, Response, encode_headers
 from mcpcp.backends.transports import LOST, PING, Fail, Receive, refusal
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
-from mcpcp.jsonrpc import META_VERSION, Message, RpcError, decode, encode
+from mcpcp.jsonrpc import META_VERSION, Message, RpcError, decode_reply, encode
 from mcpcp.paramheaders import DeclaredBy, encode_header, made
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class StreamableTransport:
         self._declared = declared
         self._session: str | None = None
         self._version: str | None = None
+        self._plain_head = self._post_head = self._make_post_head()
         self._ended = asyncio.Event()
         self._listening = asyncio.Event()
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
@@ -59,20 +61,22 @@ class StreamableTransport:
 
     async def send(self, message: Message) -> None:
         """See BackendTransport; the answer is received in passing."""
-        answer = await self._post(message)
-        if answer.head.content_type == b"text/event-stream" and answer.head.status == 200:
+        answer = await self._client.send(self._head(message), encode(message))
+        self._note_session(answer, message)
+        status = answer.head.status
+        if status == 200 and answer.head.content_type == b"text/event-stream":
             # The answer comes on this stream; reading it goes on while the caller waits.
             self._tasks.create_task(self._read_stream(answer, message))
             return
-        body, status = await answer.read(), answer.head.status
+        body = await answer.read()
         if await self._is_lost(status, body, message):
             self._ended.set()
             raise Unavailable("the server forgot the session")
         if status in (200, 400, 404) and body.lstrip()[:1] in (b"{", b"["):
-            self._take_body(body, message)  # the modern era has statuses for its errors
+            if self._take_body(body, message["id"]):  # the modern era has statuses for its errors
+                return
         elif status >= 300:
             raise refusal(status)
-        # Does nothing where the answer was among that.
         self._fail(message["id"], Interrupted("the server took the request without an answer"))
 
     async def _is_lost(self, status: int, body: bytes, message: Message) -> bool:
@@ -81,9 +85,9 @@ class StreamableTransport:
             return False
         if status == 404:
             return True
-        if message["method"] == "initialize" or _answers(body, message["id"]):
+        if message["method"] == "initialize" or _is_answer(body, message["id"]):
             return False
-        answer = await self._post(PING)
+        answer = await self._client.send(self._post_head, encode(PING))
         answer.close()
         return answer.head.status in LOST
 
@@ -100,19 +104,29 @@ class StreamableTransport:
     def negotiated(self, version: str) -> None:
         """From now on the version header is sent; a legacy session may have a stream of its own."""
         self._version = version
+        self._post_head = self._make_post_head()
         if self._session is not None:
             self._listening.set()
 
-    async def _post(self, message: Message) -> Response:
-        headers = {"content-type": "application/json", "accept": _ACCEPT, **self._session_headers()}
+    def _head(self, message: Message) -> bytes:
         meta = (message.get("params") or {}).get("_meta") or {}
-        if META_VERSION in meta:
-            headers |= _modern_headers(message, meta[META_VERSION], self._declared)
-        answer = await self._client.request("POST", self._target, headers, encode(message))
+        if META_VERSION not in meta:
+            return self._post_head
+        own = _modern_headers(message, meta[META_VERSION], self._declared)
+        return self._plain_head + encode_headers(own)  # this era has no sessions
+
+    def _note_session(self, answer: Response, message: Message) -> None:
+        if message["method"] != "initialize":
+            return
         session = answer.head.headers.get(b"mcp-session-id")
-        if session is not None and message.get("method") == "initialize":
+        if session is not None:
             self._session = session.decode("latin-1")
-        return answer
+            self._post_head = self._make_post_head()
+
+    def _make_post_head(self) -> bytes:
+        """What the heads of all POSTs have in common from now on."""
+        headers = {"content-type": "application/json", "accept": _ACCEPT, **self._session_headers()}
+        return self._client.head("POST", self._target, headers)
 
     def _session_headers(self) -> dict[str, str]:
         headers = {}
@@ -122,13 +136,18 @@ class StreamableTransport:
             headers["mcp-protocol-version"] = self._version
         return headers
 
-    def _take_body(self, body: bytes, message: Message) -> None:
-        answer = _decoded(body)
-        if isinstance(answer, dict) and answer.get("id") is None and "error" in answer:
-            self._fail(message.get("id"), RpcError.of(answer["error"]))
-            return
-        for item in answer if isinstance(answer, list) else [answer]:
-            self._receive(item, message.get("id"))
+    def _take_body(self, body: bytes, request_id: int) -> bool:
+        """Take what came at once; whether the answer was among it."""
+        said = _decoded(body)
+        answered = False
+        for item in said if isinstance(said, list) else (said,):
+            if _answers(item, request_id):
+                answered = True
+            elif isinstance(item, dict) and item.get("id") is None and "error" in item:
+                self._fail(request_id, RpcError.of(item["error"]))
+                continue
+            self._receive(item, request_id)
+        return answered
 
     async def _read_stream(self, answer: Response, message: Message) -> None:
         """Read a call's stream to its answer; one that ends before is taken up where it was."""
@@ -153,8 +172,8 @@ class StreamableTransport:
             if event == "message" and data:
                 message = _decoded(data)
                 self._receive(message, request_id)
-                if isinstance(message, dict) and message.get("id") == request_id:
-                    return "method" not in message
+                if _answers(message, request_id):
+                    return True
         return False
 
     async def _resume(self, place: Place) -> Response | None:
@@ -179,7 +198,7 @@ class StreamableTransport:
         while True:
             message = await self._outbox.get()
             try:
-                answer = await self._post(message)
+                answer = await self._client.send(self._head(message), encode(message))
                 await answer.read()
             except McpcpError as error:
                 logger.info("a notification was not delivered: %s", error)
@@ -198,7 +217,7 @@ class StreamableTransport:
             if answer.head.status == 200:
                 async for event, data in events(answer):
                     if event == "message" and data:
-                        self._receive(decode(data))
+                        self._receive(decode_reply(data))
                 return True
             answer.close()
         except Interrupted:
@@ -223,19 +242,22 @@ class StreamableTransport:
             logger.info("the session was not ended: %s", error)
 
 
-def _answers(body: bytes, request_id: Any) -> bool:
+def _is_answer(body: bytes, request_id: int) -> bool:
     """Whether `body` is the answer to that very request."""
     try:
-        answer = decode(body)
+        return _answers(decode_reply(body), request_id)
     except RpcError:
         return False
-    return isinstance(answer, dict) and answer.get("id") == request_id
+
+
+def _answers(message: Any, request_id: int) -> bool:
+    return isinstance(message, dict) and message.get("id") == request_id and "method" not in message
 
 
 def _decoded(data: bytes) -> Any:
     """The server's JSON; what is none is its own mistake, not the client's."""
     try:
-        return decode(data)
+        return decode_reply(data)
     except RpcError as error:
         raise ProtocolError(f"the server's answer is not readable: {error}") from None
 

@@ -1,6 +1,6 @@
 """The chat service over HTTP: its own API, OpenAI's, and a page for people.
 
-A bare ASGI application, as the gateway's frontend is one. Callers show an agent's token, which is
+It is served as the gateway's frontend is. Callers show an agent's token, which is
 the gateway's to judge; without one they are the service's own agent, where the config allows it.
 """
 
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
 from mcpcp import requestid
@@ -41,16 +41,13 @@ from mcpcp.scraping import REFUSAL
 
 logger = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Handler = Callable[[Request, Reply], Coroutine[Any, Any, None]]
 
 _METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class ChatApp:
-    """The ASGI application; `own_token` gives the token of the service's own agent."""
+    """The application; `own_token` gives the token of the service's own agent."""
 
     def __init__(
         self, config: ChatConfig, host: str, llm: Llm, gateway: McpClient,
@@ -82,24 +79,21 @@ class ChatApp:
         """End what is under way: callers are told, models and tools are let go."""
         self._stopping.set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, request: Request, reply: Reply) -> None:
         """One HTTP request."""
-        if scope["type"] != "http":
-            return
-        request = Request(scope, receive)
-        reply = _Reply(send, requestid.begin(request.header(requestid.HEADER)))
+        reply.add_header(requestid.HEADER, requestid.begin(request.header(requestid.HEADER)))
         try:
             await self._route(request, reply)
         except McpcpError as error:
             if not reply.begun:
-                await send_error(reply, error)
+                send_error(reply, error)
         except CallerLeft:
             pass
         except Exception:
             logger.exception("%s %s failed", request.method, request.path)
             if not reply.begun:
                 text = "Internal error: the chat service's log has the details"
-                await send_error(reply, McpcpError(text))
+                send_error(reply, McpcpError(text))
 
     async def _route(self, request: Request, reply: Reply) -> None:
         refusal = self._guard.refuse(request)
@@ -128,24 +122,24 @@ class ChatApp:
     # What anybody may ask.
 
     async def _health(self, _: Request, reply: Reply) -> None:
-        await reply.json(200, encode({"status": "ok", "name": "chat", "pid": os.getpid()}))
+        reply.json(200, encode({"status": "ok", "name": "chat", "pid": os.getpid()}))
 
     async def _ready(self, _: Request, reply: Reply) -> None:
         seen = await self._dependencies.look()
         ready = all(state["state"] == "ready" for state in seen.values())
         body = {"status": "ready" if ready else "not_ready", "dependencies": seen}
-        await reply.json(200 if ready else 503, encode(body))
+        reply.json(200 if ready else 503, encode(body))
 
     async def _show_metrics(self, request: Request, reply: Reply) -> None:
         if not self._metrics.may_read(request.bearer):
             raise TokenError("missing", REFUSAL)
-        await reply.send(200, self._metrics.render(), _METRICS_TYPE)
+        reply.send(200, self._metrics.render(), _METRICS_TYPE)
 
     # What needs a token.
 
     async def _tools(self, request: Request, reply: Reply) -> None:
         tools = await self._gateway.tools(self._token(request))
-        await reply.json(200, encode({"tools": tools}))
+        reply.json(200, encode({"tools": tools}))
 
     async def _execute(self, request: Request, reply: Reply) -> None:
         token = self._token(request)
@@ -155,7 +149,7 @@ class ChatApp:
         record = await while_connected(request, work)
         if record is None:
             raise RequestError(f"there is no tool {name[:200]!r} here: GET /tools lists them", 404)
-        await reply.json(200, encode(chatform.record_of(record)))
+        reply.json(200, encode(chatform.record_of(record)))
 
     async def _chat(self, request: Request, reply: Reply) -> None:
         token = self._token(request)
@@ -165,14 +159,14 @@ class ChatApp:
             await self._stream(request, reply, wanted, token, chatform.ChatEvents())
             return
         result = await self._answer(request, wanted, token)
-        await reply.json(200, encode(chatform.answer_of(result)))
+        reply.json(200, encode(chatform.answer_of(result)))
 
     async def _models(self, request: Request, reply: Reply) -> None:
         await self._gateway.tools(self._token(request))
         names = [self._llm.settings.model]
         with contextlib.suppress(ModelError):
             names += [n for n in await self._llm.models() if n not in names]
-        await reply.json(200, encode(openaiform.models_of(names)))
+        reply.json(200, encode(openaiform.models_of(names)))
 
     async def _completions(self, request: Request, reply: Reply) -> None:
         token = self._token(request)
@@ -184,7 +178,7 @@ class ChatApp:
             await self._stream(request, reply, wanted, token, chunks)
             return
         result = await self._answer(request, wanted, token)
-        await reply.json(200, encode(openaiform.completion_of(result)))
+        reply.json(200, encode(openaiform.completion_of(result)))
 
     # Both forms.
 
@@ -218,18 +212,6 @@ class ChatApp:
         finally:
             self._metrics.in_flight.dec()
             self._metrics.finished(ended)
-
-
-class _Reply(Reply):
-    """A reply that knows whether its status has been sent."""
-
-    def __init__(self, send: Send, request_id: str) -> None:
-        async def noting(message: MutableMapping[str, Any]) -> None:
-            self.begun = True
-            await send(message)
-
-        super().__init__(noting, request_id)
-        self.begun = False
 
 
 async def _unseen(_: Event) -> None:

@@ -93,14 +93,14 @@ def outcome(error: McpcpError) -> str:
     return _kind(error)
 
 
-async def send_error(reply: Reply, error: McpcpError) -> None:
+def send_error(reply: Reply, error: McpcpError) -> None:
     """Answer with an error."""
     status, body = described(error)
     headers = [(b"www-authenticate", b'Bearer realm="mcpcp-chat"')] if status == 401 else []
     retry_after = getattr(error, "retry_after", None)
     if status == 429 and retry_after:
         headers.append((b"retry-after", str(int(retry_after) + 1).encode()))
-    await reply.json(status, encode(body), headers)
+    reply.json(status, encode(body), headers)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -197,9 +197,9 @@ class EventStream:
         async with self._turn:
             if not self.begun:
                 self.begun = True
-                await self._reply.start_stream()
+                self._reply.start_stream()
             await self._reply.stream(data)
 
     async def _end(self, data: bytes) -> None:
         await self._send(data)
-        await self._reply.end_stream()
+        self._reply.end_stream()

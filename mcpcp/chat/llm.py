@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from mcpcp.backends.http import Head, HttpClient, Response, events
+from mcpcp.backends.events import events
+from mcpcp.backends.http import Head, HttpClient, Response
 from mcpcp.chat.deltas import Answer, Assembly, whole
 from mcpcp.chat.loop import Ask
 from mcpcp.chat.metrics import Metrics

@@ -13,7 +13,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from mcpcp import __version__, requestid
-from mcpcp.backends.http import HttpClient, Response, events
+from mcpcp.backends.events import events
+from mcpcp.backends.http import HttpClient, Response
 from mcpcp.errors import (
     DeadlineExceeded,
     ProtocolError,

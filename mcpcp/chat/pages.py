@@ -70,7 +70,7 @@ _TEMPLATES: Final = ("chat.html", "docs.html")
 
 def _fixed(body: bytes, content_type: bytes) -> Handler:
     async def answer(_: Request, reply: Reply) -> None:
-        await reply.send(200, body, content_type, _HEADERS)
+        reply.send(200, body, content_type, _HEADERS)
 
     return answer
 

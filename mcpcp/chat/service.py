@@ -8,20 +8,19 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any, Final
-
-import uvicorn
+from collections.abc import Callable
+from typing import Final
 
 from mcpcp import logs
 from mcpcp.chat.app import ChatApp
+from mcpcp.chat.cors import Cors
 from mcpcp.chat.llm import Llm
 from mcpcp.chat.mcpclient import McpClient
 from mcpcp.chat.metrics import Metrics
 from mcpcp.config import Config
 from mcpcp.config.llm import LlmSettings, chat_environment
 from mcpcp.errors import ConfigError, FleetError
-from mcpcp.frontends.deadlines import BoundedProtocol
+from mcpcp.frontends.serving import BACKLOG, HttpServer
 from mcpcp.scraping import load_token
 from mcpcp.tokens import TokenSource
 
@@ -89,60 +88,29 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _with_cors(app: ChatApp, origins: tuple[str, ...]) -> Any:
-    if not origins:
-        return app
-    from starlette.middleware.cors import CORSMiddleware
-
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("authorization", "content-type"),
-    )
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def _serve_until_stopped(
     app: ChatApp, origins: tuple[str, ...], listener: socket.socket
 ) -> None:
-    server = _Server(
-        uvicorn.Config(
-            _with_cors(app, origins),
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=int(DRAIN) + 1,
-        )
-    )
-
     loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        server.should_exit = True
-        loop.call_later(DRAIN, app.cut_off)
-
+    stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows: the process just ends
-            loop.add_signal_handler(number, stop)
-    await server.serve(sockets=[listener])
+            loop.add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as tasks:
+        server = HttpServer(Cors(app, origins), tasks)
+        async with server.listening(listener):
+            await stop.wait()
+            cutting = loop.call_later(DRAIN, app.cut_off)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN + 1):
+                    await server.drain()
+            cutting.cancel()
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG
         )
     except OSError as error:
         raise FleetError(

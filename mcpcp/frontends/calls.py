@@ -61,7 +61,7 @@ class PostedCall:
     ) -> None:
         """Answer `message`; in the modern era a client that leaves cancels it."""
         loop = asyncio.get_running_loop()
-        self._caller, self._headers = asyncio.current_task(), headers
+        self._caller, self._headers = asyncio.current_task(loop), headers
         # A client that can take its stream up again is given one before it may need to.
         silence = _WATCH_AFTER if self._log is not None else PING_EVERY
         timers = [loop.call_later(silence, self._begin_stream)]
@@ -69,7 +69,12 @@ class PostedCall:
             timers.append(loop.call_later(_WATCH_AFTER, self._watch, request))
         try:
             result = await self._outcome(caller, message)
-            await self._finish(result, caller.modern)
+            if self._outlet is None:
+                self._send(result, caller.modern)
+            else:
+                self._outlet.push(result)
+                self._outlet.end()
+                await self._writer
         finally:
             for timer in timers:
                 timer.cancel()
@@ -110,19 +115,14 @@ class PostedCall:
         return self._outlet
 
     async def _write(self, stream: EventStream) -> None:
-        await self._reply.start_stream(self._headers)
+        self._reply.start_stream(self._headers)
         await stream.write(self._reply)
 
-    async def _finish(self, result: Message, modern: bool) -> None:
-        if self._outlet is not None:
-            self._outlet.push(result)
-            self._outlet.end()
-            await self._writer
-            return
+    def _send(self, result: Message, modern: bool) -> None:
         status = 200
         if modern and "error" in result:
             status = STATUS_OF_ERROR.get(result["error"].get("code"), 200)
-        await self._reply.json(status, encode(result), self._headers)
+        self._reply.json(status, encode(result), self._headers)
 
     def _watch(self, request: Request) -> None:
         self._helpers.append(self._tasks.create_task(self._cancel_when_gone(request)))

@@ -30,14 +30,14 @@ class HostGuard:
     def __init__(self, section: str, settings: Callable[[], tuple[str, Allowed]]) -> None:
         self._section = section
         self._settings = settings
-        self._good: tuple[str | None, str | None] = (None, None)
+        self._good: tuple[bytes | None, bytes | None] = (None, None)
 
     def refuse(self, request: Request) -> str | None:
         """Why `request` is refused, None where it is not."""
-        seen = (request.header(b"host"), request.header(b"origin"))
+        seen = (request.raw(b"host"), request.raw(b"origin"))
         if seen == self._good:
             return None
-        host, origin = seen
+        host, origin = request.header(b"host"), request.header(b"origin")
         if host is None or not self._is_ours(_name(host)):
             return f"Host {host!r} is not served here: add it to {self._section}.allowed_hosts"
         if origin is not None and not self._is_allowed(origin):

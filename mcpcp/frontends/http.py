@@ -1,15 +1,14 @@
 """The gateway over HTTP: `/mcp` (streamable, both eras), `/sse` for old clients, health, metrics.
 
-A bare ASGI application: one function decides by path, small classes hold the streams. Above it is
-uvicorn; below, `answers` and `session` speak with the gateway.
+One function decides by path, small classes hold the streams. Above, `serving` has the connections;
+below, `answers` and `session` speak with the gateway.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Final
 
 from mcpcp import requestid, scraping
 from mcpcp.config import GatewayConfig
@@ -21,17 +20,13 @@ from mcpcp.frontends.oldsse import OldSse
 from mcpcp.frontends.requests import Reply, Request, TooLarge
 from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import INVALID_REQUEST, LEGACY_VERSIONS, RpcError, encode, error_response
-from mcpcp.policy import Agent
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
+_SERVED: Final = ("/mcp", "/sse", "/messages")
 _METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class HttpFrontend:
-    """The ASGI application; `tasks` is where streams and long calls live.
+    """The application; `tasks` is where streams and long calls live.
 
     `scrape_token` is what a reader of /metrics must show.
     """
@@ -44,10 +39,6 @@ class HttpFrontend:
         self.old_sse = OldSse(gateway, tasks)
         self._modern = ModernHttp(gateway, tasks)
         self.draining = False
-        self._open = {
-            "/health": self._health,
-            "/ready": self._ready,
-        }
 
     def _reachable_as(self) -> tuple[str, GatewayConfig]:
         config = self.gateway.config.gateway
@@ -65,65 +56,67 @@ class HttpFrontend:
         self.old_sse.close()
         self._modern.close()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, request: Request, reply: Reply) -> None:
         """One HTTP request."""
-        if scope["type"] != "http":
-            return
-        request = Request(scope, receive)
-        reply = Reply(send, requestid.begin(request.header(requestid.HEADER)))
+        reply.add_header(requestid.HEADER, requestid.begin(request.header(requestid.HEADER)))
         refusal = self._guard.refuse(request)
         if refusal is not None:
-            await reply.text(403, refusal)
-        elif (public := self._open.get(request.path)) is not None:
-            await public(reply)
-        elif request.path == "/metrics":
-            await self._metrics(request, reply)
-        elif request.path in ("/mcp", "/sse", "/messages"):
-            await self._serve(request, reply)
+            reply.text(403, refusal)
+        elif request.path not in _SERVED:
+            self._show(request, reply)
         else:
-            await reply.text(404, "not found: the gateway serves /mcp, /sse, /health and /ready")
+            await self._serve(request, reply)
+
+    def _show(self, request: Request, reply: Reply) -> None:
+        """What is no business of agents."""
+        if request.path == "/health":
+            self._health(reply)
+        elif request.path == "/ready":
+            self._ready(reply)
+        elif request.path == "/metrics":
+            self._metrics(request, reply)
+        else:
+            reply.text(404, "not found: the gateway serves /mcp, /sse, /health and /ready")
 
     async def _serve(self, request: Request, reply: Reply) -> None:
         try:
             agent = self.gateway.authenticate(request.bearer)
-            await self._route(request, reply, agent)
+            if request.path == "/mcp":
+                await self._era(request).handle(request, reply, agent)
+            elif request.path == "/sse":
+                await self.old_sse.stream(request, reply, agent)
+            else:
+                await self.old_sse.message(request, reply, agent)
         except TokenError as error:
             self.old_sse.refuse(request)
             challenge = (b"www-authenticate", b'Bearer realm="mcpcp", error="invalid_token"')
-            await reply.json(401, _refusal(str(error)), [challenge])
+            reply.json(401, _refusal(str(error)), [challenge])
         except TooLarge as error:
-            await reply.json(413, _refusal(str(error)))
+            reply.json(413, _refusal(str(error)))
         except RpcError as error:
-            await reply.json(400, encode(error_response(None, error.error)))
+            reply.json(400, encode(error_response(None, error.error)))
 
-    async def _route(self, request: Request, reply: Reply, agent: Agent) -> None:
+    def _era(self, request: Request) -> ModernHttp | LegacyHttp:
         version = request.header(b"mcp-protocol-version")
-        if request.path == "/sse":
-            await self.old_sse.stream(request, reply, agent)
-        elif request.path == "/messages":
-            await self.old_sse.message(request, reply, agent)
-        elif version is not None and version not in LEGACY_VERSIONS:
-            await self._modern.handle(request, reply, agent)
-        else:
-            await self.legacy.handle(request, reply, agent)
+        return self.legacy if version is None or version in LEGACY_VERSIONS else self._modern
 
-    async def _health(self, reply: Reply) -> None:
-        await reply.json(200, encode({"status": "ok", "name": "gateway", "pid": os.getpid()}))
+    def _health(self, reply: Reply) -> None:
+        reply.json(200, encode({"status": "ok", "name": "gateway", "pid": os.getpid()}))
 
-    async def _ready(self, reply: Reply) -> None:
+    def _ready(self, reply: Reply) -> None:
         if self.gateway.registry.ready and not self.draining:
-            await reply.json(200, b'{"status":"ready"}')
+            reply.json(200, b'{"status":"ready"}')
         else:
             waiting = self.gateway.registry.waiting()
-            await reply.json(503, encode({"status": "starting", "waiting_for": waiting}))
+            reply.json(503, encode({"status": "starting", "waiting_for": waiting}))
 
-    async def _metrics(self, request: Request, reply: Reply) -> None:
+    def _metrics(self, request: Request, reply: Reply) -> None:
         """Metrics name servers and tools, which agents must not learn of here."""
         if scraping.admits(self._scrape_token, request.bearer):
-            await reply.send(200, self.gateway.render_metrics(), _METRICS_TYPE)
+            reply.send(200, self.gateway.render_metrics(), _METRICS_TYPE)
         else:
             challenge = (b"www-authenticate", b'Bearer realm="metrics"')
-            await reply.text(401, scraping.REFUSAL, [challenge])
+            reply.text(401, scraping.REFUSAL, [challenge])
 
 
 def _refusal(message: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -43,8 +44,10 @@ class HttpSession:
         self.calls: dict[Any, PostedCall] = {}
         self.log = EventLog()
         self.own = Outlet(self.log)
-        self.used = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self.used = self._loop.time()
         self._gateway = gateway
+        self._caller = Caller(agent, self.client)
         self._shown = self.client.shown = Shown(gateway.view(agent))
         self._watching = ExitStack()
         self._watching.enter_context(gateway.registry.watch(self._catalog_changed))
@@ -67,8 +70,14 @@ class HttpSession:
 
     def touch(self, token: str | None) -> None:
         """Note that the client used the session, and the token it did so with."""
-        self.used = asyncio.get_running_loop().time()
+        self.used = self._loop.time()
         self.token = token
+
+    def caller(self, agent: Agent) -> Caller:
+        """The client, by the token that it shows now: mostly the one before."""
+        if self._caller.agent is not agent:
+            self._caller = Caller(agent, self.client)
+        return self._caller
 
     def push(self, message: Message) -> None:
         """Send what belongs to no request: on the session's own stream, or on that of a call.
@@ -121,21 +130,24 @@ class LegacyHttp:
         for session in self._sessions.values():
             session.own.end()
 
-    async def handle(self, request: Request, reply: Reply, agent: Agent) -> None:
+    def handle(self, request: Request, reply: Reply, agent: Agent) -> Awaitable[None]:
         """One HTTP request."""
         if request.method == "POST":
-            await self._post(request, reply, agent)
-        elif request.method in ("GET", "DELETE"):
+            return self._post(request, reply, agent)
+        return self._handle_session(request, reply, agent)
+
+    async def _handle_session(self, request: Request, reply: Reply, agent: Agent) -> None:
+        if request.method in ("GET", "DELETE"):
             session = self._find(request, agent)
             if session is None:
-                await self._no_session(request, reply)
+                self._no_session(request, reply)
             elif request.method == "GET":
                 await self._get(request, reply, session)
             else:
                 self._forget(session)
-                await reply.send(200, b"")
+                reply.send(200, b"")
         else:
-            await reply.text(405, "use POST, GET or DELETE", [(b"allow", b"POST, GET, DELETE")])
+            reply.text(405, "use POST, GET or DELETE", [(b"allow", b"POST, GET, DELETE")])
 
     async def _post(self, request: Request, reply: Reply, agent: Agent) -> None:
         message = check_message(decode(await request.body()))
@@ -144,10 +156,10 @@ class LegacyHttp:
             return
         session = self._find(request, agent)
         if session is None:
-            await self._no_session(request, reply)
+            self._no_session(request, reply)
         elif message.get("id") is None or "method" not in message:
             self._receive(session, message)
-            await reply.send(202, b"")
+            reply.send(202, b"")
         else:
             await self._call(session, request, reply, agent, message)
 
@@ -159,7 +171,7 @@ class LegacyHttp:
         self._sessions[session.id] = session
         call = PostedCall(self._gateway, reply, self._tasks)
         header = (b"mcp-session-id", session.id.encode())
-        await call.run(Caller(agent, session.client), message, request, [header])
+        await call.run(session.caller(agent), message, request, [header])
 
     async def _call(
         self, session: HttpSession, request: Request, reply: Reply, agent: Agent, message: Message
@@ -172,25 +184,25 @@ class LegacyHttp:
         log = session.log if session.resumable else None
         session.calls[request_id] = call = PostedCall(self._gateway, reply, self._tasks, log)
         try:
-            await call.run(Caller(agent, session.client), message, request)
+            await call.run(session.caller(agent), message, request)
         finally:
             session.calls.pop(request_id, None)
 
     async def _get(self, request: Request, reply: Reply, session: HttpSession) -> None:
         if not request.accepts("text/event-stream"):
-            await reply.text(406, "accept text/event-stream")
+            reply.text(406, "accept text/event-stream")
             return
         outlet, replayed = session.own, None
         last = request.header(b"last-event-id")
         if last is not None and (found := session.log.resume(last)) is not None:
             outlet, replayed = found
         elif outlet.open:
-            await reply.text(409, "the session's stream is open already")
+            reply.text(409, "the session's stream is open already")
             return
         stream = EventStream()
         outlet.attach(stream, replayed)
         try:
-            await reply.start_stream([(b"mcp-session-id", session.id.encode())])
+            reply.start_stream([(b"mcp-session-id", session.id.encode())])
             await stream.serve(request, reply)
         finally:
             outlet.detach(stream)
@@ -215,11 +227,11 @@ class LegacyHttp:
         session.touch(request.bearer)
         return session
 
-    async def _no_session(self, request: Request, reply: Reply) -> None:
+    def _no_session(self, request: Request, reply: Reply) -> None:
         named = request.header(b"mcp-session-id") is not None
         text = "Session not found: initialize again" if named else "Mcp-Session-Id is missing"
         body = error_response(None, {"code": INVALID_REQUEST, "message": text})
-        await reply.json(404 if named else 400, encode(body))
+        reply.json(404 if named else 400, encode(body))
 
     def _forget(self, session: HttpSession) -> None:
         if self._sessions.pop(session.id, None) is not None:

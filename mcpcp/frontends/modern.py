@@ -51,7 +51,7 @@ class ModernHttp:
     async def handle(self, request: Request, reply: Reply, agent: Agent) -> None:
         """One HTTP request."""
         if request.method != "POST":
-            await reply.text(405, "this era uses POST only", [(b"allow", b"POST")])
+            reply.text(405, "this era uses POST only", [(b"allow", b"POST")])
             return
         message: Message = {}
         try:
@@ -60,12 +60,12 @@ class ModernHttp:
         except RpcError as error:
             status = STATUS_OF_ERROR.get(error.error["code"], 200)
             body = error_response(message.get("id"), error_object(error))
-            await reply.json(status, encode(body))
+            reply.json(status, encode(body))
 
     async def _handle(self, request: Request, reply: Reply, agent: Agent, message: Message) -> None:
         if message.get("id") is None:
             _check_version(request.header(b"mcp-protocol-version"))
-            await reply.send(202, b"")
+            reply.send(202, b"")
             return
         _check_headers(request, message)
         params = check_modern(message.get("params"))
@@ -101,7 +101,7 @@ class ModernHttp:
     async def _listen(self, request: Request, reply: Reply, message: Message) -> None:
         """A subscription: its answer is the stream, which lasts until the client leaves."""
         if not request.accepts("text/event-stream"):
-            await reply.text(406, "a subscription is a stream: accept text/event-stream")
+            reply.text(406, "a subscription is a stream: accept text/event-stream")
             return
         token = request.bearer
         subscription = Subscription(
@@ -112,7 +112,7 @@ class ModernHttp:
         self._streams[stream] = subscription
         try:
             async with subscription.following(lambda m: stream.push(event(m)), stream.end):
-                await reply.start_stream()
+                reply.start_stream()
                 await stream.serve(request, reply)
         finally:
             del self._streams[stream]

@@ -44,7 +44,7 @@ class OldSse:
     async def stream(self, request: Request, reply: Reply, agent: Agent) -> None:
         """GET /sse: a session that lives as long as this stream."""
         if request.method != "GET":
-            await reply.text(405, "use GET", [(b"allow", b"GET")])
+            reply.text(405, "use GET", [(b"allow", b"GET")])
             return
         session = _SseSession(self._gateway, agent, request.bearer, self._tasks)
         endpoint = f"event: endpoint\ndata: /messages?session_id={session.duplex.id}\n\n"
@@ -52,7 +52,7 @@ class OldSse:
         self._sessions[session.duplex.id] = session
         try:
             with session.duplex:
-                await reply.start_stream()
+                reply.start_stream()
                 await session.stream.serve(request, reply)
         finally:
             del self._sessions[session.duplex.id]
@@ -60,16 +60,16 @@ class OldSse:
     async def message(self, request: Request, reply: Reply, agent: Agent) -> None:
         """POST /messages: one message; its answer comes on the stream."""
         if request.method != "POST":
-            await reply.text(405, "use POST", [(b"allow", b"POST")])
+            reply.text(405, "use POST", [(b"allow", b"POST")])
             return
         session = self._sessions.get(request.parameter("session_id") or "")
         if session is None or session.identity != agent.identity:
-            await reply.text(404, "Session not found")
+            reply.text(404, "Session not found")
             return
         message = decode(await request.body())
         session.token = request.bearer
         session.duplex.receive(message)
-        await reply.text(202, "Accepted")
+        reply.text(202, "Accepted")
 
 
 class _SseSession:

@@ -1,13 +1,14 @@
-"""One HTTP request and its reply, as thin as ASGI allows."""
+"""One HTTP request and its reply: what the application sees of a connection."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final
-from urllib.parse import parse_qs
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final, Protocol
+from urllib.parse import parse_qs, unquote
 
-from mcpcp import requestid
 from mcpcp.errors import McpcpError
 from mcpcp.jsonrpc import INVALID_REQUEST, Message, RpcError, encode
 
@@ -17,47 +18,83 @@ MOST_DISCARDED: Final = 32 * 1024 * 1024
 while it still sends often never sees the answer."""
 BODY_TIMEOUT: Final = 30.0
 PING_EVERY: Final = 15.0
-WHOLE: Final = "mcpcp.whole"
-"""The extension of a scope whose body has come already: there is nothing to set a deadline for."""
+_UNASKED: Final = 64 * 1024
+"""Bytes of a body that are taken before somebody asks for it."""
 _SLOW_READER: Final = 1024
 _SLOW_READER_BYTES: Final = 32 * 1024 * 1024
 _JSON: Final = b"application/json"
 _SSE_HEADERS: Final = (
-    (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
-_SINGLE: Final = frozenset(
-    {b"authorization", b"host", b"origin", b"mcp-session-id"}
-    | {b"mcp-protocol-version", b"mcp-method", b"mcp-name"}
-)
+
+Headers = Iterable[tuple[bytes, bytes]]
 
 
 class TooLarge(McpcpError):
     """A request's body is larger than we take."""
 
 
-class Request:
-    """The parts of an ASGI scope that we look at."""
+class Wire(Protocol):
+    """The connection beneath a request."""
 
-    __slots__ = ("_headers", "_receive", "_whole", "method", "path", "query")
+    @property
+    def ending(self) -> bool:
+        """Whether this is its last request."""
+
+    def write(self, data: bytes) -> None:
+        """Send; what can't be sent any more is dropped."""
+
+    async def drain(self) -> None:
+        """Wait while the client does not read."""
+
+    async def gone(self) -> None:
+        """Wait until the client has left."""
+
+    def resume(self) -> None:
+        """Read on, if that was stopped."""
+
+
+class Request:
+    """A request's head, and its body as it comes: the connection feeds it."""
+
+    __slots__ = (
+        "_bearer",
+        "_broken",
+        "_headers",
+        "_parts",
+        "_wanted",
+        "_whole",
+        "_wire",
+        "chunks",
+        "complete",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "size",
+    )
 
     def __init__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+        self, method: bytes, target: bytes, headers: Mapping[bytes, bytes], wire: Wire
     ) -> None:
-        self.method: str = scope["method"]
-        self.path: str = scope["path"].rstrip("/") or "/"
-        self.query: bytes = scope["query_string"]
-        self._receive = receive
-        self._whole: bool = WHOLE in scope.get("extensions", ())
-        headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            if name in headers and (name in _SINGLE or name.startswith(b"mcp-param-")):
-                value = b"\0ambiguous"  # readers of the first and of the last would disagree
-            headers[name] = value
+        path, _, query = target.decode("latin-1").partition("?")
+        self.method = method.decode("latin-1")
+        self.path = (unquote(path) if "%" in path else path).rstrip("/") or "/"
+        self.query = query
+        self.keep_alive = self.chunks = True
+        self.complete = False
+        self.size = 0
         self._headers = headers
+        self._wire = wire
+        self._parts: list[bytes] = []
+        self._wanted = self._broken = False
+        self._whole: asyncio.Future[None] | None = None
+        self._bearer: str | None = None
+
+    def raw(self, name: bytes) -> bytes | None:
+        """A header's value as it came; `name` in lower case."""
+        return self._headers.get(name)
 
     def header(self, name: bytes) -> str | None:
         """A header's value without the white space around it; `name` in lower case."""
@@ -67,15 +104,14 @@ class Request:
     @property
     def bearer(self) -> str | None:
         """The token of the Authorization header; an empty one where the header holds none."""
-        value = self.header(b"authorization")
-        if value is None:
-            return None
-        scheme, _, token = value.partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else ""
+        if self._bearer is None and (value := self._headers.get(b"authorization")) is not None:
+            scheme, _, token = value.strip().partition(b" ")
+            self._bearer = token.strip().decode("latin-1") if scheme.lower() == b"bearer" else ""
+        return self._bearer
 
     def parameter(self, name: str) -> str | None:
         """A parameter of the query."""
-        values = parse_qs(self.query.decode("latin-1")).get(name)
+        values = parse_qs(self.query).get(name)
         return values[0] if values else None
 
     def accepts(self, media_type: str) -> bool:
@@ -88,98 +124,138 @@ class Request:
 
     async def body(self) -> bytes:
         """The whole body; TooLarge past LARGEST_BODY, RpcError when it stalls or breaks off."""
-        length = self.header(b"content-length")
-        if length is not None and length.isdigit() and int(length) > MOST_DISCARDED:
+        if not self.complete:
+            await self._come()
+        if self.size > LARGEST_BODY:
             raise TooLarge(f"the body is larger than {LARGEST_BODY} bytes")
-        if self._whole:
-            return await self._whole_body()
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT):
-                return await self._whole_body()
-        except TimeoutError:
-            raise RpcError(INVALID_REQUEST, "the body did not come in time") from None
+        if self._broken:
+            raise RpcError(INVALID_REQUEST, "the body broke off")
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
     async def gone(self) -> None:
         """Return when the client has closed the connection."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await self._wire.gone()
 
-    async def _whole_body(self) -> bytes:
-        part = await self._receive()
-        body = self._complete(part)
-        if not part.get("more_body"):
-            return body
-        parts, size = [body], len(body)
-        while part.get("more_body") and size <= MOST_DISCARDED:
-            part = await self._receive()
-            parts.append(self._complete(part))
-            size += len(parts[-1])
-            if size > LARGEST_BODY:
-                parts.clear()
-        if size > LARGEST_BODY:
+    async def _come(self) -> None:
+        length = self.header(b"content-length")
+        if length is not None and length.isdigit() and int(length) > MOST_DISCARDED:
             raise TooLarge(f"the body is larger than {LARGEST_BODY} bytes")
-        return b"".join(parts)
+        if (self.header(b"expect") or "").lower() == "100-continue":
+            self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                await self._wait()
+        except TimeoutError:
+            raise RpcError(INVALID_REQUEST, "the body did not come in time") from None
 
-    def _complete(self, part: MutableMapping[str, Any]) -> bytes:
-        if part["type"] == "http.disconnect":
-            raise RpcError(INVALID_REQUEST, "the body broke off")
-        body: bytes = part.get("body", b"")
-        return body
+    async def _wait(self) -> None:
+        self._wanted = True
+        self._wire.resume()
+        self._whole = asyncio.get_running_loop().create_future()
+        await self._whole
+
+    # What the connection does with it.
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether there is more of a body than is taken before somebody asks for it."""
+        return self.size > _UNASKED and not self._wanted
+
+    def feed(self, part: bytes) -> None:
+        """A part of the body; of one that is too large, nothing is kept."""
+        self.size += len(part)
+        if self.size <= LARGEST_BODY:
+            self._parts.append(part)
+        else:
+            self._parts.clear()
+
+    def end(self) -> None:
+        """The body is whole, or no more of it will be taken."""
+        self.complete = True
+        if self._whole is not None and not self._whole.done():
+            self._whole.set_result(None)
+
+    def break_off(self) -> None:
+        """The rest of the body can't come."""
+        self._broken = True
+        self.end()
+
+    async def discard(self) -> None:
+        """Wait for the rest of a body that nobody wants."""
+        if not self.complete:
+            self._parts.clear()
+            await self._wait()
 
 
 class Reply:
-    """The way back: a whole answer, or the start of an event stream."""
+    """The way back: a whole answer, or an event stream."""
 
-    __slots__ = ("_request_id", "_send")
+    __slots__ = ("_own", "_request", "_wire", "begun", "whole")
 
-    def __init__(
-        self, send: Callable[[MutableMapping[str, Any]], Awaitable[None]], request_id: str
-    ) -> None:
-        self._send = send
-        self._request_id = (requestid.HEADER, request_id.encode())
+    def __init__(self, wire: Wire, request: Request) -> None:
+        self.begun = self.whole = False
+        self._wire = wire
+        self._request = request
+        self._own = b""
 
-    async def send(
-        self,
-        status: int,
-        body: bytes,
-        content_type: bytes = _JSON,
-        headers: Iterable[tuple[bytes, bytes]] = (),
+    def add_header(self, name: bytes, value: str) -> None:
+        """A header of whatever the answer will be."""
+        self._own += b"%b: %b\r\n" % (name, value.encode("latin-1"))
+
+    def send(
+        self, status: int, body: bytes, content_type: bytes = _JSON, headers: Headers = ()
     ) -> None:
         """A whole answer."""
-        length = str(len(body)).encode()
-        head = [
-            (b"content-type", content_type),
-            (b"content-length", length),
-            self._request_id,
-            *headers,
-        ]
-        await self._send({"type": "http.response.start", "status": status, "headers": head})
-        await self._send({"type": "http.response.body", "body": body})
+        head = self._head(status, content_type, headers)
+        sent = b"" if self._request.method == "HEAD" else body
+        self._wire.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), sent))
+        self.whole = True
 
-    async def json(
-        self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
-    ) -> None:
+    def json(self, status: int, body: bytes, headers: Headers = ()) -> None:
         """A JSON answer."""
-        await self.send(status, body, _JSON, headers)
+        self.send(status, body, _JSON, headers)
 
-    async def text(
-        self, status: int, text: str, headers: Iterable[tuple[bytes, bytes]] = ()
-    ) -> None:
+    def text(self, status: int, text: str, headers: Headers = ()) -> None:
         """A plain text for a person."""
-        await self.send(status, text.encode() + b"\n", b"text/plain; charset=utf-8", headers)
+        self.send(status, text.encode() + b"\n", b"text/plain; charset=utf-8", headers)
 
-    async def start_stream(self, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    def start_stream(self, headers: Headers = ()) -> None:
         """Begin an event stream."""
-        head = [*_SSE_HEADERS, self._request_id, *headers]
-        await self._send({"type": "http.response.start", "status": 200, "headers": head})
+        head = self._head(200, b"text/event-stream", (*_SSE_HEADERS, *headers))
+        framing = b"transfer-encoding: chunked\r\n" if self._request.chunks else b""
+        self._wire.write(b"%b%b\r\n" % (head, framing))
 
     async def stream(self, data: bytes) -> None:
-        """Send a piece of the stream."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        """Send a piece of the stream; waits while the client does not read."""
+        self._wire.write(b"%x\r\n%b\r\n" % (len(data), data) if self._request.chunks else data)
+        await self._wire.drain()
 
-    async def end_stream(self) -> None:
+    def end_stream(self) -> None:
         """End the stream."""
-        await self._send({"type": "http.response.body", "body": b""})
+        if self._request.chunks:
+            self._wire.write(b"0\r\n\r\n")
+        self.whole = self._request.chunks
+
+    def complete(self) -> None:
+        """See that there is an answer where none was sent; what was begun can't be mended."""
+        if not self.begun:
+            self.text(500, "internal error: the gateway's log has the details")
+
+    def _head(self, status: int, content_type: bytes, headers: Headers) -> bytes:
+        """The head, but for how its body is framed."""
+        self.begun = True
+        head = _status(status, content_type) + self._own
+        if self._wire.ending or not self._request.keep_alive:
+            head += b"connection: close\r\n"
+        for header in headers:
+            head += b"%b: %b\r\n" % header
+        return head
+
+
+@lru_cache(maxsize=64)
+def _status(status: int, content_type: bytes) -> bytes:
+    phrase = HTTPStatus(status).phrase.encode()
+    return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\n" % (status, phrase, content_type)
 
 
 def event(message: Message) -> bytes:
@@ -227,7 +303,7 @@ class EventStream:
             if data is None:
                 break
             await reply.stream(data)
-        await reply.end_stream()
+        reply.end_stream()
 
     async def serve(self, request: Request, reply: Reply) -> None:
         """Write events until `end` or until the client has gone."""

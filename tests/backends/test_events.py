@@ -10,7 +10,8 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpcp.backends.http import Response, events
+from mcpcp.backends.events import events
+from mcpcp.backends.http import Response
 
 STREAM = (
     b": a comment\n"

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from mcpcp.backends import http
-from mcpcp.backends.http import HttpClient, events
+from mcpcp.backends.events import events
+from mcpcp.backends.http import HttpClient
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
 from tests.backends.raw import Handler, Server, answering, ask, chunked, serving, whole
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -176,3 +177,37 @@ def test_a_model_that_answers_is_found(mine: Project, free_port: Port) -> None:
         _, found = findings(mine)
     assert found["language model"]["status"] == "ok"
     assert found["language model"]["detail"] == f"scripted at {llm.url}"
+
+
+def configure_sandbox(project: Project, port: int, **env: str) -> None:
+    (project.root / "python_code.py").touch()
+    server = {"command": "python", "args": ["python_code.py"], "env": env}
+    configure(project, port, code=server)
+
+
+@pytest.mark.bwrap
+def test_the_sandbox_is_judged_by_its_own_self_test(mine: Project, free_port: Port) -> None:
+    configure_sandbox(mine, free_port(), SANDBOX_BACKEND="bubblewrap")
+    sandbox = findings(mine)[1]["sandbox"]
+    if sys.platform == "linux" and shutil.which("bwrap"):
+        assert sandbox["status"] == "ok"
+        assert "bubblewrap passed its self-test (namespaces: " in sandbox["detail"]
+    else:
+        assert sandbox["status"] == "missing"
+    assert sandbox["servers"] == ["code"]
+
+
+def test_where_there_is_no_sandbox_the_way_to_one_is_said(mine: Project, free_port: Port) -> None:
+    away = f"unix://{mine.root}/none.sock"
+    configure_sandbox(mine, free_port(), SANDBOX_BACKEND="docker", DOCKER_HOST=away)
+    code, found = findings(mine)
+    assert code == 1 and found["sandbox"]["status"] == "missing"
+    assert "neither bubblewrap nor a Docker engine" in found["sandbox"]["detail"]
+    assert "install" in found["sandbox"]["fix"]
+
+
+def test_a_setting_of_the_sandbox_that_is_nonsense_is_named(mine: Project, free_port: Port) -> None:
+    configure_sandbox(mine, free_port(), SANDBOX_MEMORY_MB="much")
+    sandbox = findings(mine)[1]["sandbox"]
+    assert sandbox["status"] == "missing"
+    assert "SANDBOX_MEMORY_MB is a number, not 'much'" in sandbox["detail"]

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from mcpcp.config import load
-from mcpcp.frontends.deadlines import HEAD_TIMEOUT, LONGEST_HEAD
+from mcpcp.frontends.connection import HEAD_TIMEOUT, LONGEST_HEAD
 from mcpcp.frontends.http import HttpFrontend
-from mcpcp.service import http_server, running_gateway
+from mcpcp.frontends.serving import HttpServer
+from mcpcp.service import running_gateway
 from tests.gateway import fastclock
 from tests.gateway.harness import PATIENCE, Gateway, call, modern, modern_headers
 
@@ -32,13 +33,9 @@ async def served(folder: Path, keys: Path) -> AsyncIterator[int]:
     config = load(file, {})
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         async with running_gateway(config, None) as gateway, asyncio.TaskGroup() as tasks:
-            server = http_server(config, HttpFrontend(gateway, tasks, ""))
-            serving = tasks.create_task(server.serve(sockets=[listener]))
-            try:
+            server = HttpServer(HttpFrontend(gateway, tasks, ""), tasks)
+            async with server.listening(listener):
                 yield listener.getsockname()[1]
-            finally:
-                server.should_exit = True
-                await serving
 
 
 async def trickle(port: int, *pieces: bytes) -> float:

@@ -37,8 +37,6 @@ def real(
         gateway.settings["first_list_wait"] = "20s"
         for name, server in servers.items():
             gateway.servers[name] = server.entry
-        # The same with a process a client: only then can a client be asked.
-        gateway.servers["asking"] = {**servers["everything"].entry, "sessions": "per_client"}
         gateway.start()
         yield RealWorld(servers, gateway)
 

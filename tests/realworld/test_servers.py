@@ -185,14 +185,17 @@ ASKING = [
 
 @pytest.mark.parametrize("way", IN_FRONT, ids=str)
 async def test_it_asks_the_clients_model_user_and_roots(
-    real: RealWorld, tmp_path: Path, way: Way
+    servers: dict[str, Server], fresh: Gateway, tmp_path: Path, way: Way
 ) -> None:
     """A modern client is asked in rounds, by a server that knows only the legacy era."""
+    server = servers["everything"]
+    fresh.servers["asking"] = {**server.entry, "sessions": "per_client"}
+    fresh.start()
     itself, through = Person(tmp_path), Person(tmp_path)
-    async with direct(real.servers["everything"], **itself.options) as client:
+    async with direct(server, **itself.options) as client:
         offered = await tools(client)
         wanted = await answers(client, ASKING)
-    async with real.gateway.client(way, **through.options) as client:
+    async with fresh.client(way, **through.options) as client:
         seen = await settled(client, offered, "asking_")
         found = await answers(client, ASKING, "asking_")
     assert seen == offered

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from servers.sandboxing.inside import frames
@@ -53,6 +53,7 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *places], ends, strict=True)]
 
 
+@settings(max_examples=60)
 @given(conversations, st.lists(st.integers(min_value=0, max_value=10_000), max_size=8))
 def test_frames_come_out_as_they_went_in_however_they_are_cut(
     said: list[tuple[bytes, bytes]], at: list[int]
@@ -70,6 +71,7 @@ def test_any_bytes_are_frames_or_refused(data: bytes) -> None:
             assert kind in frames.FROM_SANDBOX and len(payload) <= frames.LONGEST
 
 
+@settings(max_examples=60)
 @given(conversations, st.booleans(), st.booleans())
 def test_whatever_a_sandbox_says_the_outcome_keeps_its_bounds(
     said: list[tuple[bytes, bytes]], timed_out: bool, starved: bool
@@ -123,6 +125,7 @@ def test_a_file_of_a_harmful_name_is_left_out_and_said(path: str) -> None:
     assert outcome.files == () and len(outcome.skipped) == 1 and outcome.truncated
 
 
+@settings(max_examples=60)
 @given(st.text(max_size=60), st.integers(min_value=1, max_value=4))
 def test_a_checked_path_stays_where_it_belongs(path: str, depth: int) -> None:
     with suppress(BadPath):
