@@ -18,7 +18,7 @@ from pydantic import Field
 from servers.executing.forwarding import Forwarder, Patience, SandboxAway
 from servers.executing.route import BadSetting, Route, route
 from servers.sandboxing.answers import RunResult
-from servers.serving import add_echo, current_agent, fail, serve, setting
+from servers.serving import add_echo, fail, on_behalf_of, serve, setting
 
 _ANSWER_MARGIN = 150.0
 """Seconds beyond the code's own: packages may have to be installed first."""
@@ -78,7 +78,7 @@ async def execute_code(
     forwarder = Forwarder(to_sandbox.sandbox(), Patience(to_sandbox.connect_in, answer_in))
     try:
         return await forwarder.call(
-            "execute_code", arguments, current_agent(ctx), ctx.report_progress
+            "execute_code", arguments, on_behalf_of(ctx), ctx.report_progress
         )
     except SandboxAway as e:
         raise ToolError(str(e)) from e

@@ -24,7 +24,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import ToolAnnotations
 
 from servers.plumbing import logs
-from servers.plumbing.calls import Calls
+from servers.plumbing.calls import REQUEST_META, Calls
 from servers.plumbing.credential import (
     AGENT_META,
     Callee,
@@ -81,9 +81,11 @@ def current_agent(ctx: Context[Any, Any]) -> str | None:
     return calling_agent(ctx.request_context)
 
 
-def on_behalf_of(agent: str | None) -> dict[str, str]:
-    """The `_meta` by which a Callee is told whose call it is."""
-    return {} if agent is None else {AGENT_META: agent}
+def on_behalf_of(ctx: Context[Any, Any]) -> dict[str, str]:
+    """The `_meta` by which a Callee is told whose call it is, and under which id it is logged."""
+    agent, request = current_agent(ctx), (ctx.request_context.meta or {}).get(REQUEST_META)
+    told = {AGENT_META: agent, REQUEST_META: request}
+    return {key: value for key, value in told.items() if isinstance(value, str)}
 
 
 def add_echo(server: MCPServer[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import itertools
 import json
 import os
@@ -36,6 +37,7 @@ FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-port=0",
 )
+PR_SET_PDEATHSIG = 1
 KEYS = {"Enter": 13, "Escape": 27, "Tab": 9}
 
 
@@ -157,6 +159,7 @@ def open_browser() -> Iterator[Page]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=_die_with_the_tests,
         env={**os.environ, "HOME": str(profile)},
     )
     try:
@@ -167,6 +170,11 @@ def open_browser() -> Iterator[Page]:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         _remove(profile)
+
+
+def _die_with_the_tests() -> None:
+    """In the browser to be: a test run that is killed must not leave it behind."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _remove(profile: Path) -> None:

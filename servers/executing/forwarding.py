@@ -18,7 +18,6 @@ import anyio
 from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult, RequestParamsMeta
 
 from servers.executing.route import Sandbox
-from servers.serving import on_behalf_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +52,15 @@ class Forwarder:
     patience: Patience
 
     async def call(
-        self, tool: str, arguments: dict[str, Any], agent: str | None, progress: ProgressFnT
+        self, tool: str, arguments: dict[str, Any], meta: dict[str, str], progress: ProgressFnT
     ) -> CallToolResult:
-        """The sandbox server's answer as it is, for `agent`.
+        """The sandbox server's answer as it is; `meta` says whose call it is.
 
         Cancelling it cancels the call there. Raises SandboxAway.
         """
-        meta = cast("RequestParamsMeta", on_behalf_of(agent))
-        params = CallToolRequestParams(name=tool, arguments=arguments, _meta=meta)
+        params = CallToolRequestParams(
+            name=tool, arguments=arguments, _meta=cast("RequestParamsMeta", meta)
+        )
         request = CallToolRequest(params=params)
         deadline = time.monotonic() + self.patience.connect_in
         pause = _FIRST_PAUSE

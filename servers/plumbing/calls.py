@@ -33,7 +33,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series fo
 
 _CALL = "tools/call"
 _UNKNOWN = "(unknown)"
-_META_REQUEST = "mcpcp/request"
+REQUEST_META = "mcpcp/request"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
@@ -124,7 +124,7 @@ class Calls:
 
 def _request_id(meta: Mapping[str, Any] | None) -> str:
     """The gateway's name for the request; whoever else calls may name it too, in that form."""
-    given = (meta or {}).get(_META_REQUEST)
+    given = (meta or {}).get(REQUEST_META)
     return given if isinstance(given, str) and _REQUEST_ID.fullmatch(given) else ""
 
 

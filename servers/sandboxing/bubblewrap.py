@@ -26,6 +26,7 @@ if sys.platform != "linux":
 
 from servers.sandboxing import cgroup, seccomp
 from servers.sandboxing.conversation import SHOWN, Job, converse
+from servers.sandboxing.inside import frames
 from servers.sandboxing.makers import Maker, MakerGone, Sandboxed
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 from servers.sandboxing.program import program
@@ -261,6 +262,7 @@ class Bubblewrap:
             # in a thread, because the kernel lets us wait; shielded, or a group may be left
             with anyio.CancelScope(shield=True):
                 group = await anyio.to_thread.run_sync(self._group, limits, sandboxed)
+            await sandboxed.link.send(frames.encode(frames.PREPARE))
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await sandboxed.discard()

@@ -19,6 +19,7 @@ from docker.errors import DockerException, ImageNotFound
 from servers.docker_policy import container, hardening, ownership
 from servers.docker_policy.engine import Engine, EngineAway
 from servers.sandboxing.conversation import SHOWN, Course, Job, converse, greeting
+from servers.sandboxing.inside import frames
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 from servers.sandboxing.program import program
 from servers.sandboxing.text import decode
@@ -154,6 +155,7 @@ class ContainerCell:
         wrong = await greeting(self._link, _READY_SECONDS)
         if wrong is not None:
             raise SandboxBroken(f"{wrong} {decode(self._link.complaint.encode())}".strip())
+        await self._link.send(frames.encode(frames.PREPARE))
 
     @property
     def alive(self) -> bool:

@@ -30,7 +30,6 @@ _LOOK_SECONDS = 0.05
 _VANISHED_SECONDS = 1.0
 _CPU_GRACE = 2
 _ADDRESS_SPACE_FACTOR = 4
-_RESULT_BYTES = 4
 
 SHOWN = "/opt/packages"
 """Where a sandbox sees the package folders of its call."""
@@ -168,7 +167,6 @@ def _request(job: Job) -> Iterator[bytes]:
     limits = job.limits
     request = {
         "code": job.code,
-        "result": limits.result * _RESULT_BYTES,
         "limits": _resource_limits(limits, job.per_process_memory),
         "cpu_time": limits.cpu_time,
         "packages": [f"{SHOWN}/{folder.name}" for folder in job.packages],

@@ -12,6 +12,7 @@ import atexit
 import builtins
 import gc
 import io
+import json
 import linecache
 import mmap
 import os
@@ -54,22 +55,34 @@ class Notes:
         return self._page[:1], text if self._page[1:2] == b"+" else None
 
 
-def become(request: dict[str, Any], notes: Notes) -> NoReturn:
-    """Turn this freshly forked process into the code's and run it; never returns."""
-    _limit(request["limits"])
+def become(notes: Notes) -> NoReturn:
+    """Turn this freshly forked process into the code's; run what standard input says, and leave."""
     _volunteer_to_die()
-    for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGCHLD):
+    for number in (signal.SIGPIPE, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _open_streams()
     _reseed()
     sys.argv = [_NAME]
-    sys.path[:0] = [os.getcwd(), *request["packages"]]
     figures.register()
     for name in [n for n in sys.modules if n.startswith("servers.")]:
         del sys.modules[name]
     builtins.input = _nobody_to_ask
+    request = _request()
+    _limit(request["limits"])
+    sys.path[:0] = [os.getcwd(), *request["packages"]]
     _leave(_run(request["code"], notes))
+
+
+def _request() -> dict[str, Any]:
+    """All of standard input, which is empty from then on."""
+    with open(0, "rb", closefd=False) as request:
+        found: dict[str, Any] = json.loads(request.read() or b"null")
+    if found is None:  # the parent is gone
+        os._exit(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.closerange(3, 16)
+    return found
 
 
 def _limit(limits: dict[str, int]) -> None:

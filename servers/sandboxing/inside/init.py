@@ -26,10 +26,8 @@ assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is al
 _CHUNK = 65536
 _LIFELINE_CUT = 125
 _LOOK_SECONDS = 0.05
+_RESULT_BYTES = 128 * 1024
 MOST_DESCRIPTORS = 4096
-
-Prepare = Callable[[dict[str, Any]], None]
-"""What has to be done before the code may start, and can't be undone."""
 
 
 class Link:
@@ -75,22 +73,30 @@ class _Run:
     stopped: str | None = None
 
 
-def serve(link: Link, prepare: Prepare) -> NoReturn:
-    """One request from hello to report, then wait for the host to let go."""
+def serve(link: Link, show: Callable[[list[str]], None], harden: Callable[[], None]) -> NoReturn:
+    """One request from hello to report, then wait for the host to let go.
+
+    `show` makes packages visible; `harden` takes from a process what it may no longer do.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     kernel.set_dumpable(False)
     link.write(frames.encode(frames.HELLO))
-    request, known = _receive(link)
-    prepare(request)
-    notes = code.Notes(request["result"])
+    link.next()  # prepare: what is forked from here on is counted
+    notes = code.Notes(_RESULT_BYTES)
     outputs, theirs = _pipes()
+    asks, to_ask = os.pipe()
     child = os.fork()
     if child == 0:
-        _leave_everything_to_the_parent(theirs)
-        code.become(request, notes)
-    for descriptor in theirs:
+        harden()
+        _leave_everything_to_the_parent(asks, theirs)
+        code.become(notes)
+    for descriptor in (asks, *theirs):
         os.close(descriptor)
+    request, known = _receive(link)
+    show(request["packages"])
+    harden()
+    _ask(to_ask, request)
     run = _Run(child, os.pidfd_open(child), outputs, cpu_limit=request["cpu_time"])
     _watch(link, run)
     status = _end(run)
@@ -98,6 +104,12 @@ def serve(link: Link, prepare: Prepare) -> NoReturn:
     _report(link, request, known, run, _exit_code(status), notes)
     while True:  # the host lets go, or kills
         link.next()
+
+
+def _ask(descriptor: int, request: dict[str, Any]) -> None:
+    """Let the code's process begin."""
+    with suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as asking:
+        asking.write(json.dumps(request).encode())
 
 
 def import_all(names: list[str]) -> list[str]:
@@ -136,11 +148,11 @@ def _pipes() -> tuple[dict[int, bytes], tuple[int, int]]:
     return {out: frames.STDOUT, err: frames.STDERR}, (their_out, their_err)
 
 
-def _leave_everything_to_the_parent(theirs: tuple[int, int]) -> None:
-    """The code holds three descriptors: nothing to read, and two to write."""
+def _leave_everything_to_the_parent(asks: int, theirs: tuple[int, int]) -> None:
+    """The code holds three descriptors: one to read its request from, and two to write."""
     os.setsid()
     kernel.set_dumpable(True)
-    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    os.dup2(asks, 0)
     os.dup2(theirs[0], 1)
     os.dup2(theirs[1], 2)
     os.closerange(3, MOST_DESCRIPTORS)
@@ -246,4 +258,4 @@ def _report(
 def main() -> NoReturn:
     """In a container: the engine has made the namespaces, the limits and the filter."""
     import_all(sys.argv[1:])
-    serve(Link(0, os.dup(1)), lambda _: kernel.forbid_new_privileges())
+    serve(Link(0, os.dup(1)), lambda _: None, kernel.forbid_new_privileges)

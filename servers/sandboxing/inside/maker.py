@@ -77,13 +77,12 @@ def _become_sandbox(plan: dict[str, Any], host: socket.socket, descriptor: int) 
         os._exit(1)
     filter_ = base64.b64decode(plan["filter"])
 
-    def prepare(request: dict[str, Any]) -> None:
-        _show_packages(plan["packages"], request["packages"])
+    def harden() -> None:
         kernel.drop_capabilities()
         kernel.forbid_new_privileges()
         kernel.filter_system_calls(filter_)
 
-    init.serve(link, prepare)
+    init.serve(link, lambda wanted: _show_packages(plan["packages"], wanted), harden)
 
 
 def _enter_namespaces() -> None:
