@@ -37,7 +37,8 @@ async def list_tools(config: Config, agent: str) -> list[str]:
 
     token = TokenSource(config, agent).token()
     print(f"🔍 Getting tools for agent: {agent}")
-    servers = [name for name in config.active if config.agents[agent].reaches(name)]
+    mcp_servers = [name for name, server in config.active.items() if server.speaks_mcp]
+    servers = [name for name in mcp_servers if config.agents[agent].reaches(name)]
     print(f"📋 Agent has access to servers: {servers}")
     headers = {"Authorization": f"Bearer {token}"}
     url = f"http://{config.gateway.host}:{config.gateway.port}/mcp"

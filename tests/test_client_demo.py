@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,3 +96,13 @@ def test_without_a_gateway_it_says_how_to_start_one(gateway: Gateway, tmp_path: 
     assert result.returncode == 1
     assert "python3 launch_servers.py" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_what_is_no_mcp_server_is_not_listed_as_one(gateway: Gateway) -> None:
+    text = json.loads(gateway.config.read_text())
+    text["mcpServers"]["store"] = {"type": "service", "command": "python", "port": 1}
+    text["agents"]["everything"] = {"allow": {"*": ["*"]}}
+    other = gateway.config.with_name("other.json")
+    other.write_text(json.dumps(text))
+    shown = run(gateway, "--config", str(other), "--agent", "everything").stdout
+    assert "📋 Agent has access to servers: ['mcp1', 'mcp2', 'mcp3']\n" in shown
