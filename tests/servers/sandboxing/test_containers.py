@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from servers.docker_policy import ownership
 from servers.sandboxing.containers import Containers
 from servers.sandboxing.outcome import MIB, Limits
 from servers.sandboxing.selftest import weaknesses
@@ -32,11 +33,10 @@ def docker_runner(
 
 
 def left(docker_engine: DockerEngine) -> list[str]:
+    """Containers that this process made."""
+    label = f"{ownership.MAKER}={ownership.maker()}"
     with docker_engine.client() as client:
-        return [
-            c["Id"]
-            for c in client.api.containers(all=True, filters={"label": "mcpcp.agent=(sandbox)"})
-        ]
+        return [c["Id"] for c in client.api.containers(all=True, filters={"label": label})]
 
 
 async def test_a_container_passes_the_self_test(docker_runner: Runner) -> None:
