@@ -55,7 +55,7 @@ class Containers:
 
     name = "docker"
     late_packages = False  # a container that runs takes no more mounts
-    most_warm = 2  # each costs about 25 MB while it waits
+    most_warm = 1  # it costs about 50 MB while it waits, its shim included
 
     def __init__(
         self, engine: Engine, image: str, runtime: str | None = None, imports: Sequence[str] = ()

@@ -15,6 +15,7 @@ from servers.sandboxing.outcome import MIB, Limits
 from servers.sandboxing.selftest import weaknesses
 from tests.engine import DockerEngine
 from tests.servers.sandboxing.runner import Runner
+from tests.servers.sandboxing.test_honest import PROGRAMS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 
@@ -41,6 +42,13 @@ def left(docker_engine: DockerEngine) -> list[str]:
 
 async def test_a_container_passes_the_self_test(docker_runner: Runner) -> None:
     assert await weaknesses(docker_runner.backend) == []
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+async def test_in_a_container_there_is(what: str, docker_runner: Runner) -> None:
+    code, result = PROGRAMS[what]
+    outcome = await docker_runner.run(code, LIMITS)
+    assert (outcome.status, outcome.result) == ("ok", result), outcome
 
 
 async def test_a_container_runs_code_and_brings_out_files(docker_runner: Runner) -> None:

@@ -192,11 +192,11 @@ async def by_containers(engine: DockerEngine, folder: Path) -> AsyncIterator[San
 
 
 async def waiting(engine: DockerEngine) -> list[str]:
-    """Containers when there are two: the pool is full, and nothing runs."""
+    """Containers when there is one: the pool is full, and nothing runs."""
     with anyio.fail_after(DEADLINE * 3):
         while True:
             found = await anyio.to_thread.run_sync(lambda: containers_of_ours(engine))
-            if len(found) == 2:
+            if len(found) == 1:
                 return found
             await anyio.sleep(0.1)
 
