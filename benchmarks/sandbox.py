@@ -23,6 +23,8 @@ from pathlib import Path
 import anyio
 import psutil
 
+from servers.docker_policy import ownership
+from servers.docker_policy.engine import Engine
 from servers.sandboxing import cgroup
 from servers.sandboxing.backend import run_once
 from servers.sandboxing.bubblewrap import Bubblewrap, find_bwrap, interpreters
@@ -132,13 +134,20 @@ async def cold(make: Callable[[], Iterator[object]]) -> float:
     return statistics.median(took)
 
 
-def idle_mib(before: set[int]) -> float:
+def idle_mib(backend: str) -> float:
     """What the pool's processes take, shared pages counted once."""
-    everybody = psutil.process_iter(["name"])
-    docker = [p for p in everybody if p.info["name"].startswith("containerd-shim")]
-    ours = [*psutil.Process().children(recursive=True)]
-    ours += [found for shim in docker for found in (shim, *shim.children(recursive=True))]
-    return sum(p.memory_full_info().pss for p in ours if p.pid not in before) / MIB
+    ours = psutil.Process().children(recursive=True) if backend == "bubblewrap" else contained()
+    return sum(p.memory_full_info().pss for p in ours) / MIB
+
+
+def contained() -> list[psutil.Process]:
+    """What runs in the containers that this process made, and the shim of each."""
+    engine = Engine()
+    client = engine.client()
+    pids = [client.api.inspect_container(c)["State"]["Pid"] for c in ownership.running(client)]
+    engine.forget()
+    shims = [shim for pid in pids if (shim := psutil.Process(pid).parent()) is not None]
+    return [process for shim in shims for process in (shim, *shim.children(recursive=True))]
 
 
 def bubblewraps(imports: tuple[str, ...]) -> Iterator[Bubblewrap]:
@@ -151,12 +160,11 @@ def bubblewraps(imports: tuple[str, ...]) -> Iterator[Bubblewrap]:
 async def measure(settings: Settings) -> list[Figure]:
     """Everything, in the order of the issue that asked for it."""
     rhythm = _RHYTHMS[settings.backend]
-    before = {process.pid for process in psutil.process_iter()}
     sandbox = Sandbox(settings)
     async with sandbox.ready():
         await once(sandbox, HELLO)
         await anyio.sleep(rhythm.fill)
-        idle = idle_mib(before)
+        idle = idle_mib(settings.backend)
         start, start_numpy = await plain("print('hello')"), await plain(NUMPY)
         hello = await timed(lambda: once(sandbox, HELLO), rhythm.calls, rhythm.pause)
         numpy = await timed(lambda: once(sandbox, NUMPY), rhythm.calls, rhythm.pause)

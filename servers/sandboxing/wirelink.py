@@ -51,7 +51,10 @@ class WireLink:
 
     async def send(self, data: bytes) -> None:
         """All of it, or nothing more where the container is gone."""
-        await in_thread(partial(self._wire.send, data), abandon=True)
+        try:
+            await in_thread(partial(self._wire.send, data), abandon=True)
+        except OSError:  # no thread is left: without its request the container is of no use
+            self._wire.close()
 
     async def receive(self) -> bytes:
         """At least one byte; nothing when the container is gone."""
