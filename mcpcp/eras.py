@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError
 from mcpcp.jsonrpc import (
@@ -106,6 +106,22 @@ async def _ask(back: Back, request: Any) -> Any:
     return await back.ask(request["method"], request.get("params") or {})
 
 
+class Peers(Protocol):
+    """The gateways among which a call is parked: their common key, and ids that name ours."""
+
+    key: bytes
+
+    def id(self) -> str:
+        """A new id."""
+
+
+def id_in_state(request_state: object) -> str | None:
+    """The id of the parked call that a requestState of ours names, whoever signed it."""
+    if not isinstance(request_state, str) or not request_state.startswith("mcpcp."):
+        return None
+    return request_state.split(".", 2)[1]
+
+
 class _Parked:
     """A call that goes on while its client comes and goes; it is its own way back."""
 
@@ -164,13 +180,20 @@ def _result(call: asyncio.Task[Any]) -> Any:
 class ParkingLot:
     """Calls of modern clients that wait, with a legacy server, for their client's input.
 
-    A requestState names the parked call, is signed, expires, and is good for its owner alone.
+    A requestState names the parked call, is signed, expires, and is good for its owner alone. With
+    `peers`, it names its gateway too, and whichever gets it passes it on to that one.
     """
 
-    def __init__(self, start: Start, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        start: Start,
+        clock: Callable[[], float] = time.time,
+        peers: Peers | None = None,
+    ) -> None:
         self._start = start
         self._clock = clock
-        self._key = secrets.token_bytes(32)
+        self._key = secrets.token_bytes(32) if peers is None else peers.key
+        self._peers = peers
         self._calls: dict[str, _Parked] = {}
 
     async def call(self, owner: object, params: Message, back: Back, begin: Begin) -> Any:
@@ -199,7 +222,7 @@ class ParkingLot:
             raise RpcError(CONNECTION_CLOSED, "too many calls wait for input: try again later")
         parked = _Parked(owner)
         parked.call = self._start(_settled(begin(parked)))
-        parked_id = secrets.token_hex(16)
+        parked_id = self._peers.id() if self._peers else secrets.token_hex(16)
         self._calls[parked_id] = parked
         return parked_id, parked
 

@@ -9,10 +9,12 @@ on offer, `eras` translates, `audit` and `metrics` keep the record. The way of a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mcpcp import listing, requestid
 from mcpcp.audit import AuditLog, CallRecord, Outcome
@@ -55,6 +57,10 @@ from mcpcp.standins import StandIns
 from mcpcp.tokens import TokenVerifier
 from mcpcp.tracing import UNTRACED, Tracing
 
+if TYPE_CHECKING:
+    from mcpcp.state.shared import SharedState
+
+_FREE: Final[AbstractAsyncContextManager[None]] = contextlib.nullcontext()
 META_AGENT: Final = "mcpcp/agent"
 
 
@@ -100,15 +106,17 @@ class Gateway:
         audit: AuditLog,
         metrics: Metrics,
         tracing: Tracing = UNTRACED,
+        shared: SharedState | None = None,
     ) -> None:
         self.registry = registry
         self._tracing = tracing
         self.metrics = metrics
+        self.shared = shared
         self.draining = asyncio.Event()
         self._verifier = verifier
         self._audit = audit
         self._limiter = Limiter()
-        self._parked = ParkingLot(registry.start)
+        self._parked = ParkingLot(registry.start, peers=shared.peers if shared else None)
         self._stand_ins = StandIns(registry)
 
     @property
@@ -139,7 +147,7 @@ class Gateway:
 
     def open_session(self, push: Notify) -> ClientSession:
         """A legacy session, closed by its opener; `push` takes what belongs to no request."""
-        return ClientSession(self.registry, push)
+        return ClientSession(self.registry, push, self.shared.peers if self.shared else None)
 
     # The way of a call.
 
@@ -180,8 +188,15 @@ class Gateway:
         """Send what the token's limits admit, when it is its turn at the server."""
         agent, server, tool = call.caller.agent, call.backend.server, call.entry.name.tool
         with self._limiter.admit(agent, server.name, tool, call.params.get("arguments")):
-            async with call.backend.turns.take(server.concurrency, server.timeout):
+            turn = call.backend.turns.take(server.concurrency, server.timeout)
+            async with self._shared_limits(agent), turn:
                 return await self._send(call)
+
+    def _shared_limits(self, agent: Agent) -> AbstractAsyncContextManager[None]:
+        """The limits over all gateways, where there are more of both."""
+        if self.shared is None or agent.limits is NONE:
+            return _FREE
+        return self.shared.rates.admit(agent)
 
     def _send(self, call: Call) -> Awaitable[Any]:
         """Send on the connection that is right for this caller; translate where eras differ."""

@@ -105,7 +105,7 @@ class Limiter:
     """Holds each token identity to its limits; one a gateway, called in its event loop.
 
     A renewed token goes on where the last one was. The counts are in memory: a restarted gateway
-    starts from nothing.
+    starts from nothing. `state.rates` has those of all gateways together.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -130,7 +130,7 @@ class Limiter:
         identity, limits = agent.identity, agent.limits
         busy = self._in_flight.get(identity, 0)
         if limits.in_flight is not None and busy >= limits.in_flight:
-            raise _too_many(limits.in_flight)
+            raise too_many(limits.in_flight)
         window = self._window(identity, limits)
         _check_arguments(limits, server, tool, arguments)
         if window is not None:
@@ -138,6 +138,10 @@ class Limiter:
         self._in_flight[identity] = busy + 1
         try:
             yield
+        except Limited:  # other gateways' calls fill the limit, so this one counts for nothing
+            if window is not None:
+                window.take_back()
+            raise
         finally:
             self._leave(identity)
 
@@ -151,7 +155,7 @@ class Limiter:
         self._forget(now)
         wait = window.wait(now, limits.calls_per_minute)
         if wait > 0:
-            raise _too_fast(limits.calls_per_minute, wait)
+            raise too_fast(limits.calls_per_minute, wait)
         return window
 
     def _forget(self, now: float) -> None:
@@ -202,6 +206,12 @@ class _Window:
             self._spans.append(_Span(now, now))
         self._total += 1
 
+    def take_back(self) -> None:
+        """The last call that began did not."""
+        if self._spans:
+            self._spans[-1].calls -= 1
+            self._total -= 1
+
     def is_over(self, now: float) -> bool:
         """Whether all its calls began more than a minute ago."""
         return not self._spans or self._spans[-1].end + WINDOW <= now
@@ -231,7 +241,8 @@ def _check_arguments(limits: Limits, server: str, tool: str, arguments: object) 
             )
 
 
-def _too_many(most: int) -> Limited:
+def too_many(most: int) -> Limited:
+    """`most` calls are in flight already."""
     calls = "1 call" if most == 1 else f"{most} calls"
     return Limited(
         "in_flight",
@@ -240,7 +251,8 @@ def _too_many(most: int) -> Limited:
     )
 
 
-def _too_fast(most: int, wait: float) -> Limited:
+def too_fast(most: int, wait: float) -> Limited:
+    """`most` calls began in the last minute; the next may in `wait` seconds."""
     calls = "1 call" if most == 1 else f"{most} calls"
     return Limited(
         "calls_per_minute",

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from mcpcp.errors import ConfigError
@@ -81,13 +80,13 @@ def _version_to_data(version: Version) -> dict[str, Any]:
     return {"hash": version.digest, **kept}
 
 
-def read(path: Path) -> Mapping[str, Pins]:
-    """What the file pins; raises ConfigError with the way out."""
+def parse(text: str | bytes, name: str) -> Mapping[str, Pins]:
+    """What a lock file's text pins; raises ConfigError, which calls it `name`, with the way out."""
     try:
-        return _from_data(json.loads(path.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return _from_data(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
-            f"{path}: is not a good lock file ({type(error).__name__}: {error}); restore it, or"
+            f"{name}: is not a good lock file ({type(error).__name__}: {error}); restore it, or"
             " delete it and restart, which trusts every tool as it is then"
         ) from None
 

@@ -11,15 +11,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from mcpcp.config import PinPolicy, ServerConfig
 from mcpcp.errors import ConfigError
 from mcpcp.files import locked_folder, write_atomically
-from mcpcp.lockfile import Definition, Pin, Pins, Version, read, to_text, version_of
+from mcpcp.lockfile import Definition, Pin, Pins, Version, parse, to_text, version_of
 from mcpcp.names import ToolName
 
 logger = logging.getLogger(__name__)
@@ -117,19 +118,69 @@ def _unjudged(server: ServerConfig, definitions: tuple[Definition, ...]) -> Revi
     return Reviewed((), tuple(str(definition.get("name")) for definition in definitions))
 
 
-class PinBook:
-    """The lock file of one config: reviewed by gateways, approved from the command line.
+class PinStore(Protocol):
+    """Where pins are kept; `str` of it is what messages call it."""
 
-    A file that is broken leaves the last good state in force and is not written over. Where there
-    is no last good one, everything is withheld whose change would be. A file that is deleted under
+    def stamp(self) -> object:
+        """Something else after each change, None while there is nothing."""
+
+    def read(self) -> Mapping[str, Pins]:
+        """What is pinned; raises ConfigError where it is broken, OSError where it is away."""
+
+    def locked(self, patience: float) -> AbstractContextManager[None]:
+        """Keep every other process from writing; raises OSError after `patience` seconds."""
+
+    def write(self, text: str) -> None:
+        """Replace everything by `text`, whole; raises OSError."""
+
+
+class FilePins:
+    """The lock file beside the config."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def stamp(self) -> object:
+        """See PinStore."""
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return (status.st_mtime_ns, status.st_size, status.st_ino)
+
+    def read(self) -> Mapping[str, Pins]:
+        """See PinStore."""
+        try:
+            text = self._path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{self._path}: can't be read: {error}") from None
+        return parse(text, str(self._path))
+
+    def locked(self, patience: float) -> AbstractContextManager[None]:
+        """See PinStore."""
+        return locked_folder(self._path.parent, patience)
+
+    def write(self, text: str) -> None:
+        """See PinStore."""
+        write_atomically(self._path, text.encode(), 0o644)
+
+
+class PinBook:
+    """The pins of one config: reviewed by gateways, approved from the command line.
+
+    A store that is broken leaves the last good state in force and is not written over. Where there
+    is no last good one, everything is withheld whose change would be. One that is emptied under
     a running gateway is written again: what it has pinned is forgotten only with its own end.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, store: PinStore) -> None:
+        self._store = store
         self._servers: Mapping[str, Pins] | None = {}
         self._version = 0
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: object = None
         self._next_check = 0.0
         self._broken: ConfigError | None = None
         self._results: dict[str, _Result] = {}
@@ -154,15 +205,19 @@ class PinBook:
     def refresh(self) -> bool:
         """Read the file if it changed; whether what is pinned differs from before."""
         self._next_check = time.monotonic() + CHECK_EVERY
-        stamp = self._stamp_now()
+        stamp = self._store.stamp()
         if stamp is None or stamp == self._stamp:
             return False
-        self._stamp = stamp  # a broken file is reported once, not twice a second
         try:
-            servers = read(self.path)
+            servers = self._store.read()
+        except OSError as error:  # away for now: it is looked at again
+            self._take_as_broken(ConfigError(str(error)))
+            return False
         except ConfigError as error:
+            self._stamp = stamp  # a broken file is reported once, not twice a second
             self._take_as_broken(error)
             return False
+        self._stamp = stamp
         self._broken = None
         return self._adopt(servers)
 
@@ -192,12 +247,12 @@ class PinBook:
         """
         wanted = {waiting.name: waiting.digest for waiting in chosen}
         try:
-            with locked_folder(self.path.parent, PATIENCE):
+            with self._store.locked(PATIENCE):
                 self.refresh()
                 servers, approved = _approve(self._readable(), wanted)
                 self._save(servers)
         except OSError as error:
-            raise ConfigError(f"{self.path}: can't be written: {error}") from None
+            raise ConfigError(f"{self._store}: can't be written: {error}") from None
         return approved
 
     # How it is kept.
@@ -214,14 +269,14 @@ class PinBook:
     def _pin(self, server: ServerConfig, definitions: tuple[Definition, ...]) -> Reviewed:
         """Examine once more while nobody else writes, and keep what comes of it."""
         try:
-            with locked_folder(self.path.parent, PATIENCE):
+            with self._store.locked(PATIENCE):
                 self.refresh()
                 if self._servers is None:
                     return _unjudged(server, definitions)
                 reviewed, servers = self._examined(server, definitions)
                 self._save(servers)
         except OSError as error:
-            logger.warning("%s can't be written: %s; the pins are in memory", self.path, error)
+            logger.warning("%s can't be written: %s; the pins are in memory", self._store, error)
             reviewed, servers = self._examined(server, definitions)
             self._adopt(servers)
         return reviewed
@@ -239,8 +294,8 @@ class PinBook:
         """In memory in any case, so that a full disk does not undo a quarantine."""
         self._adopt(servers)
         if self._broken is None:  # else a person is at work on it
-            write_atomically(self.path, to_text(servers).encode(), 0o644)
-            self._stamp = self._stamp_now()
+            self._store.write(to_text(servers))
+            self._stamp = self._store.stamp()
 
     def _adopt(self, servers: Mapping[str, Pins]) -> bool:
         differs = servers != self._servers
@@ -260,13 +315,6 @@ class PinBook:
         if self._broken is not None:
             raise self._broken
         return self._servers or {}
-
-    def _stamp_now(self) -> tuple[int, int, int] | None:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 @dataclass(frozen=True, slots=True)

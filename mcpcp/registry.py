@@ -22,7 +22,7 @@ from mcpcp.fleet import FleetState, ProcessStatus
 from mcpcp.metrics import ServerFigures
 from mcpcp.names import ToolName
 from mcpcp.offers import OfferStore
-from mcpcp.pins import PinBook
+from mcpcp.pins import FilePins, PinBook, PinStore
 from mcpcp.policy import Allowlist
 from mcpcp.profiles import Profile
 from mcpcp.sanitize import clean, clean_all
@@ -35,13 +35,15 @@ _DEBOUNCE: Final = 0.02
 class Registry:
     """Owns the backends; `run` is the task they live in."""
 
-    def __init__(self, config: Config, credential: str | None) -> None:
+    def __init__(
+        self, config: Config, credential: str | None, pins: PinStore | None = None
+    ) -> None:
         """`credential` is the fleet's secret, from which each server's own comes."""
         self.config = config
         self.catalog = Catalog()
         self._credential = credential
         self._store = OfferStore(config.data_dir / "offers")
-        self._pins = PinBook(config.pins_path)
+        self._pins = PinBook(pins or FilePins(config.pins_path))
         self.withheld: Mapping[str, ToolName] = {}
         """Tools that await approval, by the name under which they would be offered."""
         self._quarantined: dict[str, tuple[str, ...]] = {}

@@ -28,7 +28,7 @@ from mcpcp.logs import hide
 from mcpcp.metrics import Metrics
 from mcpcp.registry import Registry
 from mcpcp.scraping import load_token
-from mcpcp.state import FileRevocations
+from mcpcp.state import open_revocations, open_shared
 from mcpcp.tokens import TokenVerifier
 from mcpcp.tracing import open_tracing
 
@@ -78,16 +78,18 @@ async def running_gateway(config: Config, channel: FleetChannel | None) -> Async
     """A gateway whose backends connect; the supervisor's word is followed from its first line."""
     credential = await channel.credential() if channel is not None else None
     hide(credential or "")
-    registry = Registry(config, credential)
+    shared = open_shared(config)
+    registry = Registry(config, credential, shared.pins if shared else None)
     audit = AuditLog(
         config.audit_path,
         config.keys_dir,
         max_bytes=config.gateway.audit_max_bytes,
         required=config.gateway.audit_required,
     )
-    verifier = TokenVerifier(config.keys_dir, FileRevocations(config.revocations_dir))
+    revocations = shared.revocations if shared else open_revocations(config)
+    verifier = TokenVerifier(config.keys_dir, revocations)
     tracing = open_tracing(process_environment())
-    gateway = Gateway(registry, verifier, audit, Metrics(), tracing)
+    gateway = Gateway(registry, verifier, audit, Metrics(), tracing, shared)
     if channel is not None:
         registry.follow(await channel.first_fleet())
     started = asyncio.Event()
@@ -99,6 +101,8 @@ async def running_gateway(config: Config, channel: FleetChannel | None) -> Async
                 _follow(channel, registry) if channel is not None else _watch_config(registry)
             ),
         ]
+        if shared is not None:
+            helpers.append(tasks.create_task(shared.run()))
         try:
             await started.wait()
             yield gateway

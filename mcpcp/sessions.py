@@ -46,11 +46,18 @@ class SessionBack:
         return await self._session.ask(method, params, self._send)
 
 
+class Ids(Protocol):
+    """Who makes ids that name their gateway, where there are several."""
+
+    def id(self) -> str:
+        """A new id."""
+
+
 class ClientSession:
     """One legacy client; `push` takes what belongs to none of its requests."""
 
-    def __init__(self, registry: Registry, push: Notify) -> None:
-        self.id = secrets.token_hex(16)
+    def __init__(self, registry: Registry, push: Notify, ids: Ids | None = None) -> None:
+        self.id = ids.id() if ids else secrets.token_hex(16)
         self.hello = Hello()
         self.profile = BASE
         self.shown: Shown | None = None

@@ -1,7 +1,9 @@
-"""A real Docker engine for tests: the one of DOCKER_HOST, or a dockerd of our own, as root.
+"""Real Docker engines for tests: the one of DOCKER_HOST, or a dockerd of our own, as root.
 
 All workers of a run share one. A keeper process starts dockerd and stops it when the last worker
-has gone, also when it was killed: each holds a lock of the file that the keeper waits for.
+has gone, also when it was killed: each holds a lock of the file that the keeper waits for. A second
+one, with published ports, networks and Swarm, has a network namespace of its own: nothing of the
+machine's network is touched.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ BARE_IMAGE = "mcpcp-tests-bare:latest"
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
+_OTHERS_SECONDS = 600.0
+"""How long other workers may still use an engine that this one started."""
 _PROGRAMS = ("sh", "sleep", "cat", "echo", "ls", "env", "id", "true", "yes")
 
 
@@ -70,12 +74,43 @@ def no_engine() -> Iterator[None]:
         gc.collect()
 
 
+@dataclass(frozen=True, slots=True)
+class NetworkedEngine:
+    """An engine in a network of its own, without a way out; `inside` runs a program there."""
+
+    host: str
+    pid: int
+
+    def inside(self, *command: str) -> list[str]:
+        """The command line that runs `command` where the published ports are."""
+        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", *command]
+
+
+@pytest.fixture(scope="session")
+def networked_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkedEngine]:
+    """An engine of our own whose containers have networks and published ports."""
+    if not (_is_root() and shutil.which("dockerd") and shutil.which("ip")):
+        absent("what a Docker engine with networks needs (dockerd, iproute2 and root)")
+    shared = run_folder(tmp_path_factory)
+    with _held(shared / "networked.users", fcntl.LOCK_SH):
+        with _held(shared / "networked.start", fcntl.LOCK_EX):
+            keeper = _keeper_of(shared, "networked")
+            host, pid = (shared / "networked.address").read_text().split()
+        yield NetworkedEngine(host, int(pid))
+    if keeper is not None:
+        keeper.wait(_OTHERS_SECONDS + _STOP_SECONDS)
+
+
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all workers of this run share."""
+    shared = tmp_path_factory.getbasetemp()
+    return shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+
+
 @pytest.fixture(scope="session")
 def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
     """An engine with the test images in it."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
+    shared = run_folder(tmp_path_factory)
     host = os.environ.get("DOCKER_HOST")
     if not host and not (_is_root() and shutil.which("dockerd")):
         absent("a Docker engine (dockerd and root, or DOCKER_HOST)")
@@ -83,8 +118,8 @@ def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEn
     with _held(shared / "engine.users", fcntl.LOCK_SH):
         with _held(shared / "engine.start", fcntl.LOCK_EX):
             if not host:
-                keeper = _keeper_of(shared)
-                host = (shared / "engine.address").read_text()
+                keeper = _keeper_of(shared, "engine")
+                host = (shared / "engine.address").read_text().split()[0]
             engine = DockerEngine(host)
             _provide_images(engine, shared)
         yield engine
@@ -103,15 +138,15 @@ def _held(path: Path, kind: int) -> Iterator[None]:
         yield
 
 
-def _keeper_of(shared: Path) -> subprocess.Popen[bytes] | None:
+def _keeper_of(shared: Path, kind: str) -> subprocess.Popen[bytes] | None:
     """Start the keeper, unless another worker has: then there is an address."""
-    address = shared / "engine.address"
+    address = shared / f"{kind}.address"
     if address.exists():
         return None
-    log = shared / "engine.log"
+    log = shared / f"{kind}.log"
     with log.open("wb") as out:
         keeper = subprocess.Popen(
-            [sys.executable, "-m", "tests.engine", str(shared)],
+            [sys.executable, "-m", "tests.engine", str(shared), kind],
             cwd=Path(__file__).resolve().parents[1],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -126,14 +161,25 @@ def _keeper_of(shared: Path) -> subprocess.Popen[bytes] | None:
     return keeper
 
 
-def _keep(shared: Path) -> None:
+ISOLATION = {
+    # no rules and no bridge: nothing of the machine's own network is touched
+    "engine": ((), ("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none")),
+    "networked": (
+        ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"),
+        ("--ip6tables=false",),
+    ),
+}
+"""By kind: what dockerd is started with, and its own flags."""
+
+
+def _keep(shared: Path, kind: str) -> None:
     """Run dockerd for as long as somebody holds the lock of its users."""
-    with _dockerd() as engine:
-        (shared / "engine.address").write_text(engine.host)
+    with _dockerd(kind) as engine:
+        (shared / f"{kind}.address").write_text(f"{engine.host} {engine.pid}")
         os.write(1, b"ready")
         os.close(1)
-        with _held(shared / "engine.users", fcntl.LOCK_EX):
-            (shared / "engine.address").unlink()
+        with _held(shared / f"{kind}.users", fcntl.LOCK_EX):
+            (shared / f"{kind}.address").unlink()
 
 
 @dataclass
@@ -141,11 +187,17 @@ class Dockerd:
     """A dockerd in a folder of its own, that can be stopped and started."""
 
     folder: Path
+    kind: str = "engine"
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def host(self) -> str:
         return f"unix://{self.folder}/docker.sock"
+
+    @property
+    def pid(self) -> int:
+        assert self.process
+        return self.process.pid
 
     def start(self) -> None:
         """Return when it answers; raises RuntimeError where it does not."""
@@ -156,13 +208,14 @@ class Dockerd:
             raise RuntimeError(f"dockerd does not answer: {said}")
 
     def _launched(self, log: BinaryIO) -> subprocess.Popen[bytes]:
+        around, flags = ISOLATION[self.kind]
         return subprocess.Popen(
             [
+                *around,
                 *("dockerd", "--host", self.host, "--config-file", f"{self.folder}/daemon.json"),
                 *("--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
                 *("--pidfile", f"{self.folder}/pid"),
-                # no rules and no bridge: nothing of the machine's own network is touched
-                *("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none"),
+                *flags,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -178,11 +231,11 @@ class Dockerd:
 
 
 @contextmanager
-def _dockerd() -> Iterator[Dockerd]:
+def _dockerd(kind: str = "engine") -> Iterator[Dockerd]:
     """One that runs, and leaves nothing behind."""
     folder = Path(tempfile.mkdtemp(prefix="mcpcp-engine-"))
     (folder / "daemon.json").write_text("{}")
-    engine = Dockerd(folder)
+    engine = Dockerd(folder, kind)
     try:
         engine.start()
         yield engine
@@ -198,7 +251,7 @@ def own_engine() -> Iterator[Dockerd]:
         absent("dockerd, and root to start it")
     with _dockerd() as engine:
         with DockerEngine(engine.host).client() as client:
-            _import(client, IMAGE, _fill)
+            import_image(client, IMAGE, _fill)
         yield engine
 
 
@@ -228,8 +281,8 @@ def _provide_images(engine: DockerEngine, shared: Path) -> None:
     if marker.exists():
         return
     with engine.client() as client:
-        _import(client, IMAGE, _fill)
-        _import(client, BARE_IMAGE, lambda tar: _add_text(tar, "/etc/passwd", ""))
+        import_image(client, IMAGE, _fill)
+        import_image(client, BARE_IMAGE, lambda tar: _add_text(tar, "/etc/passwd", ""))
         container = client.containers.create(IMAGE, command=["true"])
         try:
             name, _, tag = VOLUME_IMAGE.partition(":")
@@ -239,7 +292,7 @@ def _provide_images(engine: DockerEngine, shared: Path) -> None:
     marker.touch()
 
 
-def _import(
+def import_image(
     client: docker.DockerClient, image: str, fill: Callable[[tarfile.TarFile], None]
 ) -> None:
     name, _, tag = image.partition(":")
@@ -256,10 +309,10 @@ def _fill(tar: tarfile.TarFile) -> None:
     programs = [p for p in map(shutil.which, _PROGRAMS) if p]
     extensions = [str(p) for p in (stdlib / "lib-dynload").glob("*.so")]
     tar.add(python, str(python))
-    tar.add(stdlib, str(stdlib), filter=_needed)
+    tar.add(stdlib, str(stdlib), filter=needed)
     for program in programs:
         tar.add(Path(program).resolve(), f"/bin/{Path(program).name}")
-    for library in _libraries([str(python), *programs, *extensions]):
+    for library in libraries([str(python), *programs, *extensions]):
         tar.add(Path(library).resolve(), library)
     for link in ("/bin/python3", "/bin/python"):
         entry = tarfile.TarInfo(link)
@@ -267,6 +320,18 @@ def _fill(tar: tarfile.TarFile) -> None:
         tar.addfile(entry)
     _add_text(tar, "/etc/passwd", "root:x:0:0:root:/:/bin/sh\n")
     for folder in ("/tmp", "/work", "/proc", "/sys", "/dev", "/data"):
+        entry = tarfile.TarInfo(folder)
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(entry)
+
+
+def add_programs(tar: tarfile.TarFile, programs: dict[str, str]) -> None:
+    """Programs of this machine, by their place in the image, with what they need to run."""
+    for place, program in programs.items():
+        tar.add(Path(program).resolve(), place)
+    for library in libraries(list(programs.values())):
+        tar.add(Path(library).resolve(), library)
+    for folder in ("/data", "/proc", "/sys", "/dev", "/tmp", "/etc"):
         entry = tarfile.TarInfo(folder)
         entry.type, entry.mode = tarfile.DIRTYPE, 0o755
         tar.addfile(entry)
@@ -284,12 +349,12 @@ _UNNEEDED = {
 }
 
 
-def _needed(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+def needed(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     name = Path(entry.name).name
     return None if name in _UNNEEDED or name.startswith("config-3") else entry
 
 
-def _libraries(programs: list[str]) -> list[str]:
+def libraries(programs: list[str]) -> list[str]:
     """The shared libraries of these programs, and their loader."""
     listed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False).stdout
     words = (word for line in listed.splitlines() for word in line.split())
@@ -297,4 +362,4 @@ def _libraries(programs: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    _keep(Path(sys.argv[1]))
+    _keep(Path(sys.argv[1]), sys.argv[2])

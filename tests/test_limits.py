@@ -278,3 +278,14 @@ def test_without_limits_a_call_is_let_in_in_no_time() -> None:
 
 def test_an_empty_limits_value_of_other_hands_is_held_to_nothing(limiter: Limiter) -> None:
     assert calls(limiter, Agent("me", Allowlist(), "us", "1", 0.0, Limits()), 50) == 50
+
+
+def test_a_call_that_other_gateways_calls_leave_no_room_for_counts_for_nothing(
+    limiter: Limiter,
+) -> None:
+    who = agent(calls_per_minute=1)
+    for _ in range(3):
+        with pytest.raises(Limited, match="elsewhere"), admit(limiter, who):
+            raise Limited("calls_per_minute", "elsewhere")
+    with admit(limiter, who):
+        pass

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from mcpcp.config import PinPolicy, ServerConfig
 from mcpcp.errors import ConfigError
-from mcpcp.lockfile import LONGEST, PINNED, Pin, read, to_text, version_of
+from mcpcp.lockfile import LONGEST, PINNED, Pin, parse, to_text, version_of
 from mcpcp.names import ToolName
-from mcpcp.pins import MOST_TOOLS, PinBook, Reviewed, Verdict, examine, judge
+from mcpcp.pins import MOST_TOOLS, FilePins, PinBook, Reviewed, Verdict, examine, judge
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_order_of_keys_absent_parts_and_the_rest_are_not() -> None:
 
 
 def test_first_sight_is_trusted_and_a_change_is_withheld_until_it_is_approved(path: Path) -> None:
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     assert book.review(server(), (tool(), tool("other"))).kept == (tool(), tool("other"))
     changed = book.review(server(), (CHANGED, tool("other"), tool("new")))
     assert changed == Reviewed((tool("other"), tool("new")), ("echo",))
@@ -79,7 +79,7 @@ def test_first_sight_is_trusted_and_a_change_is_withheld_until_it_is_approved(pa
 
 
 def test_a_tool_that_goes_back_to_what_it_was_is_offered_again(path: Path) -> None:
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     book.review(server(), (tool(),))
     book.review(server(), (CHANGED,))
     assert names(book.review(server(), (tool(),))) == ["echo"]
@@ -87,17 +87,19 @@ def test_a_tool_that_goes_back_to_what_it_was_is_offered_again(path: Path) -> No
 
 
 def test_a_tool_can_not_change_by_going_away_or_by_a_restart(path: Path) -> None:
-    PinBook(path).review(server(), (tool(),))
-    PinBook(path).review(server(), ())
-    assert PinBook(path).review(server(), (CHANGED,)).quarantined == ("echo",)
+    PinBook(FilePins(path)).review(server(), (tool(),))
+    PinBook(FilePins(path)).review(server(), ())
+    assert PinBook(FilePins(path)).review(server(), (CHANGED,)).quarantined == ("echo",)
 
 
 def test_a_second_definition_of_one_name_is_a_change(path: Path) -> None:
-    assert PinBook(path).review(server(), (tool(), CHANGED)) == Reviewed((tool(),), ("echo",))
+    assert PinBook(FilePins(path)).review(server(), (tool(), CHANGED)) == Reviewed(
+        (tool(),), ("echo",)
+    )
 
 
 def test_servers_do_not_share_pins(path: Path) -> None:
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     book.review(server(), (tool(),))
     assert names(book.review(server(name="mcp2"), (CHANGED,))) == ["echo"]
 
@@ -105,42 +107,42 @@ def test_servers_do_not_share_pins(path: Path) -> None:
 def test_a_reported_change_is_offered_and_told_of_once(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    PinBook(path).review(server("report"), (tool(),))
+    PinBook(FilePins(path)).review(server("report"), (tool(),))
     for _ in range(3):
-        reviewed = PinBook(path).review(server("report"), (CHANGED,))
+        reviewed = PinBook(FilePins(path)).review(server("report"), (CHANGED,))
         assert reviewed == Reviewed((CHANGED,), reported=("echo",))
     assert [m for m in caplog.messages if "mcp1:echo changed its definition" in m] == (
         ["mcp1:echo changed its definition and is offered; see: mcpcp tools diff"]
     )
-    assert PinBook(path).waiting()
+    assert PinBook(FilePins(path)).waiting()
 
 
 def test_a_quarantine_that_is_decided_later_holds_back_what_was_reported(path: Path) -> None:
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     book.review(server("report"), (tool(),))
     book.review(server("report"), (CHANGED,))
     assert book.review(server("quarantine"), (CHANGED,)).quarantined == ("echo",)
 
 
 def test_off_pins_nothing_and_writes_nothing(path: Path) -> None:
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     for definition in (tool(), CHANGED):
         assert book.review(server("off"), (definition,)) == Reviewed((definition,))
     assert not path.exists()
 
 
 def test_nothing_new_costs_nothing(path: Path) -> None:
-    book, offer = PinBook(path), (tool(), tool("other"))
+    book, offer = PinBook(FilePins(path)), (tool(), tool("other"))
     first = book.review(server(), offer)
     stamp = path.stat().st_mtime_ns
     assert book.review(server(), offer) is first
     assert book.review(server(), (tool(), tool("other"))) is first
-    assert PinBook(path).review(server(), offer) == first
+    assert PinBook(FilePins(path)).review(server(), offer) == first
     assert path.stat().st_mtime_ns == stamp
 
 
 def test_the_file_is_sorted_and_reads_back_as_it_was_written(path: Path) -> None:
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     book.review(server(name="b"), (tool("z"), tool("a", title="\u00e9")))
     book.review(server(name="a"), (tool(),))
     book.review(server(name="a"), (CHANGED,))
@@ -148,14 +150,14 @@ def test_the_file_is_sorted_and_reads_back_as_it_was_written(path: Path) -> None
     assert json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n" == text
     entry = json.loads(text)["servers"]["a"]["echo"]
     assert entry["pending"]["definition"]["description"] == CHANGED["description"]
-    assert to_text(read(path)) == text
+    assert to_text(parse(path.read_bytes(), "the file")) == text
 
 
 def test_what_another_process_approves_is_followed_within_a_second(path: Path) -> None:
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     book.review(server(), (tool(),))
     book.review(server(), (CHANGED,))
-    other = PinBook(path)
+    other = PinBook(FilePins(path))
     other.approve(other.waiting())
     deadline = time.monotonic() + 1.0
     while book.review(server(), (CHANGED,)).quarantined:
@@ -165,13 +167,13 @@ def test_what_another_process_approves_is_followed_within_a_second(path: Path) -
 
 @pytest.mark.anyio
 async def test_follow_tells_of_others_changes_and_not_of_its_own(path: Path) -> None:
-    book, told = PinBook(path), asyncio.Event()
+    book, told = PinBook(FilePins(path)), asyncio.Event()
     book.review(server(), (tool(),))
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         following = tasks.create_task(book.follow(told.set))
         book.review(server(), (CHANGED,))
         assert not book.refresh()
-        other = PinBook(path)
+        other = PinBook(FilePins(path))
         other.approve(other.waiting())
         await told.wait()
         assert names(book.review(server(), (CHANGED,))) == ["echo"]
@@ -179,12 +181,12 @@ async def test_follow_tells_of_others_changes_and_not_of_its_own(path: Path) -> 
 
 
 def test_approving_pins_what_was_seen_and_nothing_that_came_later(path: Path) -> None:
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     book.review(server(), (tool(),))
     book.review(server(), (CHANGED,))
     seen = book.waiting()
     worse = tool(description="Worse.")
-    PinBook(path).review(server(), (worse,))
+    PinBook(FilePins(path)).review(server(), (worse,))
     assert book.approve(seen) == ()
     assert book.review(server(), (worse,)).quarantined == ("echo",)
     assert book.approve(book.waiting()) == (ToolName("mcp1", "echo"),)
@@ -204,7 +206,7 @@ BROKEN = [
 def test_a_broken_file_leaves_the_last_good_state_in_force_and_is_not_written_over(
     path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     book.review(server(), (tool(),))
     good = path.read_text()
     path.write_text(damage)
@@ -221,14 +223,14 @@ def test_a_broken_file_leaves_the_last_good_state_in_force_and_is_not_written_ov
     assert book.review(server(), (tool(), tool("new"))).quarantined == ()
     book.refresh()
     assert names(book.review(server(), (tool(), tool("new")))) == ["echo", "new"]
-    assert set(read(path)["mcp1"]) == {"echo", "new"}
+    assert set(parse(path.read_bytes(), "the file")["mcp1"]) == {"echo", "new"}
 
 
 def test_a_file_that_was_broken_from_the_start_withholds_what_would_be_quarantined(
     path: Path,
 ) -> None:
     path.write_text("{")
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     assert book.review(server(), (tool(),)) == Reviewed((), ("echo",))
     assert book.review(server("report", "mine"), (tool(),)) == Reviewed((tool(),))
     assert book.review(server("off", "any"), (tool(),)) == Reviewed((tool(),))
@@ -239,23 +241,23 @@ def test_a_file_that_was_broken_from_the_start_withholds_what_would_be_quarantin
 
 
 def test_a_file_that_breaks_before_the_first_pin_does_not_make_everything_new(path: Path) -> None:
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     path.write_text("{")
     assert book.review(server(), (tool(),)) == Reviewed((), ("echo",))
 
 
 def test_a_file_that_is_deleted_under_a_gateway_forgets_nothing(path: Path) -> None:
-    book = PinBook(path)
+    book = PinBook(FilePins(path))
     book.review(server(), (tool(),))
     path.unlink()
     assert book.review(server(), (CHANGED,)).quarantined == ("echo",)
-    assert "echo" in read(path)["mcp1"]
+    assert "echo" in parse(path.read_bytes(), "the file")["mcp1"]
 
 
 def test_where_nothing_can_be_written_pins_are_in_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    book = PinBook(tmp_path / "gone" / "mcpcp.lock")
+    book = PinBook(FilePins(tmp_path / "gone" / "mcpcp.lock"))
     assert names(book.review(server(), (tool(),))) == ["echo"]
     assert "can't be written" in caplog.text
     assert book.review(server(), (CHANGED,)).quarantined == ("echo",)
@@ -272,10 +274,10 @@ def test_a_server_with_ever_new_names_does_not_fill_the_disk() -> None:
 
 
 def test_a_long_definition_is_pinned_by_its_hash_alone(path: Path) -> None:
-    book, long = PinBook(path), tool(description="x" * LONGEST)
+    book, long = PinBook(FilePins(path)), tool(description="x" * LONGEST)
     book.review(server(), (long,))
     assert path.stat().st_size < 1000
-    assert names(PinBook(path).review(server(), (long,))) == ["echo"]
+    assert names(PinBook(FilePins(path)).review(server(), (long,))) == ["echo"]
     assert book.review(server(), ({**long, "title": "x"},)).quarantined == ("echo",)
 
 
@@ -283,7 +285,7 @@ def test_a_definition_that_can_not_be_written_is_withheld(path: Path) -> None:
     deep: Any = {}
     for _ in range(100_000):
         deep = {"not": deep}
-    assert PinBook(path).review(server("report"), (tool(inputSchema=deep),)).kept == ()
+    assert PinBook(FilePins(path)).review(server("report"), (tool(inputSchema=deep),)).kept == ()
     while deep:  # Python frees a chain this deep by recursion otherwise
         deep = deep.pop("not")
 
@@ -291,7 +293,7 @@ def test_a_definition_that_can_not_be_written_is_withheld(path: Path) -> None:
 def test_many_processes_pin_at_once_and_nothing_is_lost(path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from mcpcp.config import ServerConfig;"
-        "from mcpcp.pins import PinBook; b = PinBook(Path(sys.argv[1]));"
+        "from mcpcp.pins import FilePins, PinBook; b = PinBook(FilePins(Path(sys.argv[1])));"
         "[b.review(ServerConfig(sys.argv[2], 'http'), tuple({'name': f't{i}'} for i in range(n)))"
         " for n in range(8)]"
     )
@@ -299,7 +301,9 @@ def test_many_processes_pin_at_once_and_nothing_is_lost(path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", program, str(path), f"s{n}"]) for n in range(4)
     ]
     assert [process.wait(60) for process in running] == [0] * 4
-    assert {s: len(pins) for s, pins in read(path).items()} == {f"s{n}": 7 for n in range(4)}
+    assert {s: len(pins) for s, pins in parse(path.read_bytes(), "the file").items()} == {
+        f"s{n}": 7 for n in range(4)
+    }
 
 
 OFFERS = st.lists(

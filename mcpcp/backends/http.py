@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from mcpcp.backends.addresses import Addresses, Resolve, look_up, may_have_replicas
 from mcpcp.errors import Interrupted, ProtocolError, Unavailable
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -45,6 +46,11 @@ class Response:
         self._connection = connection
         self._over = False
         self.head = head
+
+    @property
+    def address(self) -> str:
+        """Which of the server's addresses answered."""
+        return self._connection.address
 
     async def read(self) -> bytes:
         """The whole body, at most LARGEST_BODY bytes."""
@@ -78,8 +84,9 @@ class _Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, owner: _Owner) -> None:
+    def __init__(self, owner: _Owner, address: str) -> None:
         self._owner = owner
+        self.address = address
         self._loop = asyncio.get_running_loop()
         self._head: asyncio.Future[Head] | None = None
         self._parts: deque[bytes] = deque()
@@ -87,7 +94,7 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._complete = True
-        self._reusable = self._in_use = self._ends_with_connection = self._collecting = False
+        self._reusable = self.in_use = self._ends_with_connection = self._collecting = False
         self._error: Exception | None = None
         self.closed = False
         self.idle_since = 0.0
@@ -104,7 +111,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._complete = self._reusable = self._ends_with_connection = self._collecting = False
-        self._in_use = True
+        self.in_use = True
         self._buffered = 0
         self._head = self._loop.create_future()
         self.transport.write(data)
@@ -150,10 +157,11 @@ class _Connection(asyncio.Protocol):
         Only now may the connection be used again: its parts are the caller's until then.
         """
         if not self._complete:
+            self.in_use = False
             self._fail(Unavailable("the connection was closed"))
             self.transport.abort()
-        elif self._in_use:
-            self._in_use = False
+        elif self.in_use:
+            self.in_use = False
             self._parts.clear()
             if self._reusable:
                 self.idle_since = self._loop.time()
@@ -245,9 +253,12 @@ class _Connection(asyncio.Protocol):
 
 
 class HttpClient:
-    """Requests to one origin, over connections that are kept while they are busy or just were."""
+    """Requests to one origin, over connections that are kept while they are busy or just were.
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    Where its name has several addresses, each request goes to the one with the least to do.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str], resolve: Resolve = look_up) -> None:
         parts = urlsplit(url)
         self._secure = parts.scheme == "https"
         self._host = parts.hostname or "localhost"
@@ -257,7 +268,12 @@ class HttpClient:
         if ":" in self._host:
             host = f"[{self._host}]" + (f":{self._port}" if parts.port else "")
         self._fixed = f"host: {host}\r\n".encode() + encode_headers(headers)
-        self._idle: list[_Connection] = []
+        self._addresses = (
+            Addresses(self._host, self._port, resolve) if may_have_replicas(self._host) else None
+        )
+        self._only = self._host
+        self._idle: defaultdict[str, list[_Connection]] = defaultdict(list)
+        """By address."""
         self._all: set[_Connection] = set()
 
     def head(self, method: str, target: str, headers: Mapping[str, str]) -> bytes:
@@ -280,12 +296,19 @@ class HttpClient:
             data = head + b"\r\n"
         else:
             data = b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
-        connection = self._take_idle() or await self._connect()
+        if self._addresses is None:
+            connection = self._take_idle(self._only) or await self._connect(self._only)
+        else:
+            connection = await self._least_busy(self._addresses)
         try:
             return Response(connection, await connection.send(data))
         except asyncio.CancelledError:
             connection.finish()
             raise
+
+    def stay_with(self, answer: Response) -> None:
+        """From now on go where `answer` came from: it knows what the other replicas do not."""
+        self._addresses, self._only = None, answer.address
 
     def close(self) -> None:
         """Close every connection; exchanges under way fail."""
@@ -296,11 +319,28 @@ class HttpClient:
 
     def release(self, connection: _Connection) -> None:
         """Take back a connection whose exchange is over."""
-        self._idle.append(connection)
+        self._idle[connection.address].append(connection)
 
-    def _take_idle(self) -> _Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
+    async def _least_busy(self, known: Addresses) -> _Connection:
+        """A connection to that of the server's replicas which has the least to do."""
+        busy = Counter(c.address for c in self._all if c.in_use and not c.closed)
+        try:
+            addresses = await known.in_turn(busy)
+        except OSError as error:
+            raise self._unreachable(error) from None
+        failed: Unavailable | None = None
+        for address in addresses:
+            try:
+                return self._take_idle(address) or await self._connect(address)
+            except Unavailable as error:
+                known.doubt()
+                failed = error
+        raise failed or Unavailable(f"{self._host} has no address")
+
+    def _take_idle(self, address: str) -> _Connection | None:
+        idle = self._idle[address]
+        while idle:
+            connection = idle.pop()
             if not connection.closed and not connection.transport.is_closing():
                 if connection.is_fresh:
                     return connection
@@ -308,23 +348,37 @@ class HttpClient:
             self._all.discard(connection)
         return None
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self, address: str) -> _Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(self), self._host, self._port, ssl=self._ssl
+                    lambda: _Connection(self, address),
+                    address,
+                    self._port,
+                    ssl=self._ssl,
+                    server_hostname=self._host if self._ssl else None,
                 )
         except TimeoutError:
             raise Unavailable(
                 f"{self._host}:{self._port} did not answer within {CONNECT_TIMEOUT:g} s"
             ) from None
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise Unavailable(f"cannot connect to {self._host}:{self._port}: {reason}") from None
-        self._all = {c for c in self._all if not c.closed}
+            raise self._unreachable(error) from None
+        self._forget_closed()
         self._all.add(connection)
         return connection
+
+    def _forget_closed(self) -> None:
+        """Replicas go, and their addresses are not asked for again."""
+        self._all = {c for c in self._all if not c.closed}
+        for address, idle in list(self._idle.items()):
+            if all(c.closed for c in idle):
+                del self._idle[address]
+
+    def _unreachable(self, error: OSError) -> Unavailable:
+        reason = error.strerror or str(error)
+        return Unavailable(f"cannot connect to {self._host}:{self._port}: {reason}")
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:

@@ -89,6 +89,7 @@ class SseTransport:
                 if answer.head.status != 200:
                     answer.close()
                     raise Unavailable(f"{self._url} answered HTTP {answer.head.status}")
+                self._client.stay_with(answer)  # the session is there
                 async for event, data in events(answer):
                     if event == "endpoint":
                         endpoint = self._same_origin(data.decode())

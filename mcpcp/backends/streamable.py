@@ -121,6 +121,7 @@ class StreamableTransport:
         session = answer.head.headers.get(b"mcp-session-id")
         if session is not None:
             self._session = session.decode("latin-1")
+            self._client.stay_with(answer)
             self._post_head = self._make_post_head()
 
     def _make_post_head(self) -> bytes:

@@ -17,11 +17,11 @@ from typing import Any
 
 from mcpcp import keyring
 from mcpcp.cli.options import visible
+from mcpcp.cli.pins import open_book
 from mcpcp.config import Config, ServerConfig, load, process_environment, runtime_dir
 from mcpcp.config.values import PYTHON
 from mcpcp.control import ControlClient
-from mcpcp.errors import ConfigError, KeyRingError, McpcpError
-from mcpcp.pins import PinBook
+from mcpcp.errors import ConfigError, KeyRingError, McpcpError, Unavailable
 
 DEADLINE = 5.0
 """Seconds that one look at the outside may take."""
@@ -343,9 +343,12 @@ def _check_ports(config: Config) -> Iterator[Finding]:
 def _check_pins(config: Config) -> Iterator[Finding]:
     """Tools that changed since they were approved, as far as the gateway has seen."""
     try:
-        waiting = PinBook(config.pins_path).waiting()
+        waiting = open_book(config).waiting()
     except ConfigError as e:
         yield Finding("pins", Status.MISSING, str(e), "repair the file, or delete it")
+        return
+    except Unavailable as e:
+        yield Finding("pins", Status.MISSING, str(e))
         return
     changed = [w.name for w in waiting if w.name.server in config.active]
     if not changed:

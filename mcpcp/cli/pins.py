@@ -11,10 +11,12 @@ from typing import Any
 import click
 
 from mcpcp.cli.options import config_option, hint, json_option, load_config, visible
+from mcpcp.config import Config
 from mcpcp.config.findings import suggest
 from mcpcp.errors import ConfigError
 from mcpcp.lockfile import PINNED, Version
-from mcpcp.pins import PinBook, Waiting
+from mcpcp.pins import FilePins, PinBook, Waiting
+from mcpcp.state import open_pins
 
 _SHORT = 12
 
@@ -79,7 +81,12 @@ def approve(
 
 
 def _book(ctx: click.Context, config: str | None) -> PinBook:
-    return PinBook(load_config(config or ctx.obj).pins_path)
+    return open_book(load_config(config or ctx.obj))
+
+
+def open_book(config: Config) -> PinBook:
+    """What this config's gateways have pinned; raises Unavailable where that is kept elsewhere."""
+    return PinBook(open_pins(config) or FilePins(config.pins_path))
 
 
 def _chosen(waiting: Sequence[Waiting], names: Iterable[str]) -> list[Waiting]:

@@ -18,7 +18,7 @@ from mcpcp.config import Config, process_environment
 from mcpcp.config.findings import suggest
 from mcpcp.errors import ConfigError, TokenError
 from mcpcp.policy import NONE, Allowlist, Limits
-from mcpcp.state import FileRevocations
+from mcpcp.state import open_revocations
 from mcpcp.tokens import LEEWAY, LONGEST_LIFE, TokenVerifier, issue, read_claims
 
 
@@ -186,7 +186,7 @@ def _look_into(text: str, config: Config) -> tuple[dict[str, Any] | None, str | 
     except TokenError as e:
         return None, e.reason
     try:
-        TokenVerifier(config.keys_dir, FileRevocations(config.revocations_dir)).verify(text)
+        TokenVerifier(config.keys_dir, open_revocations(config)).verify(text)
     except TokenError as e:
         return claims, e.reason
     return claims, None
@@ -213,7 +213,7 @@ def revoke(token: str, config: str | None) -> None:
     """
     loaded = load_config(config)
     token_id, ends = _what_to_revoke(token.strip())
-    FileRevocations(loaded.revocations_dir).revoke(token_id, ends + LEEWAY)
+    open_revocations(loaded).revoke(token_id, ends + LEEWAY)
     click.echo(f"revoked {token_id}")
 
 

@@ -64,6 +64,7 @@ def loads(text: str, path: Path, environ: Mapping[str, str] | None = None) -> Co
     env = {**read_dotenv(path.parent), **(os.environ if environ is None else environ)}
     tree = expand(raw, "", env, found)
     config = _build(path, FILE.read_parts(tree, "", found), found)
+    config = replace(config, state_url=_state_url(env, found))
     _check_together(config, _Named.of(tree), found)
     found.check()
     return replace(config, warnings=tuple(found.warnings))
@@ -105,6 +106,18 @@ def _build(path: Path, values: Mapping[str, Any], found: Findings) -> Config:
         monitoring=_monitoring(values.get("monitoring", {}), root, data_dir, found),
         logs=logs,
     )
+
+
+def _state_url(env: Mapping[str, str], found: Findings) -> str | None:
+    """The Redis that gateways share; a variable and no key, since it may hold a password."""
+    url = env.get("STATE_URL") or None
+    if url is not None and urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+        found.problem(
+            "the variable STATE_URL",
+            "must name a Redis: redis://HOST:6379/0, rediss:// with TLS, or unix:///PATH",
+        )
+        return None
+    return url
 
 
 def _resolve(root: Path, text: str, at: str, found: Findings) -> Path:

@@ -213,6 +213,7 @@ class Config:
     warnings: tuple[str, ...] = ()
     agent_limits: Mapping[str, policy.Limits] = field(default_factory=dict)
     agent_search: Mapping[str, bool] = field(default_factory=dict)
+    state_url: str | None = None
     chat: ChatConfig = field(default_factory=ChatConfig)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from mcpcp.frontends.answers import answer
 from mcpcp.frontends.replay import EventLog, Outlet
@@ -51,6 +51,7 @@ class PostedCall:
         self._headers: Headers = ()
         self._caller: asyncio.Task[object] | None = None
         self._cancelled = False
+        self._request_id: Any = None
         self._log = log
         self._outlet: Outlet | None = None
         self._writer: asyncio.Task[None]
@@ -62,6 +63,7 @@ class PostedCall:
         """Answer `message`; in the modern era a client that leaves cancels it."""
         loop = asyncio.get_running_loop()
         self._caller, self._headers = asyncio.current_task(loop), headers
+        self._request_id = message["id"]
         # A client that can take its stream up again is given one before it may need to.
         silence = _WATCH_AFTER if self._log is not None else PING_EVERY
         timers = [loop.call_later(silence, self._begin_stream)]
@@ -108,7 +110,7 @@ class PostedCall:
             self._outlet = Outlet(self._log)
             stream = EventStream()
             if self._log is not None:
-                stream.push(self._outlet.prime())
+                stream.push(self._outlet.prime(self._request_id))
             self._outlet.attach(stream)
             self._writer = self._tasks.create_task(self._write(stream))
             self._helpers.append(self._writer)

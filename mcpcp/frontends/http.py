@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from typing import Final
 
 from mcpcp import requestid, scraping
 from mcpcp.config import GatewayConfig
-from mcpcp.errors import TokenError
+from mcpcp.errors import Interrupted, TokenError, Unavailable
+from mcpcp.frontends.answers import error_object
+from mcpcp.frontends.forwarding import GONE, Forwarder
 from mcpcp.frontends.guard import HostGuard
 from mcpcp.frontends.legacy import LegacyHttp
 from mcpcp.frontends.modern import ModernHttp
@@ -37,11 +40,16 @@ class HttpFrontend:
         self._guard = HostGuard("gateway", self._reachable_as)
         self.legacy = LegacyHttp(gateway, tasks)
         self.old_sse = OldSse(gateway, tasks)
-        self._modern = ModernHttp(gateway, tasks)
+        self._forwarder = (
+            None if gateway.shared is None else Forwarder(gateway.shared, gateway.draining)
+        )
+        self._modern = ModernHttp(gateway, tasks, self._forwarder)
         self.draining = False
 
     def _reachable_as(self) -> tuple[str, GatewayConfig]:
-        config = self.gateway.config.gateway
+        config, shared = self.gateway.config.gateway, self.gateway.shared
+        if shared is not None:  # other gateways pass requests on to our address
+            config = replace(config, allowed_hosts=(*config.allowed_hosts, shared.peers.host))
         return config.host, config
 
     @property
@@ -81,6 +89,10 @@ class HttpFrontend:
     async def _serve(self, request: Request, reply: Reply) -> None:
         try:
             agent = self.gateway.authenticate(request.bearer)
+            if self._forwarder is not None and await self._forwarded(
+                self._forwarder, request, reply
+            ):
+                return
             if request.path == "/mcp":
                 await self._era(request).handle(request, reply, agent)
             elif request.path == "/sse":
@@ -95,6 +107,22 @@ class HttpFrontend:
             reply.json(413, _refusal(str(error)))
         except RpcError as error:
             reply.json(400, encode(error_response(None, error.error)))
+
+    async def _forwarded(self, forwarder: Forwarder, request: Request, reply: Reply) -> bool:
+        """Whether another gateway, in which the session lives, has answered."""
+        named = request.parameter("session_id") or request.header(b"mcp-session-id")
+        address = await forwarder.target(request, named)
+        if address is None:
+            return False
+        try:
+            await forwarder.forward(request, reply, address)
+        except Interrupted:
+            reply.json(502, encode(error_response(None, error_object(Interrupted(GONE)))))
+        except Unavailable:  # gone a moment ago, and its sessions with it
+            if request.method != "POST":
+                return False
+            self.legacy.refuse(request, reply)
+        return True
 
     def _era(self, request: Request) -> ModernHttp | LegacyHttp:
         version = request.header(b"mcp-protocol-version")

@@ -25,6 +25,7 @@ from mcpcp.jsonrpc import (
 )
 from mcpcp.listing import Shown
 from mcpcp.policy import Agent
+from mcpcp.state.events import Keep
 
 MOST_SESSIONS: Final = 10_000
 IDLE_TIMEOUT: Final = 30 * 60.0
@@ -42,7 +43,7 @@ class HttpSession:
         self.identity = agent.identity
         self.token = token
         self.calls: dict[Any, PostedCall] = {}
-        self.log = EventLog()
+        self.log = EventLog(_keeper(gateway, self.client.id, agent))
         self.own = Outlet(self.log)
         self._loop = asyncio.get_running_loop()
         self.used = self._loop.time()
@@ -111,6 +112,12 @@ class HttpSession:
             self.own.push(notification(change))
 
 
+def _keeper(gateway: Gateway, session: str, agent: Agent) -> Keep | None:
+    """What keeps a session's events for other gateways, where there may be some."""
+    shared = gateway.shared
+    return None if shared is None else shared.events.keeper(session, agent.identity)
+
+
 class LegacyHttp:
     """`/mcp` for clients of the legacy era."""
 
@@ -140,7 +147,8 @@ class LegacyHttp:
         if request.method in ("GET", "DELETE"):
             session = self._find(request, agent)
             if session is None:
-                self._no_session(request, reply)
+                if not (request.method == "GET" and await self._replayed(request, reply, agent)):
+                    self.refuse(request, reply)
             elif request.method == "GET":
                 await self._get(request, reply, session)
             else:
@@ -156,7 +164,7 @@ class LegacyHttp:
             return
         session = self._find(request, agent)
         if session is None:
-            self._no_session(request, reply)
+            self.refuse(request, reply)
         elif message.get("id") is None or "method" not in message:
             self._receive(session, message)
             reply.send(202, b"")
@@ -187,6 +195,20 @@ class LegacyHttp:
             await call.run(session.caller(agent), message, request)
         finally:
             session.calls.pop(request_id, None)
+
+    async def _replayed(self, request: Request, reply: Reply, agent: Agent) -> bool:
+        """Whether a cut stream of a session whose gateway is gone could be told to its end."""
+        shared = self._gateway.shared
+        session, last = request.header(b"mcp-session-id"), request.header(b"last-event-id")
+        if shared is None or session is None or last is None:
+            return False
+        events = await shared.events.replay(session, agent.identity, last)
+        if events is None:
+            return False
+        reply.start_stream([(b"mcp-session-id", session.encode())])
+        await reply.stream(b"".join(events))
+        reply.end_stream()
+        return True
 
     async def _get(self, request: Request, reply: Reply, session: HttpSession) -> None:
         if not request.accepts("text/event-stream"):
@@ -227,7 +249,8 @@ class LegacyHttp:
         session.touch(request.bearer)
         return session
 
-    def _no_session(self, request: Request, reply: Reply) -> None:
+    def refuse(self, request: Request, reply: Reply) -> None:
+        """There is no such session: the client may open another."""
         named = request.header(b"mcp-session-id") is not None
         text = "Session not found: initialize again" if named else "Mcp-Session-Id is missing"
         body = error_response(None, {"code": INVALID_REQUEST, "message": text})

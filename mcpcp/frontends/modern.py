@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from mcpcp.eras import id_in_state
+from mcpcp.errors import Interrupted, McpcpError
 from mcpcp.frontends.answers import check_message, error_object
 from mcpcp.frontends.calls import STATUS_OF_ERROR, PostedCall
+from mcpcp.frontends.forwarding import GONE, Forwarder
 from mcpcp.frontends.requests import EventStream, Reply, Request, event
 from mcpcp.frontends.subscriptions import Subscription
 from mcpcp.gateway import Caller, Gateway, check_modern, declared_profile
 from mcpcp.jsonrpc import (
+    CONNECTION_CLOSED,
     HEADER_MISMATCH,
     LISTEN,
     META_VERSION,
@@ -31,9 +35,12 @@ _NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read
 class ModernHttp:
     """`/mcp` for clients whose MCP-Protocol-Version is of the modern era."""
 
-    def __init__(self, gateway: Gateway, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, gateway: Gateway, tasks: asyncio.TaskGroup, forwarder: Forwarder | None = None
+    ) -> None:
         self._gateway = gateway
         self._tasks = tasks
+        self._forwarder = forwarder
         self._streams: dict[EventStream, Subscription] = {}
         self._calls = 0
 
@@ -55,12 +62,36 @@ class ModernHttp:
             return
         message: Message = {}
         try:
-            message = check_message(decode(await request.body()))
+            raw = await request.body()
+            message = check_message(decode(raw))
+            if self._forwarder is not None and await self._forwarded(
+                self._forwarder, request, reply, message, raw
+            ):
+                return
             await self._handle(request, reply, agent, message)
         except RpcError as error:
             status = STATUS_OF_ERROR.get(error.error["code"], 200)
             body = error_response(message.get("id"), error_object(error))
             reply.json(status, encode(body))
+
+    async def _forwarded(
+        self, forwarder: Forwarder, request: Request, reply: Reply, message: Message, body: bytes
+    ) -> bool:
+        """Whether another gateway, in which the call is parked, has answered."""
+        params = message.get("params")
+        if not isinstance(params, dict):
+            return False
+        named = id_in_state(params.get("requestState"))
+        address = await forwarder.target(request, named)
+        if address is None:
+            return False
+        try:
+            await forwarder.forward(request, reply, address, body)
+        except Interrupted:
+            raise RpcError(CONNECTION_CLOSED, GONE) from None
+        except McpcpError:
+            return False  # the call that was parked is gone with its gateway: ours says so
+        return True
 
     async def _handle(self, request: Request, reply: Reply, agent: Agent, message: Message) -> None:
         if message.get("id") is None:

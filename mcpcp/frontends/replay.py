@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 from mcpcp.frontends.requests import EventStream
 from mcpcp.jsonrpc import Message, encode
+from mcpcp.state.events import Event, Keep
 
 MOST_EVENTS: Final = 1000
 RETRY: Final = 500
@@ -52,9 +53,11 @@ class Outlet:
         if self._stream is stream:
             self._stream = None
 
-    def prime(self) -> bytes:
-        """An event without data: from here the stream can be taken up."""
-        return self._log.prime(self._number) if self._log is not None else b": open\n\n"
+    def prime(self, request_id: Any) -> bytes:
+        """An event without data: from here the stream of that request can be taken up."""
+        if self._log is None:
+            return b": open\n\n"
+        return self._log.prime(self._number, request_id)
 
     def push(self, message: Message) -> None:
         """Send a message; it is kept even where nobody is listening now."""
@@ -71,14 +74,20 @@ class Outlet:
     def end(self) -> None:
         """Nothing more will come."""
         self.ended = True
+        if self._log is not None:
+            self._log.end(self._number)
         if self._stream is not None:
             self._stream.end()
 
 
 class EventLog:
-    """The newest events of one session; an event's id names its stream and its number there."""
+    """The newest events of one session; an event's id names its stream and its number there.
 
-    def __init__(self) -> None:
+    `keep` takes them too, where other gateways may have to tell them.
+    """
+
+    def __init__(self, keep: Keep | None = None) -> None:
+        self._keep = keep
         self._events: deque[tuple[int, int, bytes]] = deque()
         self._bytes = 0
         self._last = 0
@@ -94,20 +103,29 @@ class EventLog:
                 del self._outlets[number]
         return self._streams
 
-    def prime(self, stream: int) -> bytes:
+    def prime(self, stream: int, request_id: Any) -> bytes:
         """See Outlet."""
         self._last += 1
+        if self._keep is not None:
+            self._keep(Event(stream, self._last, call=encode(request_id).decode()))
         return b"id: %d-%d\nretry: %d\ndata: \n\n" % (stream, self._last, RETRY)
 
     def add(self, stream: int, text: bytes) -> bytes:
         """Keep a message of `stream`; the event that carries it."""
         self._last += 1
         data = b"id: %d-%d\nevent: message\ndata: %b\n\n" % (stream, self._last, text)
+        if self._keep is not None:
+            self._keep(Event(stream, self._last, data))
         self._events.append((stream, self._last, data))
         self._bytes += len(data)
         while len(self._events) > MOST_EVENTS or self._bytes > MOST_BYTES:
             self._bytes -= len(self._events.popleft()[2])
         return data
+
+    def end(self, stream: int) -> None:
+        """Nothing more will come on `stream`."""
+        if self._keep is not None:
+            self._keep(Event(stream, self._last, last=True))
 
     def resume(self, last_event_id: str) -> tuple[Outlet, list[bytes]] | None:
         """The stream of that event, and what came on it since; None where it is not known."""

@@ -101,6 +101,11 @@ class Request:
         value = self._headers.get(name)
         return None if value is None else value.decode("latin-1").strip()
 
+    def headers_from(self, prefix: bytes) -> dict[str, str]:
+        """The headers whose lower-case names begin with `prefix`."""
+        found = {n: v for n, v in self._headers.items() if n.startswith(prefix)}
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in found.items()}
+
     @property
     def bearer(self) -> str | None:
         """The token of the Authorization header; an empty one where the header holds none."""

@@ -117,6 +117,7 @@ def _gateway(config: Config) -> ProcessSpec:
     return ProcessSpec(
         name=GATEWAY,
         argv=(sys.executable, "-m", "mcpcp", "serve", "--config", str(config.path)),
+        env={"STATE_URL": config.state_url} if config.state_url else {},
         cwd=PROJECT,
         port=gateway.port,
         host=gateway.host,

@@ -48,11 +48,13 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[Server]:
-    """The handler at a free port, and none of its connections left at the end."""
+async def serving(
+    handler: Handler, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[Server]:
+    """The handler at a port, a free one by default; none of its connections is left at the end."""
     server = Server(handler)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, limit=2**27)
-    host, port = listener.sockets[0].getsockname()
+    listener = await asyncio.start_server(server.serve, host, port, limit=2**27)
+    host, port = listener.sockets[0].getsockname()[:2]
     server.url = f"http://{host}:{port}/mcp"
     try:
         yield server

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mcpcp.config import ServerConfig
-from mcpcp.pins import PinBook
+from mcpcp.pins import FilePins, PinBook
 from tests.chat.scripted import scripted_llm
 from tests.cli.project import Project
 
@@ -133,7 +133,7 @@ def test_tools_that_await_approval_are_named_with_the_way_to_give_it(
 ) -> None:
     mine.make_keys()
     configure(mine, free_port(), there={"url": "http://127.0.0.1:1/mcp"})
-    book = PinBook(mine.root / "mcpcp.lock")
+    book = PinBook(FilePins(mine.root / "mcpcp.lock"))
     for text in ("before", "after"):
         for server in ("there", "forgotten"):
             tool: dict[str, Any] = {"name": "echo", "description": text, "inputSchema": {}}
@@ -146,6 +146,16 @@ def test_tools_that_await_approval_are_named_with_the_way_to_give_it(
     (mine.root / "mcpcp.lock").write_text("{")
     code, found = findings(mine)
     assert (code, found["pins"]["status"]) == (1, "missing")
+
+
+def test_pins_that_can_t_be_looked_up_are_told_with_the_way_out(
+    mine: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine.make_keys()
+    monkeypatch.setenv("STATE_URL", "redis://127.0.0.1:1/0")
+    code, found = findings(mine)
+    assert (code, found["pins"]["status"]) == (1, "missing")
+    assert "start that Redis, or set another STATE_URL" in found["pins"]["detail"]
 
 
 def test_people_get_a_table(mine: Project) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from mcpcp.cli import cli
 from mcpcp.config import ServerConfig
 from mcpcp.errors import ConfigError, Unavailable
-from mcpcp.pins import PinBook
+from mcpcp.pins import FilePins, PinBook
 from tests.cli.project import Project
 
 OLD = "Says it.\nOnce."
@@ -28,7 +28,7 @@ def tool(name: str, description: str, **argument: Any) -> dict[str, Any]:
 def changed(tmp_path: Path) -> Project:
     """A project in which two tools of mcp1 and one of mcp2 have changed."""
     project = Project(tmp_path)
-    book = PinBook(tmp_path / "mcpcp.lock")
+    book = PinBook(FilePins(tmp_path / "mcpcp.lock"))
     for description in (OLD, NEW):
         for name, tools in (("mcp1", ("echo", "run")), ("mcp2", ("echo",))):
             offer = tuple(tool(t, description, title=description[-5:]) for t in tools)
@@ -37,7 +37,7 @@ def changed(tmp_path: Path) -> Project:
 
 
 def waiting(project: Project) -> list[str]:
-    return [str(one.name) for one in PinBook(project.root / "mcpcp.lock").waiting()]
+    return [str(one.name) for one in PinBook(FilePins(project.root / "mcpcp.lock")).waiting()]
 
 
 def test_without_changes_there_is_nothing_to_show_or_to_approve(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_tool_a_server_or_all_are_approved(changed: Project) -> None:
 
 def test_a_hash_approves_only_what_was_looked_at(changed: Project) -> None:
     name = changed.run("tools", "diff", "mcp1:run").stdout.splitlines()[0]
-    PinBook(changed.root / "mcpcp.lock").review(
+    PinBook(FilePins(changed.root / "mcpcp.lock")).review(
         ServerConfig("mcp1", "http"), (tool("run", "Worse."),)
     )
     assert f'no change of "{name}" waits' in str(changed.run("tools", "approve", name).exception)

@@ -1,7 +1,4 @@
-"""What must outlive a call and be shared by processes and replicas; nothing else holds such state.
-
-On files now; a store on Redis would satisfy the same protocols.
-"""
+"""State on files: shared by the processes of one machine."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 from mcpcp.errors import Unavailable
 from mcpcp.files import write_atomically
@@ -23,16 +19,6 @@ CHECK_EVERY = 0.5
 
 SETTLED = 2.0
 """Seconds after which a folder's time stamp can't hide a later change any more."""
-
-
-class Revocations(Protocol):
-    """Token ids that are refused before their time."""
-
-    def is_revoked(self, token_id: str) -> bool:
-        """Whether `token_id` is refused; called for every message, so it must be cheap."""
-
-    def revoke(self, token_id: str, until: float) -> None:
-        """Refuse `token_id` from now on, until `until` (epoch seconds) when it ends by itself."""
 
 
 class FileRevocations:

@@ -1,0 +1,133 @@
+"""A name with several addresses: calls are spread over them, sessions stay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from mcpcp.backends.addresses import look_up, may_have_replicas, order
+from mcpcp.backends.http import HttpClient
+from mcpcp.errors import Unavailable
+from tests.backends.raw import Handler, ask, serving, whole
+from tests.ports import reserve
+
+pytestmark = pytest.mark.anyio
+
+REPLICAS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+
+
+class Service:
+    """A service whose name leads to some of the loopback addresses, while `running`."""
+
+    def __init__(self, port: int, known: Sequence[str]) -> None:
+        self.port = port
+        self.known = known
+        self.waiting = 0
+        self.client = HttpClient(f"http://shop.internal:{port}", {}, self.resolve)
+
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
+        assert (host, port) == ("shop.internal", self.port)
+        return self.known
+
+    @asynccontextmanager
+    async def running(
+        self, *addresses: str, held: asyncio.Event | None = None
+    ) -> AsyncIterator[None]:
+        """Replicas that answer with their address, once `held` is set."""
+        async with AsyncExitStack() as stack:
+            for address in addresses:
+                handler = self._named(address, held)
+                await stack.enter_async_context(serving(handler, address, self.port))
+            try:
+                yield
+            finally:
+                self.client.close()
+
+    def _named(self, address: str, held: asyncio.Event | None) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await ask(reader) is not None:
+                if held is not None:
+                    self.waiting += 1
+                    await held.wait()
+                writer.write(whole(address.encode()))
+                await writer.drain()
+
+        return handle
+
+    async def asked(self) -> str:
+        return (await (await self.client.request("GET", "/mcp", {})).read()).decode()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with reserve() as port:
+        yield Service(port, REPLICAS)
+
+
+async def test_calls_go_to_all_replicas_in_turn(service: Service) -> None:
+    async with service.running(*REPLICAS):
+        answered = Counter([await service.asked() for _ in range(30)])
+    assert answered == dict.fromkeys(REPLICAS, 10)
+
+
+async def test_a_call_goes_where_the_least_is_under_way(service: Service) -> None:
+    free = asyncio.Event()
+    slow, *others = REPLICAS
+    async with (
+        asyncio.timeout(30),
+        service.running(*others),
+        service.running(slow, held=free),
+        asyncio.TaskGroup() as tasks,
+    ):
+        for _ in REPLICAS:  # each gets one, and one of them waits
+            tasks.create_task(service.asked())
+        while not service.waiting:  # noqa: ASYNC110  (a server says nothing before it answers)
+            await asyncio.sleep(0.01)
+        assert {await service.asked() for _ in range(10)} == set(others)
+        free.set()
+
+
+async def test_a_replica_that_is_gone_costs_nothing(service: Service) -> None:
+    async with service.running(*REPLICAS[:2]):
+        assert {await service.asked() for _ in range(10)} == set(REPLICAS[:2])
+
+
+async def test_new_replicas_are_found_when_an_old_one_is_gone(service: Service) -> None:
+    old, new, _ = REPLICAS
+    service.known = [old]
+    async with service.running(old):
+        assert await service.asked() == old
+    service.known = [new]
+    async with asyncio.timeout(30), service.running(new):
+        with pytest.raises(Unavailable, match=r"cannot connect to shop\.internal"):
+            await service.asked()
+        assert await service.asked() == new
+
+
+async def test_a_session_stays_where_it_was_begun(service: Service) -> None:
+    async with service.running(*REPLICAS):
+        first = await service.client.request("GET", "/mcp", {})
+        home = (await first.read()).decode()
+        service.client.stay_with(first)
+        assert {await service.asked() for _ in range(10)} == {home}
+
+
+def test_equals_take_turns_and_the_idle_come_first() -> None:
+    assert [order("abc", {}, turn)[0] for turn in range(4)] == ["a", "b", "c", "a"]
+    assert order("abc", {"a": 1, "c": 2}, 0) == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("host", "may"),
+    [("localhost", False), ("127.0.0.1", False), ("::1", False), ("tasks.shop_auth", True)],
+)
+def test_only_names_can_have_replicas(host: str, may: bool) -> None:
+    assert may_have_replicas(host) is may
+
+
+async def test_a_name_is_looked_up_in_one_family() -> None:
+    assert await look_up("127.0.0.1", 80) == ["127.0.0.1"]
