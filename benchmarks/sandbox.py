@@ -23,6 +23,8 @@ from pathlib import Path
 import anyio
 import psutil
 
+from servers.docker_policy import ownership
+from servers.docker_policy.engine import Engine
 from servers.sandboxing import cgroup
 from servers.sandboxing.backend import run_once
 from servers.sandboxing.bubblewrap import Bubblewrap, find_bwrap, interpreters
@@ -36,10 +38,21 @@ from servers.sandboxing.settings import Settings
 
 HELLO = "print('hello')"
 NUMPY = "import numpy\nprint(numpy.arange(10).sum())"
-_CALLS = 60
 _SUSTAINED_SECONDS = 8.0
-_A_SECOND = 20
+_CALLERS = 4
 _PAUSE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Calls that find the pool filled; `fill` and `pause` are seconds for it to fill."""
+
+    calls: int
+    pause: float
+    fill: float
+
+
+_RHYTHMS = {"bubblewrap": Rhythm(60, _PAUSE, 1.0), "docker": Rhythm(10, 1.2, 3.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,39 +79,47 @@ class Figure:
         return f"{self.what:44} {self.value:8.1f} {self.unit:8} {bound:16} {mark}"
 
 
-async def timed(do: Callable[[], Awaitable[object]], times: int = _CALLS) -> float:
+async def timed(do: Callable[[], Awaitable[object]], times: int, pause: float = _PAUSE) -> float:
     """The median in milliseconds of calls with a pause between them, as an agent makes them."""
     took = []
     for _ in range(times):
         began = time.perf_counter()
         await do()
         took.append((time.perf_counter() - began) * 1000)
-        await anyio.sleep(_PAUSE)
+        await anyio.sleep(pause)
     return statistics.median(took)
 
 
 async def plain(code: str) -> float:
     """The same by `python -c`, of the interpreter that the sandbox has."""
 
-    async def once() -> None:
+    async def started() -> None:
         await anyio.run_process([sys.executable, "-c", code])
 
-    return await timed(once, 20)
+    return await timed(started, 20)
+
+
+async def once(sandbox: Sandbox, code: str) -> None:
+    """A call that has to end well."""
+    outcome = await sandbox.run(Call(code))
+    if outcome.status != "ok":
+        raise SystemExit(f"{outcome.status}: {outcome.stderr}")
 
 
 async def sustained(sandbox: Sandbox) -> float:
-    """Calls a second that end well when this many are begun, over some seconds."""
+    """Calls a second that end well when each of some callers begins one as its last one ended."""
     done = 0
-
-    async def one() -> None:
-        nonlocal done
-        done += (await sandbox.run(Call(HELLO))).status == "ok"
-
     began = time.perf_counter()
+
+    async def call_on_and_on() -> None:
+        nonlocal done
+        while time.perf_counter() - began < _SUSTAINED_SECONDS:
+            await once(sandbox, HELLO)
+            done += 1
+
     async with anyio.create_task_group() as tasks:
-        for n in range(int(_SUSTAINED_SECONDS * _A_SECOND)):
-            await anyio.sleep(max(began + n / _A_SECOND - time.perf_counter(), 0))
-            tasks.start_soon(one)
+        for _ in range(_CALLERS):
+            tasks.start_soon(call_on_and_on)
     return done / (time.perf_counter() - began)
 
 
@@ -113,12 +134,20 @@ async def cold(make: Callable[[], Iterator[object]]) -> float:
     return statistics.median(took)
 
 
-def idle_mib(before: set[int]) -> float:
+def idle_mib(backend: str) -> float:
     """What the pool's processes take, shared pages counted once."""
-    docker = [p for p in psutil.process_iter(["name"]) if p.info["name"] == "containerd-shim"]
-    ours = [*psutil.Process().children(recursive=True)]
-    ours += [found for shim in docker for found in (shim, *shim.children(recursive=True))]
-    return sum(p.memory_full_info().pss for p in ours if p.pid not in before) / MIB
+    ours = psutil.Process().children(recursive=True) if backend == "bubblewrap" else contained()
+    return sum(p.memory_full_info().pss for p in ours) / MIB
+
+
+def contained() -> list[psutil.Process]:
+    """What runs in the containers that this process made, and the shim of each."""
+    engine = Engine()
+    client = engine.client()
+    pids = [client.api.inspect_container(c)["State"]["Pid"] for c in ownership.running(client)]
+    engine.forget()
+    shims = [shim for pid in pids if (shim := psutil.Process(pid).parent()) is not None]
+    return [process for shim in shims for process in (shim, *shim.children(recursive=True))]
 
 
 def bubblewraps(imports: tuple[str, ...]) -> Iterator[Bubblewrap]:
@@ -130,24 +159,22 @@ def bubblewraps(imports: tuple[str, ...]) -> Iterator[Bubblewrap]:
 
 async def measure(settings: Settings) -> list[Figure]:
     """Everything, in the order of the issue that asked for it."""
-    before = {process.pid for process in psutil.process_iter()}
+    rhythm = _RHYTHMS[settings.backend]
     sandbox = Sandbox(settings)
     async with sandbox.ready():
-        first = await sandbox.run(Call(HELLO))
-        if first.status != "ok":
-            raise SystemExit(first.stderr)
-        await anyio.sleep(1.0)
-        idle = idle_mib(before)
+        await once(sandbox, HELLO)
+        await anyio.sleep(rhythm.fill)
+        idle = idle_mib(settings.backend)
         start, start_numpy = await plain("print('hello')"), await plain(NUMPY)
-        hello = await timed(lambda: sandbox.run(Call(HELLO)))
-        numpy = await timed(lambda: sandbox.run(Call(NUMPY)))
+        hello = await timed(lambda: once(sandbox, HELLO), rhythm.calls, rhythm.pause)
+        numpy = await timed(lambda: once(sandbox, NUMPY), rhythm.calls, rhythm.pause)
         rate = await sustained(sandbox)
     figures = [
         Figure("python -c, print('hello'), p50", start, "ms"),
         Figure("python -c, with numpy, p50", start_numpy, "ms"),
         Figure("warm, print('hello'), p50", hello, "ms", min(15.0, start)),
         Figure("warm, numpy imported in advance, p50", numpy, "ms", 15.0),
-        Figure("sustained", rate, "a second", _A_SECOND * 0.98, at_least=True),
+        Figure(f"sustained, {_CALLERS} callers", rate, "a second", 20.0, at_least=True),
         Figure("the idle pool", idle, "MiB", 64.0),
     ]
     if settings.backend == "bubblewrap":

@@ -42,12 +42,12 @@ def config(image: str, entrypoint: list[str], host: Mapping[str, Any]) -> dict[s
     }
 
 
-def create(client: DockerClient, asked: dict[str, Any]) -> str:
+def create(client: DockerClient, asked: dict[str, Any], name: str | None = None) -> str:
     """A container as it must be, not started, or none: what was made is looked at first.
 
-    Raises Otherwise.
+    `name` is the engine's. Raises Otherwise.
     """
-    made = client.api.create_container_from_config(asked)  # type: ignore[no-untyped-call]
+    made = client.api.create_container_from_config(asked, name)  # type: ignore[no-untyped-call]
     container = str(made["Id"])
     try:
         _check(client.api.inspect_container(container), asked)

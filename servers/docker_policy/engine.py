@@ -8,12 +8,12 @@ from contextlib import suppress
 from typing import TypeVar
 
 import anyio
-import anyio.to_thread
 import docker
 import requests
 from docker.context import ContextAPI
 from docker.errors import DockerException
 
+from servers.plumbing.threads import in_thread
 from servers.serving import setting
 
 T = TypeVar("T")
@@ -77,7 +77,8 @@ class Engine:
         return True
 
     async def call(self, do: Callable[[docker.DockerClient], T], seconds: float) -> T:
-        """`do` in a worker thread; raises EngineAway, DockerException, TimeoutError.
+        """`do` in a worker thread; raises EngineAway, DockerException, TimeoutError,
+        and OSError where there is no thread for it.
 
         Cancelling leaves the thread to end by itself: the client has its own timeouts.
         """
@@ -90,9 +91,7 @@ class Engine:
                 raise EngineAway from e
 
         with anyio.fail_after(seconds):
-            return await anyio.to_thread.run_sync(
-                work, abandon_on_cancel=True, limiter=self._threads
-            )
+            return await in_thread(work, abandon=True, limiter=self._threads)
 
     async def complete(self, do: Callable[[docker.DockerClient], T], seconds: float) -> T:
         """`call`, also when nobody waits any more: what it made or opened would be nobody's."""

@@ -16,14 +16,15 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 if sys.platform != "linux":
     raise ImportError("bubblewrap is a program of Linux")
 
+from servers.plumbing.threads import in_thread
 from servers.sandboxing import cgroup, seccomp
 from servers.sandboxing.conversation import SHOWN, Job, converse
 from servers.sandboxing.inside import frames
@@ -261,7 +262,7 @@ class Bubblewrap:
         try:
             # in a thread, because the kernel lets us wait; shielded, or a group may be left
             with anyio.CancelScope(shield=True):
-                group = await anyio.to_thread.run_sync(self._group, limits, sandboxed)
+                group = await in_thread(partial(self._group, limits, sandboxed))
             await sandboxed.link.send(frames.encode(frames.PREPARE))
         except BaseException:
             with anyio.CancelScope(shield=True):

@@ -6,6 +6,8 @@ the hardening, `conversation` for the words.
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -38,6 +40,12 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+_TROUBLE = (
+    EngineAway,
+    DockerException,
+    requests.RequestException,
+    OSError,  # no thread or no descriptor is left; a TimeoutError is one, too
+)
 _STRONGER = {"runsc": "gVisor", "kata": "Kata", "kata-runtime": "Kata"}
 """Runtimes that put more than the host's kernel between the code and the host, best first."""
 
@@ -47,7 +55,7 @@ class Containers:
 
     name = "docker"
     late_packages = False  # a container that runs takes no more mounts
-    most_warm = 2  # each costs about 25 MB while it waits
+    most_warm = 1  # it costs about 50 MB while it waits, its shim included
 
     def __init__(
         self, engine: Engine, image: str, runtime: str | None = None, imports: Sequence[str] = ()
@@ -57,6 +65,7 @@ class Containers:
         self._image = image
         self._runtime = runtime
         self._imports = tuple(imports)
+        self._remains: set[str] = set()
 
     @property
     def isolation(self) -> Mapping[str, str]:
@@ -98,15 +107,18 @@ class Containers:
         """A container that has started and greeted; raises SandboxBroken when none did."""
         try:
             return await self._make(limits, packages)
-        except (EngineAway, DockerException, requests.RequestException, TimeoutError) as e:
+        except _TROUBLE as e:
             self._engine.forget()
             raise SandboxBroken(str(e) or "the Docker engine did not answer in time") from e
 
     async def _make(self, limits: Limits, packages: Sequence[Path]) -> ContainerCell:
         config = self._config(limits, packages)
-        made = await self._engine.complete(lambda c: _create(c, config), _ENGINE_SECONDS)
-        cell = ContainerCell(self._engine, made, self.isolation)
+        # named by us: an engine that leaves may have made it without a chance to say so
+        name = f"mcpcp-sandbox-{os.getpid()}-{secrets.token_hex(6)}"
+        cell = ContainerCell(self._engine, name, self.isolation, self._remains)
         try:
+            await self._clear()
+            await self._engine.complete(lambda c: _create(c, config, name), _ENGINE_SECONDS)
             await cell.start()
         except BaseException:
             await cell.discard()
@@ -133,17 +145,30 @@ class Containers:
             "Labels": ownership.sandbox_labels(),
         }
 
+    async def _clear(self) -> None:
+        """Remove what could not be removed while the engine was away: it keeps its containers."""
+        for name in list(self._remains):
+            remove = partial(ownership.remove, container=name)
+            with suppress(*_TROUBLE):
+                await self._engine.complete(remove, _ENGINE_SECONDS)
+                self._remains.discard(name)
+
     async def close(self) -> None:
         """The containers are gone with their cells; let go of the engine."""
+        await self._clear()
         self._engine.forget()
 
 
 class ContainerCell:
     """A container and the wire to it."""
 
-    def __init__(self, engine: Engine, made: str, isolation: Mapping[str, str]) -> None:
+    def __init__(
+        self, engine: Engine, name: str, isolation: Mapping[str, str], remains: set[str]
+    ) -> None:
+        """`remains`: where `discard` notes a container that the engine did not remove."""
+        self._remains = remains
         self._engine = engine
-        self._container = made
+        self._container = name
         self._isolation = isolation
         self._link: WireLink | None = None
 
@@ -151,7 +176,11 @@ class ContainerCell:
         """Start it and wait for its greeting; raises SandboxBroken."""
         start = partial(container.start, container=self._container, output=True)
         wire = await self._engine.complete(start, _ENGINE_SECONDS)
-        self._link = WireLink(wire)
+        try:
+            self._link = WireLink(wire)
+        except OSError:
+            wire.close()
+            raise
         wrong = await greeting(self._link, _READY_SECONDS)
         if wrong is not None:
             raise SandboxBroken(f"{wrong} {decode(self._link.complaint.encode())}".strip())
@@ -181,17 +210,18 @@ class ContainerCell:
         end = partial(container.end, container=self._container)
         try:
             return bool((await self._engine.call(end, _ENGINE_SECONDS)).get("OOMKilled"))
-        except (EngineAway, DockerException, requests.RequestException, TimeoutError):
+        except _TROUBLE:
             return False
 
     async def discard(self) -> None:
-        """Let go of it and have it removed; what an engine that is away keeps is swept later."""
+        """Let go of it and have it removed; an engine that is away is told when it is back."""
         if self._link is not None:
             self._link.close()
-        with suppress(EngineAway, DockerException, requests.RequestException, TimeoutError):
-            await self._engine.complete(
-                lambda c: ownership.remove(c, self._container), _ENGINE_SECONDS
-            )
+        remove = partial(ownership.remove, container=self._container)
+        try:
+            await self._engine.complete(remove, _ENGINE_SECONDS)
+        except _TROUBLE:
+            self._remains.add(self._container)
 
 
 def _first(client: DockerClient, images: Sequence[str]) -> str | None:
@@ -222,8 +252,8 @@ def _tmpfs(limits: Limits) -> dict[str, str]:
     }
 
 
-def _create(client: DockerClient, config: dict[str, Any]) -> str:
+def _create(client: DockerClient, config: dict[str, Any], name: str) -> str:
     try:
-        return container.create(client, config)
+        return container.create(client, config, name)
     except container.Otherwise as e:
         raise SandboxBroken(str(e)) from e

@@ -95,15 +95,13 @@ class Maker:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         complaints = os.memfd_create("complaints")  # a pipe would want a reader
-        with theirs:
-            process = subprocess.Popen(  # noqa: ASYNC220 - uvloop's would need the loop's child watcher
-                command,
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=complaints,
-                env={"PATH": _PATH},
-                cwd="/",
-            )
+        try:
+            with theirs:
+                process = _started(command, theirs.fileno(), complaints)
+        except OSError as e:
+            ours.close()
+            os.close(complaints)
+            raise SandboxBroken(f"the sandbox's maker can't be started: {e}") from e
         ours.setblocking(False)
         maker = cls(process, ours, complaints)
         try:
@@ -172,6 +170,17 @@ class Maker:
         self._process.poll()
         os.close(self._exit)
         os.close(self._complaints)
+
+
+def _started(command: Sequence[str], stdin: int, stderr: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        stdin=stdin,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        env={"PATH": _PATH},
+        cwd="/",
+    )
 
 
 async def _first_words(end: socket.socket) -> int:

@@ -180,9 +180,9 @@ class Sandbox:
             return await cell.run(job)
         finally:
             if self._tasks is not None:  # nobody has to wait for it
-                self._tasks.start_soon(cell.discard)
+                self._tasks.start_soon(_let_go, cell)
             else:
-                await cell.discard()
+                await _let_go(cell)
 
     async def _choose(self) -> Pool | None:
         if self._pool is not None:
@@ -228,3 +228,11 @@ class Sandbox:
                 with anyio.CancelScope(shield=True):
                     await backend.close()
         return found
+
+
+async def _let_go(cell: Cell) -> None:
+    """Discard it; what goes wrong then is nobody's answer, and ends no other call."""
+    try:
+        await cell.discard()
+    except Exception:
+        logger.exception("a sandbox was not discarded")

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,8 @@ class Workspace:
         entry = self._manifest.entries.get(path)
         if entry is None:
             raise SessionRefused(f"there is no file {path!r} in this session: see list_files")
-        return (self._folder / entry.blob).read_bytes()
+        with _disk():
+            return (self._folder / entry.blob).read_bytes()
 
     def change(self, written: Iterable[tuple[str, bytes]], deleted: Iterable[str] = ()) -> None:
         """Write and delete files, all or nothing; raises SessionRefused over the caps."""
@@ -124,7 +125,8 @@ class Workspace:
                 blob = self._folder / secrets.token_hex(8)
                 fresh.append(blob)
                 self._check(path, data)
-                blob.write_bytes(data)
+                with _disk():
+                    blob.write_bytes(data)
                 entries[path] = Entry(path, len(data), blob.name)
             self._commit(replace(self._manifest, entries=entries))
         except BaseException:
@@ -133,9 +135,12 @@ class Workspace:
             raise
 
     def touch(self, now: float) -> None:
-        """Note that it was used, at `now` seconds since 1970."""
+        """Note that it was used, at `now` seconds since 1970; not noted where the disk is full."""
         self._manifest = replace(self._manifest, used=now)
-        _save(self._folder, self._manifest)
+        try:
+            _save(self._folder, self._manifest)
+        except OSError as e:  # no reason to lose the answer of the call that used it
+            logger.warning("a session's use can't be noted", extra={"error": str(e)})
 
     def _check(self, path: str, data: bytes) -> None:
         try:
@@ -152,10 +157,24 @@ class Workspace:
         if manifest.size > self._rules.disk:
             raise SessionRefused(f"a session holds at most {self._rules.disk} bytes")
         before = {entry.blob for entry in self._manifest.entries.values()}
-        _save(self._folder, manifest)
+        with _disk():
+            _save(self._folder, manifest)
         self._manifest = manifest
         for blob in before - {entry.blob for entry in manifest.entries.values()}:
             (self._folder / blob).unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    """Raises SessionRefused for what the disk refuses."""
+    try:
+        yield
+    except OSError as e:
+        logger.exception("sessions can't be kept")
+        raise SessionRefused(
+            f"the server's disk does not take or give the files ({e.strerror}): try again later;"
+            " the operator has to make room where SANDBOX_DATA is"
+        ) from e
 
 
 def _check_tree(paths: Iterable[str]) -> None:
@@ -192,7 +211,8 @@ class Sessions:
     async def use(self, key: SessionKey) -> AsyncIterator[Workspace]:
         """The session's workspace, for one user at a time; made where there is none yet.
 
-        Raises SessionRefused where it is in use for too long, or where there are too many.
+        Raises SessionRefused where it is in use for too long, where there are too many, and where
+        the disk does not take it.
         """
         _check_name(key.name)
         async with self._turn(key):
@@ -245,7 +265,8 @@ class Sessions:
         if self._open(key) is None:
             return False
         async with self.use(key):
-            shutil.rmtree(self._place(key))
+            with _disk():
+                shutil.rmtree(self._place(key))
         return True
 
     def expire(self) -> None:
@@ -268,8 +289,13 @@ class Sessions:
         now = self._clock()
         manifest = _Manifest(key.agent, key.name, now, now, {})
         place = self._place(key)
-        place.mkdir(parents=True, mode=0o700, exist_ok=True)
-        _save(place, manifest)
+        try:
+            with _disk():
+                place.mkdir(parents=True, mode=0o700, exist_ok=True)
+                _save(place, manifest)
+        except SessionRefused:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
         return Workspace(place, manifest, self._rules)
 
     def _open(self, key: SessionKey) -> Workspace | None:

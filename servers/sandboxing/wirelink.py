@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from functools import partial
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
-import anyio.to_thread
 
 from servers.docker_policy.wire import STDERR, Wire
+from servers.plumbing.threads import in_thread, told_as_by_fork
 
 _COMPLAINT = 2000
 
 
 class WireLink:
-    """The host's end; begins to read at once, on the event loop that made it."""
+    """The host's end; begins to read at once, on the event loop that made it.
+
+    Raises OSError where there is no thread to read in; the wire is the caller's then."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._arrive, self._arrived = anyio.create_memory_object_stream[bytes](1)
         self._complaint = bytearray()
         self._loop = anyio.lowlevel.current_token()
-        threading.Thread(target=self._read, name="sandbox-wire", daemon=True).start()
+        with told_as_by_fork():
+            threading.Thread(target=self._read, name="sandbox-wire", daemon=True).start()
 
     def _read(self) -> None:
         """In the thread; a receiver that is slow holds it up, and so the container."""
@@ -47,7 +51,10 @@ class WireLink:
 
     async def send(self, data: bytes) -> None:
         """All of it, or nothing more where the container is gone."""
-        await anyio.to_thread.run_sync(self._wire.send, data, abandon_on_cancel=True)
+        try:
+            await in_thread(partial(self._wire.send, data), abandon=True)
+        except OSError:  # no thread is left: without its request the container is of no use
+            self._wire.close()
 
     async def receive(self) -> bytes:
         """At least one byte; nothing when the container is gone."""

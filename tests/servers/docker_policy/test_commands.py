@@ -206,9 +206,9 @@ async def test_a_container_that_the_engine_made_otherwise_is_removed_before_it_r
 ) -> None:
     real = APIClient.create_container_from_config
 
-    def other(api: APIClient, config: dict[str, Any]) -> Any:
+    def other(api: APIClient, config: dict[str, Any], name: str | None) -> Any:
         host = {**config["HostConfig"], **weaker}
-        return real(api, {**config, "HostConfig": host})  # type: ignore[no-untyped-call]
+        return real(api, {**config, "HostConfig": host}, name)  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(APIClient, "create_container_from_config", other)
     async with serving() as docker:

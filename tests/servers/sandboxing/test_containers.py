@@ -9,11 +9,13 @@ from pathlib import Path
 import anyio
 import pytest
 
+from servers.docker_policy import ownership
 from servers.sandboxing.containers import Containers
 from servers.sandboxing.outcome import MIB, Limits
 from servers.sandboxing.selftest import weaknesses
 from tests.engine import DockerEngine
 from tests.servers.sandboxing.runner import Runner
+from tests.servers.sandboxing.test_honest import PROGRAMS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 
@@ -32,15 +34,21 @@ def docker_runner(
 
 
 def left(docker_engine: DockerEngine) -> list[str]:
+    """Containers that this process made."""
+    label = f"{ownership.MAKER}={ownership.maker()}"
     with docker_engine.client() as client:
-        return [
-            c["Id"]
-            for c in client.api.containers(all=True, filters={"label": "mcpcp.agent=(sandbox)"})
-        ]
+        return [c["Id"] for c in client.api.containers(all=True, filters={"label": label})]
 
 
 async def test_a_container_passes_the_self_test(docker_runner: Runner) -> None:
     assert await weaknesses(docker_runner.backend) == []
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+async def test_in_a_container_there_is(what: str, docker_runner: Runner) -> None:
+    code, result = PROGRAMS[what]
+    outcome = await docker_runner.run(code, LIMITS)
+    assert (outcome.status, outcome.result) == ("ok", result), outcome
 
 
 async def test_a_container_runs_code_and_brings_out_files(docker_runner: Runner) -> None:
