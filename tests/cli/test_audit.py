@@ -25,7 +25,7 @@ def log(tmp_path: Path) -> Project:
     project.make_keys()
     now = [time.time() - 5 * HOUR]
     path = tmp_path / "data" / "audit" / "audit.jsonl"
-    log = AuditLog(path, project.keys, max_bytes=400, clock=lambda: now[0])
+    log = AuditLog(path, project.keys, max_bytes=200, clock=lambda: now[0])
     calls: list[tuple[str, str, str, Outcome]] = [
         ("ada", "mcp1", "echo", "ok"),
         ("ada", "mcp2", "run_docker", "error"),

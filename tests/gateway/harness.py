@@ -15,11 +15,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import psutil
 from mcp.client.client import Client
@@ -64,6 +65,16 @@ class Way:
 WAYS = [
     Way(transport, mode) for transport in ("http", "sse", "stdio") for mode in ("legacy", "auto")
 ]
+
+
+@asynccontextmanager
+async def closing(stream: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
+    """A stream of the SDK's SSE client, which fails when something comes in while it closes."""
+    try:
+        async with stream as streams:
+            yield streams
+    except* anyio.BrokenResourceError:
+        pass
 
 
 class Gateway:
@@ -250,7 +261,7 @@ class Gateway:
             async with Client(self.stdio(token), **options) as client:
                 yield client
         elif way.transport == "sse":
-            stream = sse_client(self.url("/sse"), headers=self.headers(token))
+            stream = closing(sse_client(self.url("/sse"), headers=self.headers(token)))
             async with Client(stream, **options) as client:
                 yield client
         else:
