@@ -10,6 +10,7 @@ benchmark. Exits with 1 where a figure is over its bound.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import shutil
 import statistics
@@ -193,6 +194,8 @@ def main() -> None:
     )
     parser.add_argument("--docker", action="store_true")
     flags = parser.parse_args()
+    if importlib.util.find_spec("numpy") is None:
+        parser.exit(2, "numpy is missing: pip install -e '.[sandbox]'\n")
     logging.disable()
     folder = Path(tempfile.mkdtemp(prefix="mcpcp-benchmark-"))
     try:
