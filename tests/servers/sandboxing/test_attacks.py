@@ -203,10 +203,9 @@ worked += [pid for pid in range(5, 40000) if not libc.kill(pid, 0) or ctypes.get
 import signal
 for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV, signal.SIGSTOP):
     os.kill(1, number)
-os.waitpid(-1, os.WNOHANG) if False else None
 """,
     "marks of an earlier run": """
-marks = ("/tmp/mark", "/work/mark", "/dev/shm/mark", "/var/tmp/mark")
+marks = ("/tmp/mark", "mark", "/dev/shm/mark", "/var/tmp/mark")
 worked = [m for m in marks if os.path.exists(m)]
 for mark in marks: open(mark, "w").write("x")
 """,
