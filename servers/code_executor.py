@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import CallToolResult, ToolAnnotations
+from mcp_types import CallToolResult
 from pydantic import Field
 
 from servers.executing.forwarding import Forwarder, Patience, SandboxAway
 from servers.executing.route import BadSetting, Route, route
 from servers.sandboxing.answers import RunResult
+from servers.sandboxing.arguments import RUNS_CODE, Code, Session, Timeout
 from servers.serving import add_echo, fail, on_behalf_of, serve, setting
 
 _ANSWER_MARGIN = 150.0
@@ -49,20 +50,13 @@ to_sandbox = configured()
 
 @server.tool(
     title="Execute Python code",
-    annotations=ToolAnnotations(
-        read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
-    ),
+    annotations=RUNS_CODE,
 )
 async def execute_code(
     ctx: Context[Any, Any],
-    code: Annotated[str, Field(description="Python source; may end in an expression")],
-    timeout: Annotated[
-        float | None, Field(description="seconds the code may take; usually 30", gt=0)
-    ] = None,
-    session: Annotated[
-        str | None,
-        Field(description="a name of yours: files in /work are kept for later calls that give it"),
-    ] = None,
+    code: Code,
+    timeout: Timeout = None,
+    session: Session = None,
     packages: Annotated[
         list[str] | None,
         Field(max_length=20, description="what the code imports, as `name` or `name==version`"),

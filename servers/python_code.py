@@ -11,10 +11,10 @@ if __name__ == "__main__":  # run as a file: use the package that this very file
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
-from mcp_types import CallToolResult, ToolAnnotations
-from pydantic import Field
+from mcp_types import CallToolResult
 
 from servers.sandboxing.answers import RunResult, answer, listener
+from servers.sandboxing.arguments import RUNS_CODE, Code, Session, Timeout
 from servers.sandboxing.call import Call
 from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.sessions import SessionKey
@@ -47,20 +47,13 @@ add_echo(server)
 
 @server.tool(
     title="Run Python code",
-    annotations=ToolAnnotations(
-        read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
-    ),
+    annotations=RUNS_CODE,
 )
 async def run_python_code(
     ctx: Context[Any, Any],
-    code: Annotated[str, Field(description="Python source; may end in an expression")],
-    timeout: Annotated[
-        float | None, Field(description="seconds the code may take; usually 30", gt=0)
-    ] = None,
-    session: Annotated[
-        str | None,
-        Field(description="a name of yours: files in /work are kept for later calls that give it"),
-    ] = None,
+    code: Code,
+    timeout: Timeout = None,
+    session: Session = None,
 ) -> Annotated[CallToolResult, RunResult]:
     """Run Python code in a fresh sandbox; returns its output, its last expression and its files.
 

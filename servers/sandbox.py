@@ -26,6 +26,7 @@ from servers.packages import making
 from servers.packages.errors import NotAPackage, PackagesRefused, Trouble
 from servers.packages.names import Requirement, checked_version, normalized, requirement
 from servers.sandboxing.answers import RunResult, answer, listener
+from servers.sandboxing.arguments import RUNS_CODE, Code, Session, Timeout
 from servers.sandboxing.call import Call
 from servers.sandboxing.outcome import Outcome, refused
 from servers.sandboxing.sessions import SessionKey, SessionRefused
@@ -49,10 +50,6 @@ server = MCPServer(
     ),
 )
 
-Session = Annotated[
-    str | None,
-    Field(description="a name of yours: files in /work are kept for later calls that give it"),
-]
 SessionName = Annotated[str, Field(description="as it was given to execute_code or write_file")]
 FilePath = Annotated[str, Field(description="relative to /work, such as `data/table.csv`")]
 
@@ -142,14 +139,12 @@ def agent_of(ctx: Context[Any, Any]) -> str:
 
 @server.tool(
     title="Execute Python code",
-    annotations=ToolAnnotations(
-        read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
-    ),
+    annotations=RUNS_CODE,
 )
 async def execute_code(
-    code: Annotated[str, Field(description="Python source; may end in an expression")],
+    code: Code,
     ctx: Context[Any, Any],
-    timeout: Annotated[float | None, Field(gt=0, description="seconds")] = None,
+    timeout: Timeout = None,
     session: Session = None,
     packages: Annotated[
         list[str] | None,

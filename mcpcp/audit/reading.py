@@ -69,15 +69,20 @@ def when(record: Record) -> float:
 
 
 def read(files: Iterable[Path]) -> Iterator[Record]:
-    """Every record of `files`; a line that is none is left to `verify` to complain of."""
+    """Every record of `files`."""
     for file in files:
         if not file.exists():
             continue
         with file.open("rb") as lines:
-            for line in lines:
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(record, dict):
-                    yield record
+            yield from parsed(lines)
+
+
+def parsed(lines: Iterable[str | bytes]) -> Iterator[Record]:
+    """The records in `lines`; a line that is none is left to `verify` to complain of."""
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record

@@ -14,7 +14,7 @@ import click
 
 from mcpcp import audit as records
 from mcpcp.audit.log import segments
-from mcpcp.audit.reading import Filter, Record, read, when
+from mcpcp.audit.reading import Filter, Record, parsed, read, when
 from mcpcp.cli.following import follow_file
 from mcpcp.cli.options import Moment, config_option, json_option, load_config
 from mcpcp.errors import ConfigError
@@ -178,19 +178,9 @@ def _show(found: Iterable[Record], *, as_json: bool) -> int:
 
 def _follow(log: Path, meant: Filter, *, as_json: bool) -> None:
     try:
-        _show(filter(meant, _records(follow_file(log))), as_json=as_json)
+        _show(filter(meant, parsed(follow_file(log))), as_json=as_json)
     except KeyboardInterrupt:
         click.echo(err=True)
-
-
-def _records(lines: Iterable[str]) -> Iterator[Record]:
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            yield record
 
 
 def line_of(record: Record) -> str:
