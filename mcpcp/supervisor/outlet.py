@@ -7,10 +7,12 @@ import os
 import select
 import sys
 import threading
-import time
 
-LAST_WORDS = 1.0
-"""Seconds that a closing view may take to write what is left."""
+WAIT = 0.1
+"""Seconds of one wait for the reader."""
+LAST_WAITS = 10
+"""Waits in a row for a reader who takes nothing, before a closing view gives up; counted, since a
+clock would count the time as well in which this process did not run."""
 
 
 class Gone(Exception):
@@ -27,6 +29,10 @@ class Outlet:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.closing = threading.Event()
+        self.offering = False
+        """Whether there is something that the reader has not taken yet."""
+        self.taken = 0
+        """Bytes written so far."""
 
     def size(self) -> os.terminal_size:
         """Of the terminal behind it; 80 x 24 where there is none."""
@@ -37,16 +43,18 @@ class Outlet:
         return os.terminal_size((found.columns or 80, found.lines or 24))
 
     def write(self, text: str) -> None:
-        """All of `text`, or what fits until the deadline that runs once the view is closing."""
+        """All of `text`; once the view is closing, as long as the reader goes on taking it."""
         data = memoryview(text.encode("utf-8", "replace"))
-        deadline: float | None = None
-        while data:
-            if self.closing.is_set():
-                deadline = deadline or time.monotonic() + LAST_WORDS
-                if time.monotonic() > deadline:
-                    return
-            if self._writable(0.1):
-                data = data[self._write(data[:4096]) :]
+        refused = 0
+        self.offering = True
+        while data and not (refused >= LAST_WAITS and self.closing.is_set()):
+            if self._writable(WAIT):
+                written = self._write(data[:4096])
+                data, refused = data[written:], 0
+                self.taken += written
+            else:
+                refused += 1
+        self.offering = False
 
     def _writable(self, seconds: float) -> bool:
         if sys.platform == "win32":

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from mcpcp.config import Config
 from mcpcp.fleet import Snapshot
 from mcpcp.supervisor.options import Ui, View
-from mcpcp.supervisor.outlet import LAST_WORDS, Gone, Outlet
+from mcpcp.supervisor.outlet import LAST_WAITS, WAIT, Gone, Outlet
 from mcpcp.supervisor.painters import JsonPainter, News, Painter, PlainPainter, TablePainter
 
 QUEUED_LINES = 2000
@@ -64,12 +64,17 @@ class ThreadedView:
             self._changed.notify()
 
     def close(self) -> None:
-        """Write what is left, within LAST_WORDS seconds."""
+        """Write what is left, for as long as the reader takes it; a slow machine loses nothing."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._outlet.closing.set()
-        self._thread.join(2 * LAST_WORDS)
+        refused = 0
+        while self._thread.is_alive() and refused < 2 * LAST_WAITS:
+            taken = self._outlet.taken
+            self._thread.join(WAIT)
+            held = self._outlet.offering and self._outlet.taken == taken
+            refused = refused + 1 if held else 0
 
     def _run(self) -> None:
         try:

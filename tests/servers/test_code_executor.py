@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
-import psutil
 import pytest
 from mcp.client.client import Client
 from mcp_types import CallToolResult, RequestParamsMeta
@@ -18,6 +17,7 @@ from servers.executing.route import BadSetting, route
 from servers.plumbing.credential import Callee
 from servers.sandboxing import bubblewrap
 from tests.engine import absent
+from tests.processes import below, name
 from tests.servers.harness import DEADLINE, ROOT, Script, connected, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.bwrap]
@@ -89,7 +89,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def asleep(script: Script) -> bool:
     """Whether the code that a test runs is at work below the sandbox server."""
-    return any(p.name() == "busy" for p in psutil.Process(script.process.pid).children(True))
+    return any(name(process) == "busy" for process in below(script.process.pid))
 
 
 BUSY = """

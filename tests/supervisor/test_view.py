@@ -17,7 +17,9 @@ from mcpcp.config import Config, GatewayConfig, MonitoringConfig, ServerConfig
 from mcpcp.fleet import FleetState, GatewayReport, ProcessState, ProcessStatus, Snapshot
 from mcpcp.policy import Allowlist
 from mcpcp.supervisor.options import Ui
-from mcpcp.supervisor.view import open_view
+from mcpcp.supervisor.outlet import LAST_WAITS, WAIT, Outlet
+from mcpcp.supervisor.painters import News, PlainPainter
+from mcpcp.supervisor.view import ThreadedView, open_view
 from tests.terminal import terminal
 
 STRANGER = "port 9005 is used by pid 4242 (python3 -m http.server 9005)"
@@ -136,6 +138,23 @@ def test_plain_lines_are_prefixed_and_have_no_colour_in_a_pipe() -> None:
     assert text.count("mcp1       | hello\n") == 2
     assert "\x1b" not in text
     assert text.splitlines()[-1] == "mcpcp      | 2 servers stopped"
+
+
+def test_a_machine_too_slow_to_draw_in_time_loses_no_words() -> None:
+    class Slow(PlainPainter):
+        def paint(self, news: News) -> str:
+            threading.Event().wait(3 * LAST_WAITS * WAIT)  # as long as its imports may take
+            return super().paint(news)
+
+    reading, writing = os.pipe()
+    outlet = Outlet(writing)
+    view = ThreadedView(Slow(CONFIG, coloured=False), outlet, nobody_hears)
+    view.start()
+    view.finish("2 servers stopped")
+    view.close()
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as pipe:
+        assert "2 servers stopped" in pipe.read()
 
 
 def test_no_color_is_heeded_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
