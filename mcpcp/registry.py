@@ -270,9 +270,12 @@ class Registry:
         return available
 
     def expecting(self, allow: Allowlist) -> bool:
-        """Whether a server in `allow` that was never seen may still come."""
+        """Whether a server in `allow` that was never seen may still come; one that has listed what
+        it offers comes with the next catalog."""
         return any(
-            name not in self._offers and not backend.tried and allow.reaches(name)
+            name not in self._offers
+            and (backend.offer is not None or not backend.tried)
+            and allow.reaches(name)
             for name, backend in self._backends.items()
         )
 
