@@ -8,6 +8,7 @@ flight is answered with an error, never sent twice.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,8 @@ from typing import Any, BinaryIO, Final, NoReturn, cast
 
 from mcpcp.errors import ConfigError, McpcpError, Unavailable
 
-RECONNECT_TIMEOUT: Final = 20.0
+RECONNECT_TIMEOUT: Final = 120.0
+"""Seconds for a gateway whose supervisor lives, and so brings it back."""
 RENEW_EVERY: Final = 30.0
 _READ_AT_ONCE: Final = 256 * 1024
 """Bytes: a large result comes in a few pieces, not in dozens."""
@@ -271,9 +273,10 @@ class Relay:
                 _write_error(request_id)
             try:
                 self._connect(time.monotonic() + RECONNECT_TIMEOUT)
-                self._introduce()
             except (McpcpError, OSError):
                 return False
+            with contextlib.suppress(OSError):  # killed again: noticed where answers are read
+                self._introduce()
             unsent, self._unsent = self._unsent, []
             for line in unsent:
                 self._forward(line)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from mcp import MCPError
@@ -19,6 +22,7 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 
 from mcpcp.config import load
+from mcpcp.control import CONTROL_SOCKET, GATEWAY_SOCKET
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import read_claims
 from tests.fleet import PATIENCE, Fleet
@@ -63,7 +67,7 @@ async def relayed(
 
 
 def kill_gateway(fleet: Fleet) -> int:
-    pid = fleet.pid("gateway")
+    pid: int = fleet.until(lambda: fleet.pid("gateway"), "the gateway runs")
     os.kill(pid, signal.SIGKILL)
     return pid
 
@@ -126,7 +130,7 @@ async def test_a_token_that_is_revoked_ends_what_a_relay_may_do(running: Fleet) 
         claims = read_claims(token)
         config = load(running.config, running.environ)
         FileRevocations(config.revocations_dir).revoke(claims["jti"], claims["exp"])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while await works(client):  # noqa: ASYNC110  (each turn asks)
                 await asyncio.sleep(0.05)
     async with relayed(running, "legacy", other) as (client, _):
@@ -212,3 +216,64 @@ def test_a_relay_s_client_that_is_killed_in_mid_call_has_the_call_cancelled(
         relay.wait()
     running.until(lambda: "cancelled" in file.read_text(), "the server is told")
     assert running.call("raw_echo", message="on") == "on"
+
+
+@pytest.fixture
+def played() -> Iterator[tuple[Path, socket.socket]]:
+    """A fleet whose gateway a test plays: its runtime folder, and where relays come in."""
+    folder = Path(tempfile.mkdtemp(prefix="mcpcp-", dir="/tmp"))  # a socket's path is short
+    try:
+        with socket.socket(socket.AF_UNIX) as fleet, socket.socket(socket.AF_UNIX) as gateway:
+            for listener, name in ((fleet, CONTROL_SOCKET), (gateway, GATEWAY_SOCKET)):
+                listener.bind(str(folder / name))
+                (folder / name).chmod(0o600)
+                listener.listen(100)
+            gateway.settimeout(PATIENCE)
+            yield folder, gateway
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_gateway_that_dies_while_it_is_told_of_the_client_ends_no_session(
+    played: tuple[Path, socket.socket],
+) -> None:
+    folder, gateway = played
+    program = (
+        "import sys; from pathlib import Path; from mcpcp.relay import Relay;"
+        "sys.exit(Relay(Path(sys.argv[1]), lambda: 'token').run())"
+    )
+
+    def meet() -> tuple[socket.socket, BinaryIO]:
+        """The relay's next connection, whose token is taken, and what it says on it."""
+        connection, _ = gateway.accept()
+        connection.settimeout(PATIENCE)
+        said = connection.makefile("rb")
+        assert b"token" in said.readline()
+        connection.sendall(b'{"ok":true}\n')
+        return connection, said
+
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as relay:
+        try:
+            assert relay.stdin
+            assert relay.stdout
+            relay.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}\n')
+            relay.stdin.flush()
+            for _ in range(3):  # begun; and twice told again, in vain
+                connection, said = meet()
+                assert b'"initialize"' in said.readline()
+                said.close()
+                connection.close()
+            connection, said = meet()
+            with connection, said:
+                hello = json.loads(said.readline())
+                assert hello["method"] == "initialize"
+                answer = {"jsonrpc": "2.0", "id": hello["id"], "result": {}}
+                connection.sendall(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
+                assert b"notifications/initialized" in said.readline()
+                relay.stdin.write(b'{"jsonrpc":"2.0","id":2,"method":"ping"}\n')
+                relay.stdin.flush()
+                assert json.loads(said.readline())["id"] == 2
+        finally:
+            relay.kill()
