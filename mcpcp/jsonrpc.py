@@ -82,6 +82,8 @@ _SURELY_FLAT: Final = 200
 """Brackets in a message that can't be nested deeper than orjson writes, which is 254 levels."""
 _GRAIN: Final = 0.001
 """Seconds by which a timer may be early."""
+_STANDSTILL: Final = 0.25
+"""Seconds by which a timer is late where we stood still, or the machine did."""
 MOST_SERVED: Final = 100
 """Requests of one server that may wait for its client at once."""
 
@@ -329,10 +331,17 @@ class Peer:
         self._timer = self._loop.call_at(when, self._expire)
 
     def _expire(self) -> None:
-        """End the requests that are due."""
-        self._timer = None
+        """End the requests that are due.
+
+        While we stand still no time passes for a server: its answer may lie there unread.
+        """
         now = self._loop.time()
+        late = now - self._timer.when() if self._timer is not None else 0.0
+        self._timer = None
         waiting = [pending for pending in self._pending.values() if not pending.future.done()]
+        if late > _STANDSTILL:
+            for pending in waiting:
+                pending.deadline = max(pending.deadline, now) + late
         for pending in waiting:
             if pending.asked:  # the server waits for the client, who may be thinking
                 pending.deadline = now + pending.timeout

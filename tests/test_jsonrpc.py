@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -24,12 +25,13 @@ from mcpcp.jsonrpc import (
     notification,
     response,
 )
+from tests.gateway import fastclock
 
 pytestmark = pytest.mark.anyio
 
-SOON = 10.0
-"""Seconds within which everything here must have happened."""
-NEVER = 60.0
+SOON = 90.0
+"""Seconds after which something hangs: how busy the machine is must not matter."""
+NEVER = 600.0
 
 
 class Wire:
@@ -193,18 +195,35 @@ async def test_a_request_without_an_answer_ends_at_its_deadline_and_the_server_i
     assert peer.idle_since is not None
 
 
-async def test_progress_moves_the_deadline(peer: Peer, wire: Wire) -> None:
+def test_progress_moves_the_deadline(peer: Peer, wire: Wire) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with fastclock.jumping():
+            async with asyncio.TaskGroup() as tasks:
+                asked = tasks.create_task(peer.request("m", {}, 40))
+                sent = await wire.next()
+                for _ in range(10):
+                    await asyncio.sleep(30)
+                    peer.receive(progress(sent["id"], 1))
+                peer.receive(result(sent["id"], "slow but alive"))
+            assert asked.result() == "slow but alive"
+            assert loop.time() - began >= 300
+
+    fastclock.run(work())
+
+
+async def test_an_answer_that_came_while_we_stood_still_came_in_time(
+    peer: Peer, wire: Wire
+) -> None:
+    """As a machine under load does to a process: time passes, and nothing of it is ours."""
     loop = asyncio.get_running_loop()
-    began = loop.time()
     async with asyncio.TaskGroup() as tasks:
-        asked = tasks.create_task(peer.request("m", {}, 0.4))
+        asked = tasks.create_task(peer.request("m", {}, 0.2))
         sent = await wire.next()
-        for _ in range(10):
-            await asyncio.sleep(0.1)
-            peer.receive(progress(sent["id"], 1))
-        peer.receive(result(sent["id"], "slow but alive"))
-    assert asked.result() == "slow but alive"
-    assert loop.time() - began > 0.8
+        time.sleep(1.0)  # noqa: ASYNC251  which is what this is about
+        loop.call_later(0.05, peer.receive, result(sent["id"], "in time"))
+    assert asked.result() == "in time"
 
 
 async def test_after_the_last_progress_the_deadline_counts_again(peer: Peer, wire: Wire) -> None:

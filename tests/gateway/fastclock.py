@@ -1,7 +1,8 @@
 """An event loop whose clock jumps ahead whenever nothing is left to do before the next timer.
 
-An hour takes seconds, on real code and real sockets: only the time is injected. Whoever speaks to
-whom must be in this loop, for a clock that jumps waits for nobody outside.
+An hour takes seconds, on real code and real sockets: only the time is injected. While it jumps it
+does nothing else: what this machine takes for its work counts for nothing. Whoever speaks to whom
+must be in this loop, or in a thread of its executor, for a clock that jumps waits for nobody else.
 """
 
 from __future__ import annotations
@@ -9,24 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import selectors
-from collections.abc import Coroutine, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 LOOK = 0.005
 """Seconds for which the kernel is asked whether there is not something to do after all."""
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class _Selector(selectors.DefaultSelector):
-    jumps = False
-    skipped = 0.0
+    """`now` is the time while the clock jumps, `threads` how many of them work."""
+
+    now: float | None = None
+    threads = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if not self.jumps or timeout is None or timeout <= LOOK:
+        if self.now is None or not timeout or timeout < 0:
             return super().select(timeout)
         found = super().select(LOOK)
-        if not found:
-            self.skipped += timeout - LOOK
+        if not found and not self.threads:
+            self.now += timeout
         return found
 
 
@@ -35,10 +39,32 @@ class FastLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.selector = _Selector()
+        self.skipped = 0.0
         super().__init__(self.selector)
 
     def time(self) -> float:
-        return super().time() + self.selector.skipped
+        now = self.selector.now
+        return super().time() + self.skipped if now is None else now
+
+    def jump(self) -> None:
+        """From now on time passes only where there is nothing to do."""
+        self.selector.now = self.time()
+
+    def walk(self) -> None:
+        """From now on it passes as it does outside, from where it is."""
+        self.skipped = self.time() - super().time()
+        self.selector.now = None
+
+    def run_in_executor(
+        self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        work = super().run_in_executor(executor, func, *args)
+        self.selector.threads += 1
+        work.add_done_callback(self._worked)
+        return work
+
+    def _worked(self, _: asyncio.Future[Any]) -> None:
+        self.selector.threads -= 1
 
 
 @contextlib.contextmanager
@@ -46,11 +72,11 @@ def jumping() -> Iterator[None]:
     """Inside, the clock jumps; what has to do with connecting is better done outside."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, FastLoop)
-    loop.selector.jumps = True
+    loop.jump()
     try:
         yield
     finally:
-        loop.selector.jumps = False
+        loop.walk()
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

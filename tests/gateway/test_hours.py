@@ -22,7 +22,7 @@ from mcpcp.jsonrpc import META_CLIENT_CAPABILITIES, Message, RpcError
 from mcpcp.methods import dispatch
 from mcpcp.profiles import profile_of
 from tests.gateway import fastclock
-from tests.gateway.harness import META, call
+from tests.gateway.harness import FOREVER, META, call
 from tests.gateway.rude_http import Answer, RudeHttp, rude_http, said
 from tests.gateway.test_faults import events
 
@@ -59,7 +59,7 @@ async def gateway_to(
         settings: dict[str, Any] = {
             "mcpServers": {"rude": {"url": rude.server.url, "timeout": "10m"}},
             "agents": {"tester": {"allow": {"*": ["*"]}}},
-            "gateway": {"anonymous": "tester"},
+            "gateway": {"anonymous": "tester", "first_list_wait": FOREVER},
             "keys_dir": str(keys),
             "data_dir": str(folder / "data"),
         }
