@@ -31,8 +31,9 @@ CHECK_EVERY: Final = 0.5
 MOST_TOOLS: Final = 2000
 """Pins that one server can have: a server that offers ever new names must not fill the disk."""
 
-PATIENCE: Final = 1.0
-"""Seconds to wait for another process that writes the file."""
+PATIENCE: Final = 10.0
+"""Seconds to wait for another process that writes the file: what could not be written is forgotten
+with the next change by another."""
 
 
 class Verdict(StrEnum):

@@ -42,7 +42,8 @@ from mcpcp.jsonrpc import (
 )
 from mcpcp.paramheaders import DeclaredBy
 
-HANDSHAKE_TIMEOUT: Final = 30.0
+HANDSHAKE_TIMEOUT: Final = 120.0
+"""Seconds for a server to start: many that start at once on a small machine take their time."""
 PROBE_TIMEOUT: Final = 5.0
 """Seconds for `server/discover`, which some older servers do not even refuse."""
 CLIENT_INFO: Final = {"name": "mcpcp", "version": __version__}

@@ -11,7 +11,7 @@ from mcpcp.config import ServerConfig
 from mcpcp.errors import Interrupted, Unavailable
 from mcpcp.jsonrpc import Back, Message
 
-RESTART_WAIT: Final = 15.0
+RESTART_WAIT: Final = 30.0
 """Seconds a request waits at most for a server that is being restarted."""
 TRY_AGAIN: Final = 0.1
 """Seconds until a request that was not delivered is tried on the same connection again."""

@@ -26,7 +26,8 @@ LONGEST_LINE: Final = 64 * 1024 * 1024
 HELLO_TIMEOUT: Final = 10.0
 _SLOW_READER: Final = 4 * 1024 * 1024
 _LOOK_EVERY: Final = 0.1
-_FLUSH_TIMEOUT: Final = 5.0
+_FLUSH_TIMEOUT: Final = 60.0
+"""Seconds for a disk to take the last answers, where our output is a plain file."""
 
 
 class _Credentials:
