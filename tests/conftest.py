@@ -8,14 +8,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from mcp.client import session as sdk_session
+from mcp.client import stdio as sdk_stdio
 
 from tests.fleet import Fleet, make_keys, open_fleet
 from tests.ports import reserve
 
-# the machine is shared: how long an example takes says nothing
-settings.register_profile("shared", deadline=None)
+# The machine is shared: how long anything takes says nothing, of an example or of a server that
+# the SDK starts, probes and ends.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+sdk_session.DISCOVER_TIMEOUT_SECONDS = 90.0
+sdk_stdio.PROCESS_TERMINATION_TIMEOUT = sdk_stdio.FORCE_KILL_TIMEOUT = 90.0
 
 PROJECT = Path(__file__).resolve().parent.parent
 

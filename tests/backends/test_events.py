@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mcpcp.backends.events import events
 from mcpcp.backends.http import Response
+from tests.backends.raw import PATIENCE
 
 STREAM = (
     b": a comment\n"
@@ -111,7 +112,7 @@ def test_an_event_is_told_when_its_blank_line_has_come_not_later() -> None:
                     await never.wait()  # noqa: B023
 
             found = events(cast(Response, Open([])))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 assert await anext(found) == ("message", b"now")
             never.set()
 

@@ -15,11 +15,18 @@ from mcpcp.backends import http
 from mcpcp.backends.events import events
 from mcpcp.backends.http import HttpClient
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
-from tests.backends.raw import Handler, Server, answering, ask, chunked, serving, whole
+from tests.backends.raw import PATIENCE, Handler, Server, answering, ask, chunked, serving, whole
+from tests.ports import reserve
 
 pytestmark = pytest.mark.anyio
 
 dice = random.Random()  # noqa: S311  (no secret)
+
+
+@pytest.fixture(autouse=True)
+def _kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections are used again however long this machine takes from one request to the next."""
+    monkeypatch.setattr(http, "IDLE_KEPT", 10 * PATIENCE)
 
 
 @asynccontextmanager
@@ -27,7 +34,7 @@ async def client_of(handler: Handler) -> AsyncIterator[tuple[HttpClient, Server]
     async with serving(handler) as server:
         client = HttpClient(server.url, {"x-fixed": "yes"})
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 yield client, server
         finally:
             client.close()
@@ -232,10 +239,8 @@ async def test_bytes_that_nobody_asked_for_end_the_connection() -> None:
 
 
 async def test_nobody_at_home_is_unavailable() -> None:
-    async with serving(answering(whole(b""))) as server:
-        url = server.url
-    with pytest.raises(Unavailable, match="cannot connect"):
-        await get(HttpClient(url, {}))
+    with reserve() as port, pytest.raises(Unavailable, match="cannot connect"):
+        await get(HttpClient(f"http://127.0.0.1:{port}/mcp", {}))
 
 
 async def test_an_idle_connection_is_not_used_again_once_it_may_be_stale(
@@ -264,7 +269,8 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
             await closed.wait()
             await server.all_closed()
             closed.clear()
-            await asyncio.sleep(0.01)  # let the end of file arrive
+            while not all(c.closed for c in client._all):  # noqa: ASYNC110  (nobody is told)
+                await asyncio.sleep(0.01)
         assert server.connections == 5
 
 

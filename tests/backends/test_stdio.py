@@ -11,16 +11,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from mcpcp.backends import stdio
 from mcpcp.backends.stdio import StdioTransport
 from mcpcp.errors import Unavailable
+from tests import processes
+from tests.backends.raw import PATIENCE
 
 pytestmark = pytest.mark.anyio
 STUBBORN = Path(__file__).parents[1] / "programs" / "stubborn.py"
-DEADLINE = 20.0
 
 
 @pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
@@ -53,11 +53,11 @@ class Child:
         return "no reason given"
 
     async def next(self) -> Any:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(PATIENCE):
             return await self.messages.get()
 
     async def end(self) -> str:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(PATIENCE):
             return await self.ended
 
 
@@ -70,22 +70,22 @@ async def child(*flags: str, env: dict[str, str] | None = None) -> AsyncIterator
         running.ended.cancel()
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 async def gone(pid: int) -> None:
     """Return once nothing runs there; a killed grandchild is its new parent's to reap."""
-    async with asyncio.timeout(DEADLINE):
-        while is_running(pid):  # noqa: ASYNC110  (no event tells of other processes' children)
+    async with asyncio.timeout(PATIENCE):
+        while processes.alive(pid):  # noqa: ASYNC110  (no event tells of other processes' children)
             await asyncio.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child may take its time to end, and a test that needs a signal for it fails."""
+    monkeypatch.setattr(stdio, "STOP_TIMEOUT", 3 * PATIENCE)
+
+
+@pytest.fixture
+def impatient(_patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that does not end is signalled soon."""
     monkeypatch.setattr(stdio, "STOP_TIMEOUT", 0.4)
 
 
@@ -104,18 +104,20 @@ async def test_messages_go_in_and_out_one_a_line() -> None:
 async def test_a_polite_child_ends_with_its_input_at_once() -> None:
     async with child() as running:
         pid = (await running.next())["ready"]
-        began = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - began < 0.3
-    assert not is_running(pid)
+        stopping = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - stopping < PATIENCE, "it had to be signalled"
+    assert not processes.alive(pid)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("flags", [("eternal",), ("eternal", "deaf")])
 async def test_a_child_that_ignores_the_end_of_its_input_is_stopped(flags: tuple[str, ...]) -> None:
     async with child(*flags) as running:
         pid = (await running.next())["ready"]
-    assert not is_running(pid)
+    assert not processes.alive(pid)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("flags", [(), ("eternal", "deaf"), ("brief",)])
 async def test_grandchildren_of_the_child_s_group_are_not_left_either(
     flags: tuple[str, ...],
@@ -123,7 +125,7 @@ async def test_grandchildren_of_the_child_s_group_are_not_left_either(
     async with child("breed", *flags) as running:
         grandchild = (await running.next())["grandchild"]
         await running.next()
-        assert is_running(grandchild)
+        assert processes.alive(grandchild)
         if "brief" in flags:
             await running.transport.send({})
     await gone(grandchild)
@@ -156,6 +158,7 @@ async def test_a_child_that_dies_says_how_with_its_last_words() -> None:
         running.transport.send_soon({})
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_line_without_bounds_ends_the_connection_not_us() -> None:
     async with child("giant") as running:
         await running.next()
@@ -172,6 +175,7 @@ async def test_a_command_that_does_not_exist_is_unavailable_and_named() -> None:
         )
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_child_that_does_not_read_holds_up_its_own_requests_only() -> None:
     async with child("eternal") as running:
         pid = (await running.next())["ready"]
@@ -181,4 +185,4 @@ async def test_a_child_that_does_not_read_holds_up_its_own_requests_only() -> No
                 while True:
                     await running.transport.send({"x": "y" * 100_000})
         running.transport.send_soon({"never": "waits"})
-    assert not is_running(pid)
+    assert not processes.alive(pid)

@@ -21,9 +21,10 @@ from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitResult
 
+from tests.conformance.suite import CLIENT_TIMEOUT
 from tests.gateway.harness import MODERN, open_gateway
 
-DEADLINE = 25.0
+DEADLINE = CLIENT_TIMEOUT - 30
 """Below the tool's own, after which it kills only the shell that it started us with."""
 
 

@@ -76,7 +76,7 @@ def _entry(behind: Behind, port: int) -> dict[str, Any]:
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):  # noqa: S310
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=PATIENCE):  # noqa: S310
             return
         said = log.read_text(errors="replace")
         assert process.poll() is None, f"the server has ended\n{said}"

@@ -16,9 +16,11 @@ from tests.conformance.checks import Report, read
 from tests.gateway.harness import PROJECT
 
 PACKAGE = "@modelcontextprotocol/conformance"
-RUN_TIMEOUT = 150.0
-SCENARIO_TIMEOUT = 20.0
+RUN_TIMEOUT = 500.0
+SCENARIO_TIMEOUT = 90.0
 """For one scenario, where the tool has bounds of its own."""
+CLIENT_TIMEOUT = 150.0
+"""For a scenario in which it plays the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def check_client(run: Run, scenario: str, through: Path | None = None) -> Report
     program = [sys.executable, "-m", "tests.conformance.client"]
     if through is not None:
         program += ["--through", str(through)]
-    return _run(run, ["client", "--command", " ".join(program), "--scenario", scenario])
+    bound = ["--timeout", str(int(CLIENT_TIMEOUT * 1000))]
+    return _run(run, ["client", "--command", " ".join(program), "--scenario", scenario, *bound])
 
 
 def _run(run: Run, arguments: Sequence[str]) -> Report:

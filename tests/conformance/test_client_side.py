@@ -13,7 +13,7 @@ from tests.conformance import suite
 from tests.conformance.accepted import wrong
 from tests.conformance.checks import differences, render
 
-pytestmark = [pytest.mark.npm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.npm, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.parametrize(

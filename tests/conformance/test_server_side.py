@@ -15,7 +15,7 @@ from tests.conformance.accepted import wrong
 from tests.conformance.checks import differences, render
 from tests.conformance.stage import Behind, Stage, everything, stage
 
-pytestmark = [pytest.mark.npm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.npm, pytest.mark.timeout(1800)]
 
 LAST_OF_EACH_ERA = [suite.Run(suite.NEXT, "2025-11-25"), suite.Run(suite.NEXT, "2026-07-28")]
 """Earlier revisions have a part of their scenarios."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -31,13 +32,16 @@ from mcp.client.streamable_http import streamable_http_client
 from mcpcp import keyring, tokens
 from mcpcp.policy import Allowlist
 from tests.ports import is_free, reserve
+from tests.processes import command
 
 PROJECT = Path(__file__).resolve().parents[2]
 RAW = PROJECT / "tests" / "programs" / "raw_server.py"
 TIME = PROJECT / "servers" / "time_client.py"
 BATTLE = PROJECT / "servers" / "battle.py"
-PATIENCE = 30.0
-"""Seconds for what takes one: the machine may be busy with other tests."""
+PATIENCE = 90.0
+"""Seconds after which something hangs: how busy the machine is must not matter."""
+FOREVER = "10m"
+"""For a timeout in a config that is not what the test is about: longer than any test."""
 
 MODERN = "2026-07-28"
 META = {
@@ -86,7 +90,11 @@ class Gateway:
         self.config = folder / "mcpcp.json"
         self.servers: dict[str, dict[str, Any]] = {}
         self.agents: dict[str, Any] = {"tester": {"allow": {"*": ["*"]}}}
-        self.settings: dict[str, Any] = {"port": port, "drain": "5s", "first_list_wait": "5s"}
+        self.settings: dict[str, Any] = {
+            "port": port,
+            "drain": FOREVER,
+            "first_list_wait": FOREVER,
+        }
         self.extra: dict[str, Any] = {}
         self.keys = keys
         self.log = folder / "gateway.log"
@@ -101,7 +109,7 @@ class Gateway:
     def add_raw(self, name: str, *flags: str, **entry: Any) -> None:
         """A stdio server without the SDK: it is up in a moment."""
         args = [str(RAW), "--name", name, *flags]
-        self.servers[name] = {"command": "python", "args": args, **entry}
+        self.servers[name] = {"command": "python", "args": args, "timeout": FOREVER, **entry}
 
     def write(self) -> None:
         """Put the config where it is read from, whole."""
@@ -155,9 +163,14 @@ class Gateway:
 
     def server_process(self, name: str) -> psutil.Process:
         """The process of a raw stdio server."""
-        found = [p for p in psutil.Process(self.pid).children() if name in p.cmdline()]
-        assert len(found) == 1, (name, found)
-        return found[0]
+
+        def sole() -> psutil.Process | None:
+            """It, once an earlier one has gone, and once it runs its own program."""
+            found = [p for p in psutil.Process(self.pid).children() if name in command(p)]
+            return found[0] if len(found) == 1 else None
+
+        found: psutil.Process = self.wait(sole, f"not one process runs {name}")
+        return found
 
     def close(self) -> None:
         """Stop it, however it stands, and see that nothing is left of it."""
@@ -173,7 +186,7 @@ class Gateway:
         finally:
             self.process.kill()
             self.process.wait()
-            _, left = psutil.wait_procs(below, 5)
+            _, left = psutil.wait_procs(below, PATIENCE)
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
@@ -215,7 +228,7 @@ class Gateway:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             return 0, str(error)
 
     def metrics(self) -> str:
@@ -231,7 +244,7 @@ class Gateway:
     def audit(self) -> list[dict[str, Any]]:
         """Every call on record, of every gateway of this config."""
         files = sorted((self.folder / "data" / "audit").glob("audit*.jsonl"))
-        lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        lines = [line for file in files for line in records(file)]
         return [line for line in lines if "tool" in line]
 
     # Clients
@@ -261,7 +274,8 @@ class Gateway:
             async with Client(self.stdio(token), **options) as client:
                 yield client
         elif way.transport == "sse":
-            stream = closing(sse_client(self.url("/sse"), headers=self.headers(token)))
+            sse = sse_client(self.url("/sse"), headers=self.headers(token), timeout=PATIENCE)
+            stream = closing(sse)
             async with Client(stream, **options) as client:
                 yield client
         else:
@@ -294,6 +308,13 @@ class Gateway:
             timeout=PATIENCE,
             verify=False,  # there is no TLS here, and its context costs 30 ms a client
         )
+
+
+def records(file: Path) -> list[Any]:
+    """The JSON of each line, but for one that is being written."""
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text().splitlines(True) if line.endswith("\n")]
 
 
 def request(method: str, params: dict[str, Any] | None = None, request_id: Any = 1) -> Any:

@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 from mcp import MCPError
@@ -14,7 +15,16 @@ from mcp import MCPError
 from mcpcp.config import load
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import LEEWAY, read_claims
-from tests.gateway.harness import WAYS, Gateway, Way, call, modern, modern_headers, request
+from tests.gateway.harness import (
+    PATIENCE,
+    WAYS,
+    Gateway,
+    Way,
+    call,
+    modern,
+    modern_headers,
+    request,
+)
 from tests.gateway.test_http_protocol import initialize
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +41,7 @@ def revoke(gateway: Gateway, token: str) -> None:
 
 async def works(client: Any) -> bool:
     """Whether a call is still served; whatever it is refused with, it is an error at once."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         try:
             await client.call_tool("raw_echo", {"message": "?"})
         except (MCPError, httpx2.HTTPError):
@@ -47,11 +57,11 @@ async def test_a_revoked_token_is_refused_on_an_open_session_within_a_second(
     async with gateway.client(way, token=token) as client:
         assert await works(client)
         revoke(gateway, token)
-        revoked = time.monotonic()
+        revoked = asked = time.monotonic()
         while await works(client):
-            assert time.monotonic() - revoked < 5
+            assert asked < revoked + 1, "a call that was made a second later was served"
             await asyncio.sleep(0.02)
-        assert time.monotonic() - revoked < 1.2
+            asked = time.monotonic()
     async with gateway.client(Way("http", "auto")) as client:
         assert await works(client), "other tokens of the agent are not touched"
 
@@ -61,15 +71,31 @@ async def test_a_token_that_expires_ends_what_an_open_session_may_do(
     gateway: Gateway, way: Way
 ) -> None:
     """Signed long ago: within its leeway it is accepted for a few seconds more."""
-    lives = 4 if way.transport == "stdio" else 2
-    expires = time.time() - LEEWAY + lives
-    token = gateway.token_for("tester", {"*": ["*"]}, ttl=60, now=expires - 60)
-    async with gateway.client(way, token=token) as client:
-        assert await works(client)
-        while await works(client):
-            assert time.time() < expires + LEEWAY + 5
-            await asyncio.sleep(0.05)
-        assert time.time() >= read_claims(token)["exp"] + LEEWAY
+    lives = 2.0
+    while not await ended_in_time(gateway, way, lives):
+        lives *= 3  # a busy machine takes longer to open a session
+        assert lives < PATIENCE
+
+
+async def ended_in_time(gateway: Gateway, way: Way, lives: float) -> bool:
+    """Open a session with a token that ends in `lives` seconds, and see it end with the token;
+    False where there was no session yet by then."""
+    now = time.time() + lives - LEEWAY - 60
+    token = gateway.token_for("tester", {"*": ["*"]}, ttl=60, now=now)
+    end = read_claims(token)["exp"] + LEEWAY
+    opened = False
+    try:
+        async with gateway.client(way, token=token) as client:
+            asked = time.time()
+            while await works(client):
+                assert asked < end, "a call that was made after the end was served"
+                opened = True
+                await asyncio.sleep(0.05)
+                asked = time.time()
+    except* (MCPError, httpx2.HTTPError, anyio.BrokenResourceError):
+        assert not opened
+    assert time.time() >= end, "it was refused before its end"
+    return opened
 
 
 async def test_an_expired_token_is_told_so_with_401(gateway: Gateway) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.fleet import UNRULY
-from tests.gateway.harness import BATTLE, TIME, Gateway, Way, open_gateway
-from tests.gateway.test_servers_away import failing, listening, names
+from tests.gateway.harness import BATTLE, FOREVER, PATIENCE, TIME, Gateway, Way, open_gateway
+from tests.gateway.test_servers_away import answered_in_the_end, failing, listening, names, offered
 from tests.ports import reserve
 from tests.servers.harness import Script, running
 
@@ -103,7 +103,7 @@ async def test_a_killed_http_server_is_found_again_and_the_session_lives_on(
         fighter = Fighter(port, tmp_path)
         path = "/sse" if transport == "sse" else "/mcp"
         url = f"http://127.0.0.1:{port}{path}"
-        fresh.servers["battle"] = {"url": url, "type": transport, "timeout": "20s"}
+        fresh.servers["battle"] = {"url": url, "type": transport, "timeout": FOREVER}
         fresh.add_raw("raw")
         script: Script
         with fighter.run() as script:
@@ -115,14 +115,13 @@ async def exercise(fresh: Gateway, fighter: Fighter, script: Script) -> None:
     async with listening(fresh, Way("http", "legacy")) as (client, changes):
         assert "battle_echo" in await names(client)
         await asyncio.to_thread(script.kill)
-        await changes.next()
-        assert "battle_echo" not in await names(client)
+        await changes.until(offered(client, "battle_echo", False))
         error = await failing(client, "battle_echo", message="?")
         assert "Unknown tool" in str(error)
         answer = await client.call_tool("raw_echo", {"message": "still here"})
         assert answer.content[0].text == "still here"
         with fighter.run():
-            await changes.next()
+            await changes.until(offered(client, "battle_echo", True))
             answer = await client.call_tool("battle_echo", {"message": "back"})
             assert answer.content[0].text == "back"
 
@@ -134,14 +133,18 @@ async def test_a_call_on_an_http_server_that_is_killed_fails_at_once(
     begun = tmp_path / "begun"
     with running(UNRULY) as script:
         path = "/sse" if transport == "sse" else "/mcp"
-        fresh.servers["doomed"] = {"url": f"{script.url}{path}", "type": transport}
+        fresh.servers["doomed"] = {
+            "url": f"{script.url}{path}",
+            "type": transport,
+            "timeout": FOREVER,
+        }
         fresh.start()
         async with fresh.client(HTTP) as client, asyncio.TaskGroup() as tasks:
-            arguments = {"seconds": 60, "note": str(begun)}
+            arguments = {"seconds": 600, "note": str(begun)}
             waiting = tasks.create_task(failing(client, "doomed_nap", **arguments))
             await fresh.until(begun.exists)
             await asyncio.to_thread(script.kill)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 error = await waiting
     assert "doomed" in str(error) or "the server" in str(error)
     assert error.error.data == {"delivered": True}
@@ -154,18 +157,20 @@ async def test_a_frozen_http_server_costs_its_own_calls_their_timeout_and_no_mor
 ) -> None:
     with running(UNRULY) as script:
         path = "/sse" if transport == "sse" else "/mcp"
-        entry = {"url": f"{script.url}{path}", "type": transport, "timeout": "1s"}
-        fresh.servers["frozen"] = entry
+        entry = {"url": f"{script.url}{path}", "type": transport}
+        fresh.servers["frozen"] = {**entry, "timeout": "1s"}
+        fresh.servers["slow"] = {**entry, "timeout": FOREVER}
         fresh.add_raw("raw")
         fresh.start()
         async with fresh.client(HTTP) as client:
             script.process.send_signal(signal.SIGSTOP)
-            async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
+                stuck = tasks.create_task(client.call_tool("slow_echo", {"message": "at last"}))
                 late = tasks.create_task(failing(client, "frozen_echo", message="?"))
                 answer = await client.call_tool("raw_echo", {"message": "quick"})
                 assert answer.content[0].text == "quick"
-                assert not late.done()
-            assert "within 1 s" in str(late.result())
-            script.process.send_signal(signal.SIGCONT)
-            answer = await client.call_tool("frozen_echo", {"message": "awake"})
-            assert answer.content[0].text == "awake"
+                assert "within 1 s" in str(await late)
+                assert not stuck.done()
+                script.process.send_signal(signal.SIGCONT)
+            assert stuck.result().content[0].text == "at last"
+            assert await answered_in_the_end(client, "frozen_echo", message="awake") == "awake"

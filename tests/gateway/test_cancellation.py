@@ -44,6 +44,7 @@ def waiting(tmp_path: Path) -> Waiting:
 async def test_a_cancelled_call_is_ended_at_its_server_and_the_session_lives_on(
     gateway: Gateway, way: Way, waiting: Waiting
 ) -> None:
+    before = sum(line["tool"] == "wait" for line in gateway.audit())
     async with gateway.client(way) as client:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.call_tool, "raw_wait", waiting.params["arguments"])
@@ -51,8 +52,12 @@ async def test_a_cancelled_call_is_ended_at_its_server_and_the_session_lives_on(
             tasks.cancel_scope.cancel()
         await waiting.cancelled(gateway)
         assert (await client.call_tool("raw_echo", {"message": "on"})).content[0].text == "on"
-    outcomes = [line["outcome"] for line in gateway.audit() if line["tool"] == "wait"]
-    assert outcomes[-1] == "cancelled"
+
+    def outcomes() -> list[str]:
+        return [line["outcome"] for line in gateway.audit() if line["tool"] == "wait"]
+
+    await gateway.until(lambda: len(outcomes()) > before, "the call is not on record")
+    assert outcomes()[-1] == "cancelled"
 
 
 async def test_closing_a_modern_post_cancels_its_call(gateway: Gateway, waiting: Waiting) -> None:

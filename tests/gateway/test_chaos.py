@@ -7,7 +7,7 @@ import pytest
 from tests import chaos
 from tests.fleet import Fleet
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
 
 SECONDS = 8.0
 
@@ -20,6 +20,6 @@ async def test_no_call_is_lost_or_doubled_while_servers_are_killed(fleet: Fleet,
     print(report)
     problems = report.problems()
     assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:20])
-    assert len(report.answered) > 100, "hardly anything was tried"
+    assert len(report.answered) >= chaos.ENOUGH, "hardly anything was tried"
     assert len(report.kills) == 3, "not every server was killed"
-    assert sum(report.kills.values()) > SECONDS
+    assert min(report.kills.values()) >= chaos.ENOUGH_KILLS

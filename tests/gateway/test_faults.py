@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -15,6 +15,8 @@ import pytest
 
 from tests.backends.raw import chunked, whole
 from tests.gateway.harness import (
+    FOREVER,
+    PATIENCE,
     PROJECT,
     Gateway,
     Way,
@@ -27,7 +29,7 @@ from tests.gateway.harness import (
 from tests.gateway.rude_http import RudeHttp, rude_http, said
 from tests.gateway.rude_sse import rude_sse
 from tests.gateway.test_http_protocol import initialize
-from tests.gateway.test_servers_away import failing
+from tests.gateway.test_servers_away import answered_in_the_end, failing
 
 pytestmark = pytest.mark.anyio
 
@@ -43,11 +45,12 @@ def add_rude(gateway: Gateway, name: str, **entry: Any) -> None:
 
 @pytest.fixture(scope="module")
 def rude_servers(tmp_path_factory: pytest.TempPathFactory, keys: Any) -> Iterator[Gateway]:
-    """One rude server that all share, one where each client has its own, and a good one."""
+    """Rude servers: one for all, one for each client, one with little time; and a good one."""
     with ExitStack() as stack:
         gateway = stack.enter_context(open_gateway(tmp_path_factory.mktemp("rude"), keys))
-        add_rude(gateway, "rude", timeout="5s")
-        add_rude(gateway, "own", timeout="5s", sessions="per_client")
+        add_rude(gateway, "rude", timeout=FOREVER)
+        add_rude(gateway, "own", timeout=FOREVER, sessions="per_client")
+        add_rude(gateway, "brief", timeout="1s")
         gateway.add_raw("raw")
         gateway.start()
         yield gateway
@@ -122,7 +125,7 @@ async def test_noise_before_an_answer_does_not_disturb_the_answer(
         params = call(f"{server}_say", lines=[NOISE[noise]])
         body = modern("tools/call", params) if way.modern else request("tools/call", params)
         headers = modern_headers(body) if way.modern else session
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             answer = await http.post("/mcp", json=body, headers=headers)
         await leave(http, session)
     assert '"text":"said"' in answer.text
@@ -156,7 +159,7 @@ async def test_a_bad_answer_ends_its_own_call_at_once(
         for wanted in (params, echo):
             body = modern("tools/call", wanted) if way.modern else request("tools/call", wanted)
             headers = modern_headers(body) if way.modern else session
-            async with asyncio.timeout(4):  # long before the server's timeout
+            async with asyncio.timeout(PATIENCE):  # long before the server's timeout
                 answers.append((await http.post("/mcp", json=body, headers=headers)).json())
         await leave(http, session)
     assert "result" in answers[0] or answers[0]["error"]["message"]
@@ -171,30 +174,36 @@ async def test_an_answer_too_deep_to_pass_on_is_an_error_in_time(
     line = f'{{"jsonrpc":"2.0","id":$ID,"result":{nested(depth)}}}'
     for way in (MODERN, Way("sse", "legacy")):
         async with rude_servers.client(way) as client:
-            async with asyncio.timeout(10):
-                await failing(client, "rude_say", lines=[line], answer=False)
-            answer = await client.call_tool("rude_echo", {"message": "on"})
-            assert answer.content[0].text == "on"
+            async with asyncio.timeout(PATIENCE):
+                await failing(client, "brief_say", lines=[line], answer=False)
+                assert await answered_in_the_end(client, "brief_echo", message="on") == "on"
 
 
 async def test_a_line_of_100_megabytes_costs_its_server_a_restart_and_bounded_memory(
-    fresh: Gateway,
+    fresh: Gateway, tmp_path: Path
 ) -> None:
-    add_rude(fresh, "rude")
+    half, go = tmp_path / "half", tmp_path / "go"
+    add_rude(fresh, "rude", timeout=FOREVER)
     fresh.add_raw("raw")
     fresh.start()
     before = psutil.Process(fresh.pid).memory_info().rss
-    async with fresh.client(MODERN) as client, asyncio.TaskGroup() as tasks:
-        flood = tasks.create_task(failing(client, "rude_flood", megabytes=100))
-        slowest = 0.0
-        while not flood.done():
-            began = time.monotonic()
+    async with (
+        fresh.client(MODERN) as client,
+        asyncio.timeout(PATIENCE),
+        asyncio.TaskGroup() as tasks,
+    ):
+        told = {"megabytes": 100, "half": str(half), "go": str(go)}
+        flood = tasks.create_task(failing(client, "rude_flood", **told))
+        await fresh.until(half.exists)
+        for _ in range(20):  # with half of the line on its way
             await client.call_tool("raw_echo", {"message": "quick"})
-            slowest = max(slowest, time.monotonic() - began)
+        assert not flood.done()
+        go.touch()
+        while not flood.done():
+            await client.call_tool("raw_echo", {"message": "quick"})
         assert "rude" in str(flood.result())
         answer = await client.call_tool("rude_echo", {"message": "back"})
         assert answer.content[0].text == "back"
-    assert slowest < 1.0
     assert psutil.Process(fresh.pid).memory_info().rss - before < 250 * 2**20
 
 
@@ -203,7 +212,7 @@ async def test_a_line_of_100_megabytes_costs_its_server_a_restart_and_bounded_me
 
 async def start(gateway: Gateway, rude: RudeHttp, **entry: Any) -> None:
     """The server is in our own loop, which must go on while the gateway starts."""
-    gateway.servers["rude"] = {"url": rude.server.url, "timeout": "8s", **entry}
+    gateway.servers["rude"] = {"url": rude.server.url, "timeout": FOREVER, **entry}
     gateway.add_raw("raw")
     await asyncio.to_thread(gateway.start)
 
@@ -242,7 +251,7 @@ async def test_a_post_without_an_answer_is_an_error_at_once_and_is_not_sent_agai
         await start(fresh, rude)
         for way in (MODERN, LEGACY):
             rude.calls.clear()
-            async with fresh.client(way) as client, asyncio.timeout(5):
+            async with fresh.client(way) as client, asyncio.timeout(PATIENCE):
                 error = await failing(client, "rude_do")
             assert str(error)
             assert error.error.code != -32700, "that would say that the client's JSON is bad"
@@ -266,7 +275,7 @@ async def test_a_stream_cut_in_mid_call_is_an_error_at_once_or_a_second_try_wher
 
     async with rude_http(answer, idempotentHint=repeatable) as rude:
         await start(fresh, rude)
-        async with fresh.client(MODERN) as client, asyncio.timeout(5):
+        async with fresh.client(MODERN) as client, asyncio.timeout(PATIENCE):
             if repeatable:
                 answered = await client.call_tool("rude_do", {})
                 assert answered.content[0].text == "at last"
@@ -317,7 +326,7 @@ async def test_over_sse_too_a_call_on_a_session_that_is_gone_is_made_on_a_new_on
 ) -> None:
     """Its stream is open still: a proxy may hold it."""
     async with rude_sse(GONE[gone]) as rude:
-        fresh.servers["rude"] = {"url": rude.server.url, "type": "sse", "timeout": "8s"}
+        fresh.servers["rude"] = {"url": rude.server.url, "type": "sse", "timeout": FOREVER}
         await asyncio.to_thread(fresh.start)
         async with fresh.client(MODERN) as client:
             await client.call_tool("rude_do", {})

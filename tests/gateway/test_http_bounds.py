@@ -4,6 +4,7 @@ nobody else anything. The ten seconds for a head are those of an injected clock.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -117,7 +118,8 @@ async def test_a_thousand_half_open_connections_slow_nobody_down(gateway: Gatewa
         for number in range(1000):
             silent = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
             if number % 2:
-                silent.sendall(HEAD)
+                with contextlib.suppress(ConnectionError):  # of a busy machine's: it was cut off
+                    silent.sendall(HEAD)
         async with gateway.http() as http, asyncio.timeout(PATIENCE):
             for _ in range(20):
                 answer = await http.post("/mcp", json=body, headers=modern_headers(body))

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.gateway.harness import Gateway, call, modern, modern_headers, request
+from tests.gateway.harness import PATIENCE, Gateway, call, modern, modern_headers, request
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,7 @@ async def test_host_and_origin_are_checked_before_everything_else(
 async def test_a_doubled_host_is_refused(gateway: Gateway) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert b" 40" in await reader.readline()
     writer.close()
     await writer.wait_closed()
@@ -240,7 +240,7 @@ async def test_white_space_around_a_header_s_value_does_not_count(gateway: Gatew
         b"MCP-Protocol-Version: \t2026-07-28  \r\nMcp-Method:   tools/call \r\n"
         b"Mcp-Name:\traw_echo\t\r\n\r\n%s" % (gateway.token().encode(), len(body), body)
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         answer = await reader.read()
     assert answer.startswith(b"HTTP/1.1 200")
     writer.close()
@@ -335,7 +335,7 @@ async def test_a_deleted_session_is_gone_with_its_stream(gateway: Gateway) -> No
             assert stream.headers["content-type"] == "text/event-stream"
             assert (await http.get("/mcp", headers=session)).status_code == 409
             assert (await http.delete("/mcp", headers=session)).status_code == 200
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 assert [line async for line in stream.aiter_lines() if line] == []
         answer = await http.post("/mcp", json=request("tools/list"), headers=session)
         assert answer.status_code == 404
@@ -345,7 +345,7 @@ async def test_a_stream_that_the_client_left_can_be_opened_again(gateway: Gatewa
     async with gateway.http() as http:
         session = await initialize(http)
         for _ in range(3):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     async with http.stream("GET", "/mcp", headers=session) as stream:
                         if stream.status_code == 200:

@@ -25,7 +25,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
     return "asyncio", {"use_uvloop": request.param == "uvloop" and sys.platform != "win32"}
 
 
-PATIENCE = 20.0
+PATIENCE = 90.0
+"""Seconds after which something hangs: how busy the machine is must not matter."""
 Application = Callable[[Request, Reply], Awaitable[None]]
 MEGABYTE = 2**20
 
@@ -208,9 +209,10 @@ async def test_a_head_that_does_not_come_in_time_ends_the_connection(
 ) -> None:
     monkeypatch.setattr(http, "HEAD_TIMEOUT", 0.2)
     async with serving(echo) as served, served.client() as silent, served.client() as slow:
-        await slow.say(b"GET / HT")
+        with contextlib.suppress(ConnectionError):  # where what it said comes to a closed door
+            await slow.say(b"GET / HT")
+            assert await slow.rest() == b""
         assert await silent.rest() == b""
-        assert await slow.rest() == b""
 
 
 async def test_an_idle_connection_is_kept_and_ends_in_the_end(
@@ -249,7 +251,7 @@ async def test_a_body_is_held_back_until_somebody_wants_it() -> None:
 
     async with serving(late) as served, served.client() as client:
         sending = asyncio.ensure_future(client.say(post(b"x" * (3 * MEGABYTE))))
-        await asyncio.wait([sending], timeout=0.3)  # as much as goes in
+        await asyncio.wait([sending], timeout=0.3)  # as much as goes in: a chance to fail, no more
         go.set()
         assert (await client.answer())[1] == b"%d\n" % (3 * MEGABYTE)
         await sending

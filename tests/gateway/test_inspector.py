@@ -11,7 +11,7 @@ import pytest
 from tests.gateway.harness import Gateway
 from tests.inspector import Inspector, install
 
-pytestmark = [pytest.mark.npm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.npm, pytest.mark.timeout(1800)]
 
 ERAS = ["legacy", "modern", "auto"]
 CALL = ("--method", "tools/call", "--tool-name", "raw_echo", "--tool-arg", "message=hi there")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 import psutil
 import pytest
 
-from tests.gateway.harness import Gateway, Way, call, modern, modern_headers, request
+from tests.gateway.harness import PATIENCE, Gateway, Way, call, modern, modern_headers, request
 from tests.gateway.test_http_protocol import initialize
 
 pytestmark = pytest.mark.anyio
@@ -85,15 +84,11 @@ async def send_raw(gateway: Gateway, method: str, path: str, body: bytes) -> asy
     return writer
 
 
-async def others_are_served(gateway: Gateway) -> float:
-    """How long the slowest of some calls took."""
-    slowest = 0.0
-    async with gateway.client(Way("http", "auto")) as client:
+async def others_are_served(gateway: Gateway) -> None:
+    """Calls of a client that reads, while another one does not."""
+    async with gateway.client(Way("http", "auto")) as client, asyncio.timeout(PATIENCE):
         for _ in range(20):
-            began = time.monotonic()
             await client.call_tool("o_echo", {"message": "hi"})
-            slowest = max(slowest, time.monotonic() - began)
-    return slowest
 
 
 async def test_a_reader_that_stops_reading_progress_costs_bounded_memory(gateway: Gateway) -> None:
@@ -103,7 +98,7 @@ async def test_a_reader_that_stops_reading_progress_costs_bounded_memory(gateway
         gateway, "POST", "/mcp", json.dumps(modern("tools/call", params)).encode()
     )
     try:
-        assert await others_are_served(gateway) < 2
+        await others_are_served(gateway)
         async with gateway.client(Way("http", "auto")) as client:  # after the flood, in its order
             await client.call_tool("raw_echo", {"message": "through"})
         assert memory(gateway) - before < 100 * MEGABYTE, "the flood had 200 MB"
@@ -126,7 +121,7 @@ async def test_a_reader_that_stops_reading_answers_costs_bounded_memory(gateway:
             answer = await http.post(endpoint, json=body)
             if answer.status_code == 404:  # the stream was given up, and the session with it
                 break
-        assert await others_are_served(gateway) < 2
+        await others_are_served(gateway)
         async with gateway.client(Way("http", "auto")) as client:
             await client.call_tool("raw_echo", {"message": "through"})
         assert memory(gateway) - before < 200 * MEGABYTE, "the answers had 400 MB"

@@ -10,9 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.gateway.harness import PATIENCE, RAW, Gateway, call, request
+from tests.gateway.harness import PATIENCE, RAW, Gateway, call, records, request
 from tests.gateway.test_faults import RUDE
-from tests.gateway.test_sessions import ask, begin, journal
+from tests.gateway.test_sessions import ask, begin
+from tests.processes import command
 
 pytestmark = pytest.mark.anyio
 
@@ -20,14 +21,7 @@ pytestmark = pytest.mark.anyio
 def processes(gateway: Gateway, program: Path = RAW) -> list[psutil.Process]:
     """Those of the server: the one that lists come from, and one for each client."""
     children = psutil.Process(gateway.pid).children()
-    return [p for p in children if p.is_running() and _runs(p, program)]
-
-
-def _runs(process: psutil.Process, program: Path) -> bool:
-    try:
-        return str(program) in process.cmdline()
-    except psutil.Error:
-        return False
+    return [p for p in children if str(program) in command(p)]
 
 
 async def echo(http: Any, session: dict[str, str], message: str, server: str = "raw") -> None:
@@ -54,17 +48,17 @@ async def test_the_process_of_an_idle_client_rests_and_comes_back_as_it_was(
     }
 
     def told(process: int) -> list[str]:
-        return [line["method"] for line in journal(file) if line["pid"] == process]
+        return [line["method"] for line in records(file) if line["pid"] == process]
 
     async with fresh.http() as http, asyncio.timeout(PATIENCE):
         session = await begin(http, hello)
         await echo(http, session, "first", "rude")
         await ask(http, session, "logging/setLevel", {"level": "warning"})
-        mine = [line["pid"] for line in journal(file) if "sleepy" in str(line)]
-        await fresh.until(lambda: not psutil.pid_exists(mine[0]), "its process was not ended")
+        mine = {line["pid"] for line in records(file) if "sleepy" in str(line)}
+        await fresh.until(lambda: not any(map(psutil.pid_exists, mine)), "it was not ended")
         assert len(processes(fresh, RUDE)) == 1, "and is not started again unasked"
         await echo(http, session, "second", "rude")
-    (second,) = {line["pid"] for line in journal(file) if "sleepy" in str(line)} - set(mine)
+    (second,) = {line["pid"] for line in records(file) if "sleepy" in str(line)} - mine
     assert told(second)[:4] == [
         "initialize",
         "notifications/initialized",
@@ -118,12 +112,12 @@ async def test_for_one_more_client_the_process_that_is_idle_longest_is_ended(
 async def test_while_all_are_busy_one_more_client_is_told_so_and_nobody_loses_a_call(
     fresh: Gateway, tmp_path: Path
 ) -> None:
-    fresh.add_raw("raw", sessions="per_client", max_sessions=1, timeout="4s")
+    fresh.add_raw("raw", sessions="per_client", max_sessions=1, timeout="10s")
     fresh.start()
     until = tmp_path / "until"
     wait = call("raw_wait", file=str(tmp_path / "begun"), until=str(until), beats=True)
     wait["_meta"] = {"progressToken": "p"}
-    async with fresh.http() as http, asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with fresh.http() as http, asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
         busy, other = await begin(http), await begin(http)
         waiting = tasks.create_task(ask(http, busy, "tools/call", wait))
         await fresh.until((tmp_path / "begun").exists)
@@ -154,7 +148,7 @@ async def test_many_clients_share_few_processes_and_every_call_is_answered(
             await echo(http, session, f"{number}-{turn}")
             most = max(most, len(processes(fresh)))
 
-    async with fresh.http() as http, asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with fresh.http() as http, asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
         for number in range(8):
             tasks.create_task(use(http, number))
     assert most <= 1 + 3

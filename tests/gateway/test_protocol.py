@@ -257,7 +257,7 @@ async def test_a_server_s_questions_in_mid_call_reach_the_client_and_its_answers
 ) -> None:
     """Over every transport on both sides; in the modern era no server asks in mid-call."""
     one = Answering()
-    async with both.client(way, **one.callbacks) as client, asyncio.timeout(20):
+    async with both.client(way, **one.callbacks) as client, asyncio.timeout(PATIENCE):
         for tool, (arguments, expected) in ASKING.items():
             answer = await client.call_tool(f"{server}_{tool}", arguments)
             assert expected in answer.content[0].text, tool
@@ -269,7 +269,7 @@ async def test_two_clients_are_each_asked_their_own_server_s_questions(
     both: Gateway, way: Way
 ) -> None:
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(PATIENCE),
         both.client(way, **(one := Answering()).callbacks) as first,
         both.client(way, **(two := Answering()).callbacks) as second,
         asyncio.TaskGroup() as tasks,
@@ -289,7 +289,7 @@ async def test_two_clients_are_each_asked_their_own_server_s_questions(
 
 async def test_a_client_that_can_answer_nothing_is_not_asked(both: Gateway) -> None:
     for one in (MODERN, LEGACY):
-        async with both.client(one) as client, asyncio.timeout(20):
+        async with both.client(one) as client, asyncio.timeout(PATIENCE):
             with pytest.raises(MCPError):
                 answer = await client.call_tool("second_test_sampling", {"prompt": "x"})
                 assert answer.is_error
@@ -333,7 +333,7 @@ async def watching(
 async def test_an_update_reaches_who_subscribed_under_the_uri_that_it_knows(
     both: Gateway, way: Way, server: str, start: str
 ) -> None:
-    async with watching(both, way, start + WATCHED) as (client, updates), asyncio.timeout(20):
+    async with watching(both, way, start + WATCHED) as (client, updates), asyncio.timeout(PATIENCE):
         for _ in range(2):
             while updates.empty():  # a modern subscription is told to the server in its own time
                 tool = f"{server}_test_trigger_resource_update"
@@ -358,7 +358,7 @@ ROUNDS = {
 
 
 async def test_a_modern_server_s_rounds_pass_to_a_modern_client(both: Gateway) -> None:
-    async with both.client(MODERN, **Answering().callbacks) as client, asyncio.timeout(20):
+    async with both.client(MODERN, **Answering().callbacks) as client, asyncio.timeout(PATIENCE):
         for name, expected in ROUNDS.items():
             answer = await client.call_tool(f"first_test_input_required_result_{name}", {})
             assert expected in answer.content[0].text

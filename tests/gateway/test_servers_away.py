@@ -6,8 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from mcp import MCPError
 
-from tests.gateway.harness import WAYS, Gateway, Way
+from tests.gateway.harness import PATIENCE, WAYS, Gateway, Way
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +25,15 @@ CHANGED = "notifications/tools/list_changed"
 
 async def names(client: Any) -> list[str]:
     return [tool.name for tool in (await client.list_tools()).tools]
+
+
+def offered(client: Any, tool: str, expected: bool) -> Callable[[], Awaitable[bool]]:
+    """For Changes.until: whether the tool is on offer, or is not, as expected."""
+
+    async def told() -> bool:
+        return (tool in await names(client)) == expected
+
+    return told
 
 
 class Changes:
@@ -39,9 +47,15 @@ class Changes:
         self.count += 1
         self._changed.set()
 
+    async def until(self, told: Callable[[], Awaitable[bool]]) -> None:
+        """Wait for the one that tells of what `told` looks for, and of nothing earlier."""
+        await self.next()
+        while not await told():
+            await self.next()
+
     async def next(self) -> None:
         """Wait for the next one."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await self._changed.wait()
         self._changed.clear()
 
@@ -80,8 +94,7 @@ async def test_a_changed_list_is_told_and_seen(gateway: Gateway, way: Way) -> No
     async with listening(gateway, way) as (client, changes):
         for expected in (True, False):
             await client.call_tool("raw_grow", {"name": f"new_{way}"})
-            await changes.next()
-            assert (f"raw_new_{way}" in await names(client)) == expected
+            await changes.until(offered(client, f"raw_new_{way}", expected))
             if expected:
                 answer = await client.call_tool(f"raw_new_{way}", {"message": "hi"})
                 assert answer.content[0].text == "hi"
@@ -112,9 +125,8 @@ async def test_a_server_killed_in_mid_call_fails_that_call_at_once_and_the_sessi
         waiting = tasks.create_task(failing(client, "raw_wait", file=str(begun)))
         await fresh.until(begun.exists)
         os.kill(first, signal.SIGKILL)
-        killed = time.monotonic()
-        error = await waiting
-        assert time.monotonic() - killed < 5
+        async with asyncio.timeout(PATIENCE):  # long before the server's timeout
+            error = await waiting
         assert "raw went away while the call was running" in str(error)
         assert "SIGKILL" in str(error)
         second = int((await client.call_tool("raw_pid", {})).content[0].text)
@@ -154,40 +166,54 @@ async def test_a_server_that_never_starts_costs_only_its_own_tools(fresh: Gatewa
     fresh.servers["refused"] = {"url": "http://127.0.0.1:1/mcp"}
     fresh.servers["gone"] = {"url": "http://127.0.0.1:1/sse", "type": "sse"}
     fresh.add_raw("raw")
-    began = time.monotonic()
-    fresh.start()
+    fresh.start()  # which waits for `first_list_wait` where there is something to wait for
     async with fresh.client(HTTP) as client:
         found = await names(client)
         assert found
         assert {name.partition("_")[0] for name in found} == {"raw"}
         assert (await client.call_tool("raw_echo", {"message": "hi"})).content[0].text == "hi"
-    assert time.monotonic() - began < 15
 
 
 async def test_a_frozen_server_slows_nobody_else_and_its_calls_end_at_their_deadline(
     fresh: Gateway,
 ) -> None:
     fresh.add_raw("frozen", timeout="1s")
+    fresh.add_raw("slow")
     fresh.add_raw("raw")
     fresh.start()
-    async with fresh.client(HTTP) as client:
-        process = fresh.server_process("frozen")
-        process.suspend()
+    async with fresh.client(HTTP) as client, asyncio.timeout(PATIENCE):
+        frozen = [fresh.server_process(name) for name in ("frozen", "slow")]
+        for process in frozen:
+            process.suspend()
+        text = "x" * 100_000
         async with asyncio.TaskGroup() as tasks:
             late = [
-                tasks.create_task(failing(client, "frozen_echo", message="x" * 100_000))
+                tasks.create_task(failing(client, "frozen_echo", message=text)) for _ in range(20)
+            ]
+            stuck = [
+                tasks.create_task(client.call_tool("slow_echo", {"message": text}))
                 for _ in range(20)
             ]
-            slowest = 0.0
             for _ in range(50):
-                began = time.monotonic()
                 await client.call_tool("raw_echo", {"message": "quick"})
-                slowest = max(slowest, time.monotonic() - began)
-        assert slowest < 0.8
+            await asyncio.wait(late)
+            assert not [task for task in stuck if task.done()]
+            for process in frozen:
+                process.resume()
         assert all("no answer and no progress within 1 s" in str(t.result()) for t in late)
-        process.resume()
-        answer = await client.call_tool("frozen_echo", {"message": "awake"})
-        assert answer.content[0].text == "awake"
+        assert {task.result().content[0].text for task in stuck} == {text}
+        assert await answered_in_the_end(client, "frozen_echo", message="awake") == "awake"
+
+
+async def answered_in_the_end(client: Any, tool: str, **arguments: Any) -> str:
+    """The answer of a server with a short timeout, which a busy machine may miss at first."""
+    while True:
+        try:
+            answer = await client.call_tool(tool, arguments)
+        except MCPError as error:
+            assert "no answer and no progress" in str(error)
+        else:
+            return str(answer.content[0].text)
 
 
 @pytest.mark.parametrize("way", [Way("http", "legacy"), HTTP, Way("sse", "legacy")], ids=str)
@@ -204,11 +230,9 @@ async def test_tools_of_a_server_that_stays_away_vanish_and_come_back_each_time_
         assert "late_echo" in await names(client)
         hold.unlink()
         fresh.kill_server("late")
-        await changes.next()
-        assert "late_echo" not in await names(client)
+        await changes.until(offered(client, "late_echo", False))
         hold.touch()
-        await changes.next()
-        assert "late_echo" in await names(client)
+        await changes.until(offered(client, "late_echo", True))
         answer = await client.call_tool("late_echo", {"message": "back"})
         assert answer.content[0].text == "back"
 
@@ -225,6 +249,7 @@ async def test_a_quick_restart_changes_nobody_s_list(fresh: Gateway) -> None:
 
 
 async def test_a_call_during_the_restart_waits_for_it(fresh: Gateway, tmp_path: Path) -> None:
+    """Each wait for what must not happen is a chance for it: it can pass too soon, never fail."""
     hold = tmp_path / "hold"
     hold.touch()
     fresh.add_raw("late", "--hold", str(hold))
@@ -251,10 +276,9 @@ async def test_a_cold_start_serves_the_last_offers_at_once(fresh: Gateway, tmp_p
     hold.unlink()
     fresh.start(ready=False)
     assert fresh.get("/ready")[0] == 503
-    began = time.monotonic()
     async with fresh.client(HTTP) as client, asyncio.TaskGroup() as tasks:
-        assert await names(client) == before
-        assert time.monotonic() - began < 2, "from disk, without waiting for the server"
+        async with asyncio.timeout(PATIENCE):
+            assert await names(client) == before, "from disk, without waiting for the server"
         async with fresh.client(HTTP, "limited") as limited:
             assert await names(limited) == ["late_echo"]
         waiting = tasks.create_task(client.call_tool("late_echo", {"message": "now"}))
@@ -279,7 +303,6 @@ async def test_a_first_list_waits_for_a_server_that_was_never_seen(
     fresh: Gateway, tmp_path: Path
 ) -> None:
     hold = tmp_path / "hold"
-    fresh.settings["first_list_wait"] = "20s"
     fresh.add_raw("raw")
     fresh.add_raw("late", "--hold", str(hold))
     fresh.agents["raw_only"] = {"allow": {"raw": ["*"]}}
@@ -289,10 +312,9 @@ async def test_a_first_list_waits_for_a_server_that_was_never_seen(
         called = tasks.create_task(client.call_tool("late_echo", {"message": "unseen"}))
         done, _ = await asyncio.wait((first, called), timeout=0.5)
         assert not done
-        began = time.monotonic()
-        async with fresh.client(HTTP, "raw_only") as other:
-            assert "raw_echo" in await names(other)
-        assert time.monotonic() - began < 5, "who may not use it does not wait for it"
+        async with fresh.client(HTTP, "raw_only") as other, asyncio.timeout(PATIENCE):
+            assert "raw_echo" in await names(other), "who may not use it does not wait for it"
+        assert not first.done()
         hold.touch()
     assert {"late_echo", "raw_echo"} <= set(first.result())
     assert called.result().content[0].text == "unseen"
@@ -303,13 +325,11 @@ async def test_a_first_list_does_not_wait_for_ever(fresh: Gateway, tmp_path: Pat
     fresh.add_raw("raw")
     fresh.add_raw("never", "--hold", str(tmp_path / "never"))
     fresh.start(ready=False)
-    async with fresh.client(HTTP) as client:
-        assert "raw_echo" in await fresh_names(client)
-
-
-async def fresh_names(client: Any) -> list[str]:
-    async with asyncio.timeout(10):
-        return await names(client)
+    async with fresh.client(HTTP) as client, asyncio.timeout(PATIENCE):
+        found: list[str] = []
+        while "raw_echo" not in found:  # of which the first may know nothing yet
+            found = await names(client)
+        assert "never_echo" not in found
 
 
 async def test_the_log_tells_why_a_server_is_away(fresh: Gateway) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import mcp_types as types
 import psutil
 import pytest
 
-from tests.gateway.harness import RAW, Gateway, Way, call, request
+from tests.gateway.harness import PATIENCE, RAW, Gateway, Way, call, records, request
 from tests.gateway.test_faults import RUDE
 from tests.gateway.test_http_protocol import INITIALIZE
 from tests.gateway.test_servers_away import failing
+from tests.processes import command
 
 pytestmark = pytest.mark.anyio
 
@@ -35,10 +37,6 @@ async def ask(http: Any, session: dict[str, str], method: str, params: Any) -> A
     return answer["result"]
 
 
-def journal(file: Path) -> list[Any]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 @pytest.mark.parametrize("sessions", ["shared", "per_client"])
 async def test_log_level_and_subscriptions_are_renewed_after_a_server_s_restart(
     fresh: Gateway, tmp_path: Path, sessions: str
@@ -56,7 +54,7 @@ async def test_log_level_and_subscriptions_are_renewed_after_a_server_s_restart(
     def told() -> dict[int, set[tuple[str, str]]]:
         """By process, what of that it was told."""
         found: dict[int, set[tuple[str, str]]] = {}
-        for line in journal(file):
+        for line in records(file):
             entry = (line.get("method", ""), json.dumps(_plain(line.get("params"))))
             found.setdefault(line["pid"], set()).add(entry)
         return {pid: entries & wanted for pid, entries in found.items() if entries & wanted}
@@ -69,7 +67,8 @@ async def test_log_level_and_subscriptions_are_renewed_after_a_server_s_restart(
         ((first, entries),) = told().items()
         assert entries == wanted
         for process in _processes(fresh):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         await fresh.until(lambda: wanted in [e for p, e in told().items() if p != first])
         answer = await ask(http, session, "tools/call", call("rude_echo", message="again"))
         assert answer["content"][0]["text"] == "again"
@@ -80,7 +79,7 @@ def _plain(params: Any) -> Any:
 
 
 def _processes(gateway: Gateway) -> list[Any]:
-    return [p for p in psutil.Process(gateway.pid).children() if str(RUDE) in p.cmdline()]
+    return [p for p in psutil.Process(gateway.pid).children() if str(RUDE) in command(p)]
 
 
 async def test_a_legacy_client_is_asked_what_a_modern_server_asks_in_rounds(fresh: Gateway) -> None:
@@ -97,11 +96,11 @@ async def test_a_legacy_client_is_asked_what_a_modern_server_asks_in_rounds(fres
     fresh.servers["new"] = {"command": "python", "args": [str(RAW), "--modern"]}
     fresh.start()
     way = Way("http", "legacy")
-    async with fresh.client(way, elicitation_callback=elicit) as client, asyncio.timeout(20):
+    async with fresh.client(way, elicitation_callback=elicit) as client, asyncio.timeout(PATIENCE):
         answer = await client.call_tool("new_ask", {})
         assert answer.content[0].text == "the words: one two"
         assert asked == ["word 0", "word 1"]
-    async with fresh.client(way, elicitation_callback=refuse) as client, asyncio.timeout(20):
+    async with fresh.client(way, elicitation_callback=refuse) as client, asyncio.timeout(PATIENCE):
         error = await failing(client, "new_ask")
         assert (error.error.code, error.error.message) == (-32042, "nobody is here")
 
@@ -131,7 +130,7 @@ async def test_a_call_s_stream_that_was_cut_goes_on_where_it_was_with_nothing_lo
     until = tmp_path / "until"
     params = call("raw_wait", file=str(tmp_path / "begun"), until=str(until))
     params["_meta"] = {"progressToken": "p"}
-    async with fresh.http() as http, asyncio.timeout(20):
+    async with fresh.http() as http, asyncio.timeout(PATIENCE):
         session = await begin(http)
         body = request("tools/call", params, "call")
         async with http.stream("POST", "/mcp", json=body, headers=session) as response:
@@ -163,7 +162,7 @@ async def test_the_session_s_own_stream_goes_on_where_it_was_cut(fresh: Gateway)
         while f"raw_{name}" not in str(await ask(http, session, "tools/list", {})):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
-    async with fresh.http() as http, asyncio.timeout(20):
+    async with fresh.http() as http, asyncio.timeout(PATIENCE):
         session = await begin(http)
         headers = {**session, "Accept": "text/event-stream"}
         async with http.stream("GET", "/mcp", headers=headers) as response:
@@ -190,7 +189,7 @@ async def test_the_session_s_own_stream_goes_on_where_it_was_cut(fresh: Gateway)
 async def test_an_event_id_that_is_not_ours_opens_a_stream_all_the_same(
     gateway: Gateway, last: str
 ) -> None:
-    async with gateway.http() as http, asyncio.timeout(20):
+    async with gateway.http() as http, asyncio.timeout(PATIENCE):
         session = await begin(http)
         headers = {**session, "Accept": "text/event-stream", "Last-Event-ID": last}
         async with http.stream("GET", "/mcp", headers=headers) as response:

@@ -4,6 +4,7 @@ listed only once somebody wants it."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import mcp_types as types
 import psutil
 import pytest
 
-from tests.gateway.harness import Gateway, Way, call, request
+from tests.gateway.harness import PATIENCE, Gateway, Way, call, request
 from tests.gateway.test_http_protocol import initialize
 from tests.gateway.test_servers_away import failing
 
@@ -70,13 +71,14 @@ async def test_such_a_list_follows_the_server_s_changes_and_restarts(
     add_shy(fresh, era)
     fresh.start()
     way = Way("http", "legacy")
-    async with fresh.client(way, elicitation_callback=elicit) as able, asyncio.timeout(30):
+    async with fresh.client(way, elicitation_callback=elicit) as able, asyncio.timeout(PATIENCE):
         assert "raw_shy" in await names(able)
         await able.call_tool("raw_grow", {"name": "one"})
         while not {"raw_one", "raw_shy"} <= await names(able):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         for process in psutil.Process(fresh.pid).children():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         while "raw_one" in (found := await names(able)):
             assert "raw_shy" in found
             await asyncio.sleep(0.02)
@@ -157,7 +159,7 @@ async def test_forty_clients_that_make_capabilities_up_cost_a_bounded_number_of_
     journal = tmp_path / "journal"
     fresh.add_raw("raw", "--modern", "--journal", str(journal))
     fresh.start()
-    async with fresh.http() as http, asyncio.timeout(60):
+    async with fresh.http() as http, asyncio.timeout(PATIENCE):
         for number in range(40):
             hello = {
                 "protocolVersion": "2025-06-18",

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,19 @@ def text(value: str) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": value}]}
 
 
+def flood(megabytes: int, half: str, go: str) -> None:
+    """A line without an end; half of it waits until the file `go` exists, and says so in `half`."""
+    write('{"jsonrpc":"2.0","method":"notifications/message","params":"')
+    for number in range(megabytes):
+        if number == megabytes // 2:
+            sys.stdout.flush()
+            Path(half).touch()
+            while not Path(go).exists():
+                time.sleep(0.01)
+        sys.stdout.write("x" * 2**20)
+    sys.stdout.flush()
+
+
 def call(request_id: Any, name: str, arguments: dict[str, Any]) -> None:
     if name == "echo":
         answer(request_id, text(arguments["message"]))
@@ -46,11 +60,7 @@ def call(request_id: Any, name: str, arguments: dict[str, Any]) -> None:
         params = {"messages": [], "maxTokens": 10}
         write(json.dumps({"jsonrpc": "2.0", **question, "params": params}))
     elif name == "flood":
-        write('{"jsonrpc":"2.0","method":"notifications/message","params":"')
-        piece = "x" * 2**20
-        for _ in range(arguments["megabytes"]):
-            sys.stdout.write(piece)
-        sys.stdout.flush()
+        flood(**arguments)
     else:
         for line in arguments["lines"]:
             write(line.replace("$ID", json.dumps(request_id)))

@@ -34,7 +34,6 @@ def real(
 ) -> Iterator[RealWorld]:
     with ExitStack() as stack:
         gateway = stack.enter_context(open_gateway(tmp_path_factory.mktemp("real"), keys))
-        gateway.settings["first_list_wait"] = "20s"
         for name, server in servers.items():
             gateway.servers[name] = server.entry
         gateway.start()

@@ -21,7 +21,7 @@ from tests.realworld.conftest import RealWorld
 from tests.realworld.servers import Server
 from tests.realworld.test_servers import direct, settled
 
-pytestmark = [pytest.mark.npm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.npm, pytest.mark.timeout(1800)]
 
 TYPESCRIPT = PROJECT / "tests" / "programs" / "typescript_client.mjs"
 SDK1, SDK2 = "@modelcontextprotocol/sdk@1.32.2", "@modelcontextprotocol/client@2.4.0"

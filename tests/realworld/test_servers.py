@@ -31,7 +31,7 @@ from tests.realworld.answers import answers, outcome, plain, tools
 from tests.realworld.conftest import RealWorld
 from tests.realworld.servers import SERVERS, Server
 
-pytestmark = [pytest.mark.npm, pytest.mark.anyio, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.npm, pytest.mark.anyio, pytest.mark.timeout(1800)]
 
 IN_FRONT = [Way("http", "legacy"), Way("http", "auto")]
 
@@ -233,7 +233,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < deadline:
         assert process.poll() is None
         with suppress(httpx2.TransportError):
-            httpx2.get(url, timeout=1)
+            httpx2.get(url, timeout=PATIENCE)
             return
         time.sleep(0.05)
     raise AssertionError(f"nobody answers at {url}")
