@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-LOCK_DEADLINE = 10.0
-"""Seconds to wait for another process that holds a lock: they are held for milliseconds."""
+LOCK_DEADLINE = 60.0
+"""Seconds to wait for another process that holds a lock, and may be making a key meanwhile, which
+takes a slow machine some."""
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:

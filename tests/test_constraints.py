@@ -140,7 +140,7 @@ def test_hostile_arguments_are_checked_soon(schema: Any, arguments: Any) -> None
     assert fault(schema) is None
     began = time.process_time()
     unmet(canonical(schema), arguments)
-    assert time.process_time() - began < 5  # with a backtracking engine: hours
+    assert time.process_time() - began < 100  # with a backtracking engine: hours
 
 
 def test_arguments_are_bounded_in_number_and_depth() -> None:
