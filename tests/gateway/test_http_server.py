@@ -83,6 +83,11 @@ class Served:
             yield Client(reader, writer)
         finally:
             writer.close()
+            try:
+                async with asyncio.timeout(1):  # for what it still has to say, if anybody listens
+                    await writer.wait_closed()
+            except (ConnectionError, TimeoutError):
+                writer.transport.abort()
 
 
 @asynccontextmanager
