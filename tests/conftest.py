@@ -8,16 +8,24 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+from tests.engine import await_keepers
 from tests.fleet import Fleet, make_keys, open_fleet
 from tests.ports import reserve
 
 # the machine is shared: how long an example takes says nothing
-settings.register_profile("shared", deadline=None)
+settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("shared")
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(trylast=True)  # the fixtures that were still open have let go of their engines
+def pytest_sessionfinish() -> None:
+    await_keepers()
 
 
 @pytest.fixture
