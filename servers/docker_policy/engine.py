@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import anyio
@@ -23,7 +23,7 @@ HOW_TO_GET_ONE = (
     " docker`, and put this user into the group docker), or point DOCKER_HOST to an engine"
 )
 
-_CONNECT_SECONDS = 5
+_CONNECT_SECONDS = 20
 _THREADS = 32
 
 
@@ -35,17 +35,23 @@ class EngineAway(Exception):
 
 
 class Engine:
-    """A client that connects when it is needed; its methods block, except `call`."""
+    """A client that connects when it is needed; its methods block, except `call`.
 
-    def __init__(self, timeout: int = 30) -> None:
+    Work that nobody waits for any more may still be under way in its thread: it neither connects
+    anew after `close` nor leaves a connection open."""
+
+    def __init__(self, timeout: int = 120) -> None:
         self._timeout = timeout
         self._client: docker.DockerClient | None = None
+        self._closed = False
         self._lock = threading.Lock()
         self._threads = anyio.CapacityLimiter(_THREADS)
 
     def client(self) -> docker.DockerClient:
         """A client whose engine answered; raises EngineAway."""
         with self._lock:
+            if self._closed:
+                raise EngineAway
             if self._client is None:
                 self._client = self._connect()
             return self._client
@@ -64,13 +70,34 @@ class Engine:
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
-            with suppress(OSError):
-                client.close()
+            _let_go(client)
+
+    def close(self) -> None:
+        """Drop the client for good."""
+        with self._lock:
+            self._closed = True
+        self.forget()
+
+    @contextmanager
+    def _use(self) -> Iterator[docker.DockerClient]:
+        """A client; one that was dropped meanwhile has opened a connection again that is nobody's.
+
+        Raises EngineAway.
+        """
+        client = self.client()
+        try:
+            yield client
+        finally:
+            with self._lock:
+                dropped = client is not self._client
+            if dropped:
+                _let_go(client)
 
     def ping(self) -> bool:
         """Whether an engine is there now."""
         try:
-            self.client().ping()
+            with self._use() as client:
+                client.ping()
         except (EngineAway, DockerException, requests.RequestException, OSError):
             self.forget()
             return False
@@ -85,7 +112,8 @@ class Engine:
 
         def work() -> T:
             try:
-                return do(self.client())
+                with self._use() as client:
+                    return do(client)
             except (requests.ConnectionError, ConnectionError) as e:
                 self.forget()
                 raise EngineAway from e
@@ -98,6 +126,11 @@ class Engine:
         with anyio.CancelScope(shield=True):
             result = await self.call(do, seconds)
         return result  # noqa: RET504 - to mypy, a scope may swallow a return inside it
+
+
+def _let_go(client: docker.DockerClient) -> None:
+    with suppress(OSError):
+        client.close()
 
 
 def _from_environment() -> docker.DockerClient | None:
