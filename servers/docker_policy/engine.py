@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +12,7 @@ from typing import TypeVar
 import anyio
 import docker
 import requests
+from docker.constants import DEFAULT_UNIX_SOCKET
 from docker.context import ContextAPI
 from docker.errors import DockerException
 
@@ -135,6 +138,8 @@ def _let_go(client: docker.DockerClient) -> None:
 
 def _from_environment() -> docker.DockerClient | None:
     """DOCKER_HOST, or the usual socket."""
+    if not _listens(setting("DOCKER_HOST", DEFAULT_UNIX_SOCKET)):
+        return None
     return docker.from_env(timeout=_CONNECT_SECONDS)
 
 
@@ -146,7 +151,23 @@ def _from_context() -> docker.DockerClient | None:
     context = ContextAPI.get_current_context()
     if context is None or context.Name == "default" or setting("DOCKER_HOST", ""):
         return None
+    if not _listens(context.Host or ""):
+        return None
     return docker.DockerClient(base_url=context.Host, timeout=_CONNECT_SECONDS)
+
+
+def _listens(host: str) -> bool:
+    """Whether somebody may: the SDK does not close a unix socket that found nobody there."""
+    before, found, path = host.partition("unix://")
+    if sys.platform == "win32" or not found or before not in ("", "http+"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_CONNECT_SECONDS)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def _answers(client: docker.DockerClient) -> bool:

@@ -18,7 +18,6 @@ from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.sessions import SessionKey
 from servers.sandboxing.settings import Settings
-from tests.engine import no_engine
 from tests.servers.harness import until
 from tests.servers.sandboxing.runner import Runner
 
@@ -210,8 +209,7 @@ async def test_an_engine_that_is_away_is_no_backend(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    with no_engine():
-        sandbox = Sandbox(replace(settings, backend="docker"))
-        async with sandbox.ready():
-            outcome = await sandbox.run(Call("1"))
+    sandbox = Sandbox(replace(settings, backend="docker"))
+    async with sandbox.ready():
+        outcome = await sandbox.run(Call("1"))
     assert outcome.status == "refused" and "nor a Docker engine" in outcome.stderr
