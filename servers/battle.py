@@ -1,7 +1,9 @@
 """Battles: agents report how a battle goes and how it ended; nothing that was reported is lost.
 
 Environment: BACKEND_URL (http://localhost:9000) is told of every event; BATTLE_LOG_DIR
-(data/battles under the working directory) keeps the events that it has not accepted yet.
+(data/battles under the working directory) keeps the events that it has not accepted yet;
+BATTLE_PATIENCE is how many seconds a report waits for the backend before it is told that it is
+queued (3; 1 where another process delivers from the same log).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from mcp_types import ToolAnnotations
 from pydantic import AfterValidator, BaseModel, Field
 
 from servers.battle_log.backend import Backend, BackendUrlError
-from servers.battle_log.delivery import Delivery
+from servers.battle_log.delivery import Delivery, Patience
 from servers.battle_log.journal import Event, Journal
 from servers.serving import add_echo, fail, serve, setting
 
@@ -151,14 +153,28 @@ async def _report(delivery: Delivery, battle_id: str, body: Mapping[str, Any]) -
     )
 
 
+def patience() -> Patience:
+    """What the environment says; raises ValueError."""
+    text = setting("BATTLE_PATIENCE", "")
+    if not text:
+        return Patience()
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"not {text!r}")
+    return Patience(seconds, seconds)
+
+
 def main() -> None:
     """Serve battles as the command line and the environment say."""
     try:
         backend = Backend(setting("BACKEND_URL", DEFAULT_BACKEND))
+        waits = patience()
     except BackendUrlError as e:
         fail("battle", str(e), 2)
+    except ValueError as e:
+        fail("battle", f"BATTLE_PATIENCE is a number of seconds above 0: {e}", 2)
     journal = Journal(Path(setting("BATTLE_LOG_DIR", DEFAULT_LOG)).absolute())
-    delivery = Delivery(journal, backend)
+    delivery = Delivery(journal, backend, waits)
     serve(
         battle_server(delivery),
         port=9004,

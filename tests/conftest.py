@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from mcp.client import session as sdk_session
 from mcp.client import stdio as sdk_stdio
 
+from tests.engine import await_keepers
 from tests.fleet import Fleet, make_keys, open_fleet
 from tests.ports import reserve
 
@@ -23,6 +24,11 @@ sdk_session.DISCOVER_TIMEOUT_SECONDS = 90.0
 sdk_stdio.PROCESS_TERMINATION_TIMEOUT = sdk_stdio.FORCE_KILL_TIMEOUT = 90.0
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(trylast=True)  # the fixtures that were still open have let go of their engines
+def pytest_sessionfinish() -> None:
+    await_keepers()
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Real Docker engines for tests: the one of DOCKER_HOST, or a dockerd of our own, as root.
 
 All workers of a run share one. A keeper process starts dockerd and stops it when the last worker
-has gone, also when it was killed: each holds a lock of the file that the keeper waits for. A second
+has gone, also when it was killed: each holds a lock of the file that the keeper waits for. Whoever
+started a keeper waits for its end after its last test, where no test's deadline runs. A second
 one, with published ports, networks and Swarm, has a network namespace of its own: nothing of the
 machine's network is touched.
 """
@@ -35,10 +36,10 @@ VOLUME_IMAGE = "mcpcp-tests-volume:latest"
 BARE_IMAGE = "mcpcp-tests-bare:latest"
 """Has no shell."""
 
-_START_SECONDS = 60.0
-_STOP_SECONDS = 60.0
-_OTHERS_SECONDS = 600.0
-"""How long other workers may still use an engine that this one started."""
+_DEADLINE = 300.0
+"""Seconds after which dockerd hangs: one that starts or stops on a slow machine takes a while."""
+_OTHERS_SECONDS = 3600.0
+"""How long other workers may still use an engine that this one started: a whole run."""
 _PROGRAMS = ("sh", "sleep", "cat", "echo", "ls", "env", "id", "true", "yes")
 
 
@@ -51,7 +52,7 @@ class DockerEngine:
     @contextmanager
     def client(self) -> Iterator[docker.DockerClient]:
         """The SDK's client, closed at the end."""
-        client = docker.DockerClient(base_url=self.host, timeout=60)
+        client = docker.DockerClient(base_url=self.host, timeout=int(_DEADLINE))
         try:
             yield client
         finally:
@@ -94,11 +95,9 @@ def networked_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Netwo
     shared = run_folder(tmp_path_factory)
     with _held(shared / "networked.users", fcntl.LOCK_SH):
         with _held(shared / "networked.start", fcntl.LOCK_EX):
-            keeper = _keeper_of(shared, "networked")
+            _keep_by_another(shared, "networked")
             host, pid = (shared / "networked.address").read_text().split()
         yield NetworkedEngine(host, int(pid))
-    if keeper is not None:
-        keeper.wait(_OTHERS_SECONDS + _STOP_SECONDS)
 
 
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -114,17 +113,14 @@ def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEn
     host = os.environ.get("DOCKER_HOST")
     if not host and not (_is_root() and shutil.which("dockerd")):
         absent("a Docker engine (dockerd and root, or DOCKER_HOST)")
-    keeper = None
     with _held(shared / "engine.users", fcntl.LOCK_SH):
         with _held(shared / "engine.start", fcntl.LOCK_EX):
             if not host:
-                keeper = _keeper_of(shared, "engine")
+                _keep_by_another(shared, "engine")
                 host = (shared / "engine.address").read_text().split()[0]
             engine = DockerEngine(host)
             _provide_images(engine, shared)
         yield engine
-    if keeper is not None:
-        keeper.wait(_STOP_SECONDS)
 
 
 def _is_root() -> bool:
@@ -138,11 +134,21 @@ def _held(path: Path, kind: int) -> Iterator[None]:
         yield
 
 
-def _keeper_of(shared: Path, kind: str) -> subprocess.Popen[bytes] | None:
+_keepers: list[subprocess.Popen[bytes]] = []
+"""Those that this process has started."""
+
+
+def await_keepers() -> None:
+    """When this process's tests are over: until those of the others are, and the engines gone."""
+    while _keepers:
+        _keepers.pop().wait(_OTHERS_SECONDS)
+
+
+def _keep_by_another(shared: Path, kind: str) -> None:
     """Start the keeper, unless another worker has: then there is an address."""
     address = shared / f"{kind}.address"
     if address.exists():
-        return None
+        return
     log = shared / f"{kind}.log"
     with log.open("wb") as out:
         keeper = subprocess.Popen(
@@ -156,9 +162,9 @@ def _keeper_of(shared: Path, kind: str) -> subprocess.Popen[bytes] | None:
     assert keeper.stdout
     with keeper.stdout as answer:
         if not answer.read():  # closed when dockerd answers
-            keeper.wait(_STOP_SECONDS)
+            keeper.wait(_DEADLINE)
             pytest.fail(f"dockerd did not start: {log.read_text()[-2000:]}")
-    return keeper
+    _keepers.append(keeper)
 
 
 ISOLATION = {
@@ -226,7 +232,7 @@ class Dockerd:
         """Its containers are ended by it, and stay."""
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(_STOP_SECONDS)
+            self.process.wait(_DEADLINE)
             self.process = None
 
 
@@ -256,7 +262,7 @@ def own_engine() -> Iterator[Dockerd]:
 
 
 def _answers(address: str, dockerd: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + _DEADLINE
     with no_engine():
         while dockerd.poll() is None and time.monotonic() < deadline:
             with suppress(DockerException):
@@ -278,7 +284,7 @@ def _discard(folder: Path) -> None:
 def _provide_images(engine: DockerEngine, shared: Path) -> None:
     """Import a small root file system made of this machine's own Python and shell: no pulls."""
     marker = shared / "engine.images"
-    if marker.exists():
+    if marker.exists() and marker.read_text() == engine.host:  # an earlier engine may have ended
         return
     with engine.client() as client:
         import_image(client, IMAGE, _fill)
@@ -289,7 +295,7 @@ def _provide_images(engine: DockerEngine, shared: Path) -> None:
             container.commit(repository=name, tag=tag, changes="VOLUME /data")
         finally:
             container.remove()
-    marker.touch()
+    marker.write_text(engine.host)
 
 
 def import_image(

@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import IO, Literal
 
 import anyio
 from anyio.to_thread import run_sync
@@ -22,17 +22,22 @@ from servers.plumbing.health import Health
 
 logger = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 3.0
-"""How long a caller waits for the backend before it is told that its event is queued."""
-
-FOLLOWER_SECONDS = 1.0
-"""The same where another process delivers, which can't tell us that the backend is away."""
-
 FIRST_BACKOFF = 0.2
 LONGEST_BACKOFF = 5.0
 _NOTICE_SECONDS = 0.2
 _TAKE_OVER_SECONDS = 1.0
 _FOLLOW_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds that a caller waits for the backend before it is told that its event is queued.
+
+    `following`: the same where another process delivers, which can't tell that the backend is away.
+    """
+
+    delivering: float = 3.0
+    following: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +67,21 @@ def backoff(failures: int) -> float:
 class Delivery:
     """Takes events in and gets them to the backend; `running` must be entered once."""
 
-    def __init__(self, journal: Journal, backend: Backend) -> None:
+    def __init__(self, journal: Journal, backend: Backend, patience: Patience) -> None:
         self._journal = journal
         self._backend = backend
+        self._patience = patience
         self._waiters: dict[str, _Waiter] = {}
         self._news = anyio.Event()
         self._delivers = False
         self._position: Position | None = None
         self._failures = 0
-        self._trouble: str | None = None
+        self._fault: str | None = None
+        self._away: str | None = None
+
+    @property
+    def _trouble(self) -> str | None:
+        return self._fault or self._away
 
     def health(self) -> Health:
         """Degraded while events wait for a backend that is away, or the journal can't be used."""
@@ -79,8 +90,10 @@ class Delivery:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Deliver in the background; what is not delivered at the end stays in the journal."""
+        # before the first event comes: whether it is we who deliver it is known then
+        lock = await self._try_lock()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._run)
+            tasks.start_soon(self._run, lock)
             yield
             tasks.cancel_scope.cancel()
         await self._backend.aclose()
@@ -91,7 +104,8 @@ class Delivery:
         try:
             end = await run_sync(self._journal.append, event)
             self._news.set()
-            with anyio.move_on_after(ANSWER_SECONDS if self._delivers else FOLLOWER_SECONDS):
+            patience = self._patience
+            with anyio.move_on_after(patience.delivering if self._delivers else patience.following):
                 await (waiter.known.wait() if self._delivers else self._follow(event, end, waiter))
         finally:
             del self._waiters[event.event_id]
@@ -121,19 +135,23 @@ class Delivery:
             return Outcome("refused", "the backend refused it")
         return Outcome("delivered")
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                lock = await run_sync(self._journal.try_deliver_lock)
-            except OSError as e:
-                self._journal_trouble(e)
-                lock = None
-            if lock is None:
-                await self._pause(_TAKE_OVER_SECONDS)
-                continue
-            with lock:
-                self._delivers, self._trouble = True, None
-                await self._deliver_all()
+    async def _try_lock(self) -> IO[bytes] | None:
+        """The right to deliver, which is ours from now on; None while another process has it."""
+        try:
+            lock = await run_sync(self._journal.try_deliver_lock)
+        except OSError as e:
+            self._journal_trouble(e)
+            return None
+        if lock is not None:
+            self._delivers, self._fault = True, None
+        return lock
+
+    async def _run(self, lock: IO[bytes] | None) -> None:
+        while lock is None:
+            await self._pause(_TAKE_OVER_SECONDS)
+            lock = await self._try_lock()
+        with lock:
+            await self._deliver_all()
 
     async def _deliver_all(self) -> None:
         while True:
@@ -141,7 +159,7 @@ class Delivery:
                 size = self._journal.size()
                 entries = await run_sync(self._journal.waiting, self._position)
                 if not entries:
-                    self._trouble = None
+                    self._fault = self._away = None
                     await run_sync(self._tidy)
             except OSError as e:
                 self._journal_trouble(e)
@@ -173,6 +191,7 @@ class Delivery:
         if isinstance(answer, Away) or not await self._record(entry, answer):
             self._put_off(answer)
             return False
+        self._away = None  # before anybody is told: who asks then shall not hear otherwise
         self._tell(entry.event.event_id, answer)
         return True
 
@@ -215,15 +234,15 @@ class Delivery:
                     "events are queued",
                     extra={"backend": self._backend.shown, "reason": answer.reason},
                 )
-            self._trouble = answer.reason
+            self._away = answer.reason
         for waiter in self._waiters.values():
             waiter.tell(Outcome("queued", self._trouble))
 
     def _journal_trouble(self, error: OSError) -> None:
         trouble = f"the battle log can't be used: {error.strerror or type(error).__name__}"
-        if trouble != self._trouble:  # once, not at every attempt
+        if trouble != self._fault:  # once, not at every attempt
             logger.error("the battle log can't be used", extra={"error": str(error)})
-        self._trouble = trouble
+        self._fault = trouble
 
     async def _pause(self, seconds: float) -> None:
         """Wait that long, or until an event is submitted here."""

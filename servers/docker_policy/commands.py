@@ -28,7 +28,7 @@ from servers.docker_policy.words import Refused
 
 logger = logging.getLogger(__name__)
 
-_ENGINE_SECONDS = 30.0
+_ENGINE_SECONDS = 60.0
 _WATCH_SECONDS = 3.0
 _GOODBYE_SECONDS = 4.0
 
@@ -51,6 +51,7 @@ class DockerCommands:
         self._lifelines: dict[str, Wire] = {}
         self._making = anyio.Lock()
         self._here: bool | None = None
+        self._swept = False
         self._has_made = False
 
     @property
@@ -76,8 +77,10 @@ class DockerCommands:
         """Know whether an engine is there; sweep what dead servers left whenever one appears."""
         while True:
             here = await anyio.to_thread.run_sync(self._engine.ping, abandon_on_cancel=True)
-            if here and not self._here:
-                await self._sweep()
+            if not here:
+                self._swept = False
+            elif not self._swept:
+                self._swept = await self._sweep()
             if here and self._lifelines:
                 await self._tidy()
             self._here = here
@@ -94,13 +97,15 @@ class DockerCommands:
             if identity not in running and self._lifelines.get(identity) is wire:
                 self._let_go(identity)
 
-    async def _sweep(self) -> None:
+    async def _sweep(self) -> bool:
+        """Whether the engine took it: one that is too busy now is asked again."""
         try:
             found = await self._engine.call(ownership.sweep, _ENGINE_SECONDS)
         except (EngineAway, DockerException, requests.RequestException, TimeoutError):
             logger.warning("containers of earlier servers could not be looked for", exc_info=True)
-        else:
-            logger.info("a Docker engine answers", extra={"containers_swept": found})
+            return False
+        logger.info("a Docker engine answers", extra={"containers_swept": found})
+        return True
 
     async def _goodbye(self) -> None:
         """Letting go of the lifelines ends the containers; removing them is for tidiness."""
@@ -111,7 +116,7 @@ class DockerCommands:
                 await self._engine.call(ownership.remove_own, _GOODBYE_SECONDS)
             except (EngineAway, DockerException, requests.RequestException, TimeoutError):
                 logger.warning("containers stay behind, ended", exc_info=True)
-        self._engine.forget()
+        self._engine.close()
 
     async def run(self, line: str, agent: str) -> Answer:
         """Run one command line for an agent."""

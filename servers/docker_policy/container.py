@@ -16,7 +16,7 @@ from docker.errors import APIError
 from servers.docker_policy import hardening, ownership
 from servers.docker_policy.wire import Wire
 
-_ENGINE_SECONDS = 30
+_ENGINE_SECONDS = 120
 
 
 class Otherwise(Exception):

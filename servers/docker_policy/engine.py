@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import anyio
 import docker
 import requests
+from docker.constants import DEFAULT_UNIX_SOCKET
 from docker.context import ContextAPI
 from docker.errors import DockerException
 
@@ -23,7 +26,7 @@ HOW_TO_GET_ONE = (
     " docker`, and put this user into the group docker), or point DOCKER_HOST to an engine"
 )
 
-_CONNECT_SECONDS = 5
+_CONNECT_SECONDS = 20
 _THREADS = 32
 
 
@@ -35,17 +38,23 @@ class EngineAway(Exception):
 
 
 class Engine:
-    """A client that connects when it is needed; its methods block, except `call`."""
+    """A client that connects when it is needed; its methods block, except `call`.
 
-    def __init__(self, timeout: int = 30) -> None:
+    Work that nobody waits for any more may still be under way in its thread: it neither connects
+    anew after `close` nor leaves a connection open."""
+
+    def __init__(self, timeout: int = 120) -> None:
         self._timeout = timeout
         self._client: docker.DockerClient | None = None
+        self._closed = False
         self._lock = threading.Lock()
         self._threads = anyio.CapacityLimiter(_THREADS)
 
     def client(self) -> docker.DockerClient:
         """A client whose engine answered; raises EngineAway."""
         with self._lock:
+            if self._closed:
+                raise EngineAway
             if self._client is None:
                 self._client = self._connect()
             return self._client
@@ -64,13 +73,34 @@ class Engine:
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
-            with suppress(OSError):
-                client.close()
+            _let_go(client)
+
+    def close(self) -> None:
+        """Drop the client for good."""
+        with self._lock:
+            self._closed = True
+        self.forget()
+
+    @contextmanager
+    def _use(self) -> Iterator[docker.DockerClient]:
+        """A client; one that was dropped meanwhile has opened a connection again that is nobody's.
+
+        Raises EngineAway.
+        """
+        client = self.client()
+        try:
+            yield client
+        finally:
+            with self._lock:
+                dropped = client is not self._client
+            if dropped:
+                _let_go(client)
 
     def ping(self) -> bool:
         """Whether an engine is there now."""
         try:
-            self.client().ping()
+            with self._use() as client:
+                client.ping()
         except (EngineAway, DockerException, requests.RequestException, OSError):
             self.forget()
             return False
@@ -85,7 +115,8 @@ class Engine:
 
         def work() -> T:
             try:
-                return do(self.client())
+                with self._use() as client:
+                    return do(client)
             except (requests.ConnectionError, ConnectionError) as e:
                 self.forget()
                 raise EngineAway from e
@@ -100,8 +131,15 @@ class Engine:
         return result  # noqa: RET504 - to mypy, a scope may swallow a return inside it
 
 
+def _let_go(client: docker.DockerClient) -> None:
+    with suppress(OSError):
+        client.close()
+
+
 def _from_environment() -> docker.DockerClient | None:
     """DOCKER_HOST, or the usual socket."""
+    if not _listens(setting("DOCKER_HOST", DEFAULT_UNIX_SOCKET)):
+        return None
     return docker.from_env(timeout=_CONNECT_SECONDS)
 
 
@@ -113,7 +151,23 @@ def _from_context() -> docker.DockerClient | None:
     context = ContextAPI.get_current_context()
     if context is None or context.Name == "default" or setting("DOCKER_HOST", ""):
         return None
+    if not _listens(context.Host or ""):
+        return None
     return docker.DockerClient(base_url=context.Host, timeout=_CONNECT_SECONDS)
+
+
+def _listens(host: str) -> bool:
+    """Whether somebody may: the SDK does not close a unix socket that found nobody there."""
+    before, found, path = host.partition("unix://")
+    if sys.platform == "win32" or not found or before not in ("", "http+"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_CONNECT_SECONDS)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def _answers(client: docker.DockerClient) -> bool:

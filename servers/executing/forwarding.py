@@ -62,6 +62,7 @@ class Forwarder:
             name=tool, arguments=arguments, _meta=cast("RequestParamsMeta", meta)
         )
         request = CallToolRequest(params=params)
+        _load()  # before the clock runs: what we take for it is not the sandbox server's fault
         deadline = time.monotonic() + self.patience.connect_in
         pause = _FIRST_PAUSE
         while True:
@@ -129,6 +130,16 @@ class Forwarder:
             f"the sandbox server has not answered for {self.patience.answer_in:.0f} s, and was told"
             " to stop: the code may have run in part"
         )
+
+
+@cache
+def _load() -> None:
+    """Import the client, and read whom to believe."""
+    import httpx2  # noqa: F401
+    from mcp.client.client import Client  # noqa: F401
+    from mcp.client.streamable_http import streamable_http_client  # noqa: F401
+
+    _trust()
 
 
 @cache

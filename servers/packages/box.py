@@ -38,8 +38,8 @@ _LIMITS = Limits(memory=1024 * MIB, processes=128, cpus=2.0)
 _SCRATCH = 256 * MIB
 _OUTPUT = 8 * MIB
 _COMPLAINT = 64 * 1024
-_START_SECONDS = 15.0
-_END_SECONDS = 5.0
+_START_SECONDS = 60.0
+_END_SECONDS = 60.0
 _CHUNK = 65536
 _OPEN_FILES = 1024
 _ADDRESS_SPACE = 4096 * MIB
@@ -116,7 +116,7 @@ class Box:
         """
         with ExitStack() as ours:
             door, process = self._start(job, ours)
-            async with self._ended(process), self._limited() as group:
+            async with self._ended(process) as exited, self._limited() as group:
                 with anyio.move_on_after(job.timeout) as scope:
                     listener = await _listener(door, process)
                     if group is not None:
@@ -126,7 +126,9 @@ class Box:
                         out, err = await _heard(process)
                 if scope.cancelled_caught:
                     return Ran(None, b"", "")
-            return Ran(process.wait(_END_SECONDS), out, decode(err).strip())
+                with anyio.fail_after(_END_SECONDS):
+                    await anyio.wait_readable(exited)
+            return Ran(process.wait(), out, decode(err).strip())
 
     def _start(self, job: Job, ours: ExitStack) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         door, theirs = socket.socketpair()
@@ -191,17 +193,17 @@ class Box:
                 await group.remove()
 
     @asynccontextmanager
-    async def _ended(self, process: subprocess.Popen[bytes]) -> AsyncIterator[None]:
-        """Whatever happens, every process of the sandbox is gone when this ends."""
+    async def _ended(self, process: subprocess.Popen[bytes]) -> AsyncIterator[int]:
+        """A pidfd of it; whatever happens, every process of the sandbox is gone when this ends."""
         exited = os.pidfd_open(process.pid)
         try:
-            yield
+            yield exited
         finally:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(exited, signal.SIGKILL)
             with anyio.CancelScope(shield=True), anyio.move_on_after(_END_SECONDS):
                 await anyio.wait_readable(exited)
-                process.wait(_END_SECONDS)
+                process.wait()  # it has ended
                 await _heard(process)  # its pipes end with the last process inside
             os.close(exited)
 

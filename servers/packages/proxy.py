@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 Host = tuple[str, int]
 
 _CONNECT_SECONDS = 15.0
-_HELLO_SECONDS = 10.0
+_HELLO_SECONDS = 60.0
 _CHUNK = 65536
 
 _VERSION, _NO_LOGIN, _CONNECT, _BY_NAME, _BY_IPV4 = 5, 0, 1, 3, 1

@@ -26,6 +26,7 @@ from prometheus_client import (
 from servers.plumbing.credential import calling_agent
 from servers.plumbing.logs import request_id
 from servers.plumbing.metrics import REGISTRY
+from servers.plumbing.patience import ticks
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +116,11 @@ class Calls:
     async def drain(self, seconds: float) -> bool:
         """Refuse new calls and wait until none is in flight; False when `seconds` ran out first."""
         self._draining = True
-        with anyio.move_on_after(seconds):
-            while self._in_flight:
-                self._idle = anyio.Event()
+        for tick in ticks(seconds):
+            if not self._in_flight:
+                break
+            self._idle = anyio.Event()
+            with anyio.move_on_after(tick):
                 await self._idle.wait()
         return not self._in_flight
 

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from servers.plumbing.calls import Calls
 from servers.plumbing.credential import Credential
 from servers.plumbing.health import HealthCheck, report
+from servers.plumbing.patience import settled, ticks
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ METRICS = "/metrics"
 DRAIN_SECONDS = 4.0
 """How long calls in flight may still run: below the supervisor's default stop deadline of 5 s."""
 
-_SETTLE_SECONDS = 0.05
-"""For the answer of a call that just ended to pass through the SDK's streams to the socket."""
+_FINISH_SECONDS = 1.0
+"""For clients to take the ends of their responses."""
 
 
 class PortTaken(Exception):
@@ -211,6 +212,15 @@ class HttpServer(uvicorn.Server):
         for listener in getattr(self, "servers", ()):
             listener.close()
 
+    async def finish(self) -> None:
+        """End the connections, each after its response; a client that does not read is left."""
+        for tick in ticks(_FINISH_SECONDS):
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
+            if not self.server_state.connections:
+                return
+            await anyio.sleep(tick)
+
     def stop(self) -> None:
         """Let `serve` return."""
         self._stop.set()
@@ -231,8 +241,9 @@ async def serve_http(
         http.stop_accepting()
         if not await calls.drain(DRAIN_SECONDS):
             logger.warning("calls were still running at the deadline and are cut off")
-        await anyio.sleep(_SETTLE_SECONDS)
+        await settled()
         door.close()
+        await http.finish()
         http.stop()
 
     async with anyio.create_task_group() as tasks:

@@ -8,14 +8,14 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from mcp.server.mcpserver import MCPServer
 
 from servers.plumbing.calls import Calls
 from servers.plumbing.http import DRAIN_SECONDS
+from servers.plumbing.patience import settled
 
 logger = logging.getLogger(__name__)
-
-_SETTLE_SECONDS = 0.05
 
 
 async def serve_stdio(
@@ -55,7 +55,12 @@ async def serve_stdio(
 async def _drain(calls: Calls) -> None:
     logger.info("stopping")
     await calls.drain(DRAIN_SECONDS)
-    await anyio.sleep(_SETTLE_SECONDS)
+    await settled(_writing)
+
+
+def _writing() -> bool:
+    """Whether a thread besides the SDK's reader is at work: its writer is one, too."""
+    return anyio.to_thread.current_default_thread_limiter().borrowed_tokens > 1
 
 
 def _leave(code: int) -> None:

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from servers.plumbing.patience import ticks
+
 logger = logging.getLogger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -41,4 +43,7 @@ def tracing(name: str) -> Iterator[None]:
     finally:
         sending = threading.Thread(target=provider.shutdown, daemon=True)
         sending.start()
-        sending.join(LAST_WORDS)
+        for tick in ticks(LAST_WORDS):
+            sending.join(tick)
+            if not sending.is_alive():
+                break

@@ -28,7 +28,7 @@ from servers.plumbing.threads import in_thread
 from servers.sandboxing import cgroup, seccomp
 from servers.sandboxing.conversation import SHOWN, Job, converse
 from servers.sandboxing.inside import frames
-from servers.sandboxing.makers import Maker, MakerGone, Sandboxed
+from servers.sandboxing.makers import Lost, Maker, MakerGone, Sandboxed
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 from servers.sandboxing.program import program
 from servers.sandboxing.transcript import Ending
@@ -273,10 +273,19 @@ class Bubblewrap:
     async def _sandboxed(self, limits: Limits) -> Sandboxed:
         maker = await self._ready_maker()
         try:
-            return await maker.make(mounts(limits))
-        except MakerGone:
+            return await self._made_by(maker, limits)
+        except (MakerGone, Lost):
             await self._replace(maker)
             return await (await self._ready_maker()).make(mounts(limits))
+
+    async def _made_by(self, maker: Maker, limits: Limits) -> Sandboxed:
+        """What was killed alone is made again: a maker that is replaced takes all others along."""
+        try:
+            return await maker.make(mounts(limits))
+        except Lost:
+            if not maker.alive:
+                raise
+            return await maker.make(mounts(limits))
 
     async def _replace(self, maker: Maker) -> None:
         async with self._starting:

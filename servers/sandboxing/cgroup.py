@@ -29,6 +29,8 @@ if sys.platform != "linux":
 
 _PREFIX = "mcpcp-sandbox-"
 _CPU_PERIOD_US = 100_000
+_REMOVALS = 3000
+"""How often a group is tried to be removed, 10 ms apart: what is killed takes a while to end."""
 _WANTED = ("memory", "pids", "cpu", "cpuacct")
 
 
@@ -73,7 +75,7 @@ class Group:
 
     async def remove(self) -> None:
         """Kill what is left in it and remove it; a folder that stays is swept at the next start."""
-        for _ in range(200):
+        for _ in range(_REMOVALS):
             left = [folder for folder in set(self.folders.values()) if not _remove(folder)]
             if not left:
                 return

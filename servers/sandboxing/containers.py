@@ -28,8 +28,8 @@ from servers.sandboxing.text import decode
 from servers.sandboxing.transcript import Ending
 from servers.sandboxing.wirelink import WireLink
 
-_ENGINE_SECONDS = 30
-_READY_SECONDS = 20.0
+_ENGINE_SECONDS = 120
+_READY_SECONDS = 120.0
 _ENVIRONMENT = {
     "HOME": "/work",
     "LANG": "C.UTF-8",
@@ -92,16 +92,15 @@ class Containers:
             ownership.sweep(client)
             image = _first(client, images)
             runtimes = client.info().get("Runtimes", {})
-        except EngineAway:
+        except (EngineAway, DockerException, requests.RequestException):
             return
-        except (DockerException, requests.RequestException):
-            engine.forget()
-            return
+        finally:
+            engine.close()
         if image is None:
             return
         stronger = [name for name in _STRONGER if name in runtimes]
         for name in [*stronger, None] if runtime == "auto" else [runtime]:
-            yield cls(engine, image, name, imports)
+            yield cls(Engine(), image, name, imports)
 
     async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> ContainerCell:
         """A container that has started and greeted; raises SandboxBroken when none did."""
@@ -156,7 +155,7 @@ class Containers:
     async def close(self) -> None:
         """The containers are gone with their cells; let go of the engine."""
         await self._clear()
-        self._engine.forget()
+        self._engine.close()
 
 
 class ContainerCell:

@@ -25,9 +25,9 @@ from servers.sandboxing.transcript import Transcript
 
 logger = logging.getLogger(__name__)
 
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 30.0
+"""Of silence: a machine that is slow may take long for the last words, but they are coming."""
 _LOOK_SECONDS = 0.05
-_VANISHED_SECONDS = 1.0
 _CPU_GRACE = 2
 _ADDRESS_SPACE_FACTOR = 4
 
@@ -74,9 +74,8 @@ class Course:
 
     @property
     def vanished(self) -> bool:
-        """Whether the sandbox was gone before it could do anything: killed while it waited."""
-        silent = self.transcript.report is None and not self.transcript.spoken
-        return silent and not self.timed_out and self.duration < _VANISHED_SECONDS
+        """Whether the sandbox was gone before the code began: killed while it waited."""
+        return not (self.transcript.begun or self.transcript.report or self.timed_out)
 
 
 async def greeting(link: Link, seconds: float) -> str | None:
@@ -154,13 +153,14 @@ async def _listen(link: Link, transcript: Transcript, teller: Teller | None) -> 
 
 async def _stop(link: Link, transcript: Transcript) -> None:
     """Have the first process end all others, to hear what became of them and of the files."""
-    with anyio.move_on_after(_STOP_SECONDS), suppress(frames.BadFrame):
+    with anyio.move_on_after(_STOP_SECONDS) as silence, suppress(frames.BadFrame):
         await link.send(frames.encode(frames.STOP))
         while transcript.report is None:
             data = await link.receive()
             if not data:
                 return
             transcript.feed(data)
+            silence.deadline = anyio.current_time() + _STOP_SECONDS
 
 
 def _request(job: Job) -> Iterator[bytes]:

@@ -32,9 +32,10 @@ if sys.platform != "linux":
 
 logger = logging.getLogger(__name__)
 
-_START_SECONDS = 30.0
-_MAKE_SECONDS = 10.0
-_END_SECONDS = 5.0
+# these only tell what hangs from what is slow: a maker that is given up takes its sandboxes along
+_START_SECONDS = 120.0
+_MAKE_SECONDS = 60.0
+_END_SECONDS = 30.0
 _LONGEST_WORD = 1 << 18
 _COMPLAINT = 4000
 _CREDENTIALS = struct.Struct("3i")
@@ -42,7 +43,11 @@ _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 class MakerGone(SandboxBroken):
-    """The maker has ended, or is about to: another one may do better."""
+    """The maker has ended, or hangs: another one may do better."""
+
+
+class Lost(SandboxBroken):
+    """A sandbox was killed in the making, alone or with its maker, which may not show it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,7 @@ class Maker:
     async def make(self, mounts: Mapping[str, str]) -> Sandboxed:
         """A new sandbox with these file systems in memory (path: options).
 
-        Raises SandboxBroken; MakerGone where it is not the sandbox's own fault.
+        Raises SandboxBroken; MakerGone or Lost where it is not the sandbox's own fault.
         """
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -193,7 +198,7 @@ async def _first_words(end: socket.socket) -> int:
         if not data:
             if transcript.complaint is not None:
                 raise SandboxBroken(transcript.complaint)
-            raise MakerGone("the sandbox ended before it was ready")
+            raise Lost("the sandbox ended before it was ready")
         pid = _sender(ancillary) or pid
         transcript.feed(data)
     return pid

@@ -29,7 +29,7 @@ from servers.sandboxing.settings import Settings
 logger = logging.getLogger(__name__)
 
 _TRY_AGAIN_SECONDS = 15.0
-_CHOICE_SECONDS = 60.0
+_CHOICE_SECONDS = 300.0
 _SWEEP_SECONDS = 60.0
 
 HOW_TO_GET_ONE = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 
@@ -14,6 +15,8 @@ from servers.docker_policy.wire import STDERR, Wire
 from servers.plumbing.threads import in_thread, told_as_by_fork
 
 _COMPLAINT = 2000
+_LOOP_HAS_ENDED = (anyio.RunFinishedError, RuntimeError, CancelledError)
+"""What the thread may meet: a loop that was closed, is being closed, or cancelled our words."""
 
 
 class WireLink:
@@ -25,19 +28,23 @@ class WireLink:
         self._wire = wire
         self._arrive, self._arrived = anyio.create_memory_object_stream[bytes](1)
         self._complaint = bytearray()
+        self._closed = False
         self._loop = anyio.lowlevel.current_token()
         with told_as_by_fork():
             threading.Thread(target=self._read, name="sandbox-wire", daemon=True).start()
 
     def _read(self) -> None:
         """In the thread; a receiver that is slow holds it up, and so the container."""
-        with suppress(anyio.BrokenResourceError, anyio.RunFinishedError):
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, *_LOOP_HAS_ENDED):
             for stream, data in self._wire.frames():
+                if self._closed:
+                    return
                 if stream == STDERR:
                     self._complaint += data[: _COMPLAINT - len(self._complaint)]
                 else:
                     anyio.from_thread.run(self._arrive.send, data, token=self._loop)
-            anyio.from_thread.run_sync(self._arrive.close, token=self._loop)
+            if not self._closed:
+                anyio.from_thread.run_sync(self._arrive.close, token=self._loop)
 
     @property
     def alive(self) -> bool:
@@ -65,5 +72,7 @@ class WireLink:
 
     def close(self) -> None:
         """Let go: the container's standard input ends, and with it the container."""
+        self._closed = True  # the thread need not tell us, and there may be no loop to tell soon
         self._wire.close()
         self._arrived.close()
+        self._arrive.close()

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 from mcp.client.client import Client
 from mcp.client.sse import sse_client
@@ -22,7 +24,26 @@ from mcp.client.streamable_http import streamable_http_client
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).with_name("probe.py")
-DEADLINE = 20.0
+DEADLINE = 120.0
+"""Seconds after which something hangs: a machine may be slow, and stand still for a while."""
+
+ENDLESS = httpx2.Timeout(DEADLINE, read=None)
+"""For answers that may be long in coming; pytest has a deadline for the whole test."""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what nobody tells us, such as another process's end."""
+    with anyio.fail_after(DEADLINE):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """`until` for what runs without an event loop."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @dataclass
@@ -34,43 +55,62 @@ class Script:
     noise: list[str] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
     port: int = 0
+    collector: threading.Thread = field(init=False)
+    silent: bool = False
+
+    def __post_init__(self) -> None:
+        self.collector = threading.Thread(target=self._collect)
+        self.collector.start()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def collect(self) -> None:
+    def _collect(self) -> None:
         assert self.process.stderr
         for raw in self.process.stderr:
-            line = raw.decode().rstrip()
+            line = raw.decode(errors="replace").rstrip()
             with self.changed:
                 try:
                     self.log.append(json.loads(line))
                 except ValueError:
                     self.noise.append(line)
                 self.changed.notify_all()
+        with self.changed:
+            self.silent = True
+            self.changed.notify_all()
 
-    def wait_for(self, message: str, times: int = 1) -> dict[str, Any]:
-        """The log entry with that message, as often as asked."""
+    def wait_for(self, message: str, times: int = 1, **fields: str) -> dict[str, Any]:
+        """The log entry with that message and these fields, as often as asked."""
 
         def found() -> list[dict[str, Any]]:
-            return [entry for entry in self.log if message in entry["message"]]
+            return [
+                entry
+                for entry in self.log
+                if message in entry["message"]
+                and all(entry.get(name) == value for name, value in fields.items())
+            ]
 
         with self.changed:
-            assert self.changed.wait_for(lambda: len(found()) >= times, DEADLINE), (
-                message,
-                self.log,
-                self.noise,
-            )
+            self.changed.wait_for(lambda: len(found()) >= times or self.silent, DEADLINE)
+            assert len(found()) >= times, (message, fields, self.log, self.noise)
             return found()[-1]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
+        """Its exit code; its log is complete then."""
         self.process.send_signal(number)
-        return self.process.wait(DEADLINE)
+        return self.ended()
 
     def kill(self) -> int:
+        """The same."""
         self.process.kill()
-        return self.process.wait(DEADLINE)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end by itself; the same."""
+        code = self.process.wait(DEADLINE)
+        self.collector.join(DEADLINE)
+        return code
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx2.Response:
         return httpx2.get(f"{self.url}{path}", headers=headers or {}, timeout=DEADLINE)
@@ -107,15 +147,11 @@ def running(
     for descriptor in passed:
         os.close(descriptor)
     running_script = Script(process)
-    collector = threading.Thread(target=running_script.collect)
-    collector.start()
     try:
         running_script.port = running_script.wait_for("listening")["port"]
         yield running_script
     finally:
-        process.kill()
-        process.wait(DEADLINE)
-        collector.join(DEADLINE)
+        running_script.kill()
         assert process.stderr
         process.stderr.close()
 
@@ -127,11 +163,12 @@ async def connected(
     """The SDK's client over `sse` or `http`, of either era."""
     headers = {"X-Mcpcp-Credential": credential} if credential else {}
     if transport == "sse":
-        async with Client(sse_client(f"{url}/sse", headers=headers), mode=mode) as client:
+        sse = sse_client(f"{url}/sse", headers, timeout=DEADLINE, sse_read_timeout=5 * DEADLINE)
+        async with Client(sse, mode=mode) as client:
             yield client
         return
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=DEADLINE) as http,
+        httpx2.AsyncClient(headers=headers, timeout=ENDLESS) as http,
         Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode) as client,
     ):
         yield client
@@ -189,8 +226,17 @@ class FakeBackend:
             self._thread.join(DEADLINE)
             self._server = None
 
+    @property
+    def messages(self) -> list[str]:
+        """The messages received."""
+        return [post.body["message"] for post in self.posts]
+
     def wait_for(self, count: int) -> list[str]:
         """The messages received, when there are that many."""
+        return self.wait_until(lambda: len(self.posts) >= count)
+
+    def wait_until(self, condition: Callable[[], bool]) -> list[str]:
+        """The messages received, when it is so."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.posts) >= count, DEADLINE), self.posts
-            return [post.body["message"] for post in self.posts]
+            assert self._changed.wait_for(condition, DEADLINE), self.posts
+            return self.messages

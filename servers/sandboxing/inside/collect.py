@@ -20,7 +20,7 @@ Known = dict[str, tuple[int, ...]]
 
 assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is always so
 
-_SECONDS = 5.0
+_SECONDS = 60.0
 _REASONS = 20
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

@@ -14,9 +14,10 @@ FILE, DATA = b"F", b"D"
 # without a path is the request; then go; then perhaps stop
 PREPARE, GO, STOP = b"P", b"G", b"S"
 TO_SANDBOX = PREPARE + FILE + DATA + GO + STOP
-# from a sandbox: ready or not; output; files; paths that are gone; the report, which is the last
-HELLO, BROKEN, STDOUT, STDERR, GONE, REPORT = b"H", b"B", b"1", b"2", b"X", b"E"
-FROM_SANDBOX = HELLO + BROKEN + STDOUT + STDERR + FILE + DATA + GONE + REPORT
+# from a sandbox: ready or not; begun, before the code runs; output; files; paths that are gone; the
+# report, which is the last
+HELLO, BROKEN, BEGUN, STDOUT, STDERR, GONE, REPORT = b"H", b"B", b"R", b"1", b"2", b"X", b"E"
+FROM_SANDBOX = HELLO + BROKEN + BEGUN + STDOUT + STDERR + FILE + DATA + GONE + REPORT
 
 LONGEST = 1 << 20
 

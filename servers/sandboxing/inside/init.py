@@ -96,6 +96,7 @@ def serve(link: Link, show: Callable[[list[str]], None], harden: Callable[[], No
     request, known = _receive(link)
     show(request["packages"])
     harden()
+    link.write(frames.encode(frames.BEGUN))
     _ask(to_ask, request)
     run = _Run(child, os.pidfd_open(child), outputs, cpu_limit=request["cpu_time"])
     _watch(link, run)

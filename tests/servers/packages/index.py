@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-DEADLINE = 30.0
+from tests.servers.harness import DEADLINE
+
 HTML = "application/vnd.pypi.simple.v1+html"
 
 
@@ -113,7 +114,7 @@ def serving() -> Iterator[Index]:
         def do_GET(self) -> None:
             index.note(self.path)
             if self.path in index.hanging:
-                index.released.wait(DEADLINE)
+                index.released.wait()
             if self.path in index.redirects:
                 self.send_response(302)
                 self.send_header("Location", index.redirects[self.path])
@@ -132,6 +133,7 @@ def serving() -> Iterator[Index]:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 128
 
         def handle_error(self, request: object, client_address: object) -> None:
             pass  # an installer that is killed hangs up

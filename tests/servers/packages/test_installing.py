@@ -24,15 +24,15 @@ from servers.packages.source import Index as Source
 from servers.packages.store import Store
 from servers.packages.uv import Uv
 from servers.sandboxing.outcome import MIB
+from tests import processes
+from tests.servers.harness import DEADLINE
 from tests.servers.packages.index import Index, serving, wheel
 
 pytestmark = [pytest.mark.anyio, pytest.mark.bwrap]
 
-DEADLINE = 60.0
-
 
 def uv(index: Index, **bounds: float) -> Uv:
-    return Uv(Source.of(index.url, ()), replace(Bounds(timeout=DEADLINE), **bounds))  # type: ignore[arg-type]
+    return Uv(Source.of(index.url, ()), replace(Bounds(timeout=3 * DEADLINE), **bounds))  # type: ignore[arg-type]
 
 
 def store(root: Path, installer: Uv, most: int = 1024 * MIB) -> Store:
@@ -182,10 +182,10 @@ async def test_a_cancelled_installation_leaves_nothing(
 
         tasks.start_soon(install)
         await anyio.to_thread.run_sync(index.wait_for, path)
-        at_work = [p for p in psutil.Process().children(recursive=True) if "bwrap" in p.name()]
+        at_work = [p for p in processes.below(os.getpid()) if "bwrap" in processes.name(p)]
         tasks.cancel_scope.cancel()
     assert at_work
-    assert psutil.wait_procs(at_work, 5)[1] == []
+    assert psutil.wait_procs(at_work, DEADLINE)[1] == []
     assert leftovers(tmp_path) == []
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from ast import literal_eval
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ import psutil
 import pytest
 
 from servers.sandboxing.outcome import MIB, Limits, Outcome
+from tests.servers.harness import DEADLINE, until
 from tests.servers.sandboxing.runner import Runner
 
 pytestmark = [pytest.mark.anyio, pytest.mark.bwrap]
 
-LIMITS = Limits(timeout=15.0, memory=128 * MIB, disk=16 * MIB, scratch=4 * MIB, flood=2 * MIB)
+LIMITS = Limits(timeout=DEADLINE, memory=128 * MIB, disk=16 * MIB, scratch=4 * MIB, flood=2 * MIB)
 
 TOOLS = """
 import ctypes, errno, os, socket, sys
@@ -223,7 +223,7 @@ async def test_a_program_looks_in_vain_for(goal: str, bwrap: Runner, planted: Pl
 async def test_the_attacks_do_work_outside(planted: Planted) -> None:
     """Else they would prove nothing: the plants can be found by a program that is not contained."""
     found: list[str] = []
-    socket.create_connection(("127.0.0.1", planted.port), 2).close()
+    socket.create_connection(("127.0.0.1", planted.port), DEADLINE).close()
     with socket.socket(socket.AF_UNIX) as unix:
         unix.connect(f"\0{planted.abstract}")
     found += [v for v in os.environ.values() if v == "canary"]
@@ -269,9 +269,8 @@ GREEDY = {
 for n in range(8):
     if os.fork() == 0:
         kept = bytearray(b'x') * (40 << 20)
-        __import__('time').sleep(0.5)
-        os._exit(0)
-sys.exit(any(os.wait()[1] for n in range(8)))
+        __import__('time').sleep(600)
+sys.exit(bool(os.wait()[1]))
 """,
         {"memory_limit"},
         "",
@@ -345,11 +344,21 @@ while True:
 
 @pytest.mark.parametrize("how", ENDLESS)
 async def test_a_program_ends_at_its_deadline_when_it(how: str, bwrap: Runner) -> None:
-    began = time.monotonic()
-    outcome = await bwrap.run("print('early')\n" + ENDLESS[how], Limits(timeout=1.0))
+    heard: list[str] = []
+
+    async def listen(stream: str, text: str) -> None:
+        heard.append(text)
+
+    code = f"print('early')\n{ENDLESS[how]}"
+    outcome = await bwrap.run(code, Limits(timeout=1.0), listener=listen)
     assert outcome.status == "timeout", outcome
-    assert "early" in outcome.stdout or how == "compiles for ever"
-    assert time.monotonic() - began < 8
+    assert outcome.stdout == "early\n" or not heard  # a slow machine may not have come to it
+
+
+async def test_what_came_before_the_deadline_is_kept(bwrap: Runner) -> None:
+    code = "print('early')\nwhile True: pass"
+    outcome = await bwrap.run(code, Limits(timeout=300.0, cpu_time=2.0))
+    assert (outcome.status, outcome.stdout) == ("timeout", "early\n")
 
 
 async def test_nothing_survives_the_call(bwrap: Runner) -> None:
@@ -357,28 +366,28 @@ async def test_nothing_survives_the_call(bwrap: Runner) -> None:
     outcome = await bwrap.run(
         f"""
 import ctypes, os, time
+told, tell = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         ctypes.CDLL(None).prctl(15, b"{name}")
-        for fd in (0, 1, 2): os.close(fd)
+        os.write(tell, b"x")
+        os.closerange(0, 16)
         time.sleep(600)
     os._exit(0)
-time.sleep(0.1)
+os.read(told, 1)
 """,
         LIMITS,
     )
-    assert outcome.status == "ok"
-    assert name not in [p.info["name"] for p in psutil.process_iter(["name"])]
+    assert outcome.status == "ok", outcome
+    await until(lambda: name not in [p.info["name"] for p in psutil.process_iter(["name"])])
 
 
 async def test_the_answer_comes_when_the_program_ends_not_when_its_pipes_close(
     bwrap: Runner,
 ) -> None:
-    began = time.monotonic()
     outcome = await bwrap.run("import os, time\nif os.fork() == 0: time.sleep(600)\n'done'", LIMITS)
-    assert (outcome.status, outcome.result) == ("ok", "'done'")
-    assert time.monotonic() - began < 8
+    assert (outcome.status, outcome.result) == ("ok", "'done'")  # else it were a timeout
 
 
 async def test_a_crash_is_reported_and_the_next_call_works(bwrap: Runner) -> None:
@@ -425,4 +434,5 @@ async def test_descriptors_and_threads_of_the_server_do_not_grow(bwrap: Runner) 
     before = process.num_fds(), threading.active_count()
     for _ in range(3):
         await bwrap.run("1", LIMITS)
-    assert (process.num_fds(), threading.active_count()) == before
+    after = process.num_fds(), threading.active_count()
+    assert after[0] <= before[0] and after[1] <= before[1]

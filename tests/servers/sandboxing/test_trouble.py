@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from servers.sandboxing.outcome import Outcome
 from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.settings import Settings
 from tests.engine import IMAGE, Dockerd, DockerEngine, no_engine
-from tests.servers.harness import DEADLINE, ROOT, Script, connected, running
+from tests.servers.harness import DEADLINE, ROOT, Script, connected, running, until
 from tests.servers.sandboxing.runner import Runner
 
 if sys.platform != "linux":
@@ -118,12 +118,6 @@ async def test_a_full_disk_costs_a_session_its_change_and_no_call_its_answer(
     assert sorted(len(list(folder.iterdir())) for folder in folders) == [1, 2]  # and one blob
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - another process's doing
-            await anyio.sleep(0.02)
-
-
 def lives(process: psutil.Process) -> bool:
     """Whether it has not ended; nobody may have reaped it yet."""
     try:
@@ -203,7 +197,7 @@ async def by_containers(engine: DockerEngine, folder: Path) -> AsyncIterator[San
 
 async def waiting(engine: DockerEngine) -> list[str]:
     """Containers when there is one: the pool is full, and nothing runs."""
-    with anyio.fail_after(DEADLINE * 3):
+    with anyio.fail_after(DEADLINE):
         while True:
             found = await anyio.to_thread.run_sync(lambda: containers_of_ours(engine))
             if len(found) == 1:
@@ -222,12 +216,11 @@ async def in_mid_call(sandbox: Sandbox) -> AsyncIterator[list[Outcome]]:
 
     async def run() -> None:
         code = "print('here', flush=True)\nimport time\ntime.sleep(600)"
-        outcomes.append(await sandbox.run(Call(code, timeout=120.0, listener=heard)))
+        outcomes.append(await sandbox.run(Call(code, timeout=300.0, listener=heard)))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run)
-        with anyio.fail_after(DEADLINE * 3):
-            await began.wait()
+        await until(began.is_set)
         yield outcomes
 
 
