@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from mcpcp.supervisor import lock
 from mcpcp.supervisor.options import Ui
 from mcpcp.supervisor.starting import unknown
 
-READY_PATIENCE = 30.0
+READY_PATIENCE = 120.0
 NOT_RUNNING = 3
 """The exit code of `status` without a fleet, as systemctl's."""
 
@@ -93,11 +94,12 @@ def down(config: str | None) -> None:
     path = find_config(config)
     place = runtime_dir(path)
     try:
-        with ControlClient.connect(place) as client:
-            client.ask("stop", timeout=STOP_PATIENCE)
+        client = ControlClient.connect(place)
     except Unavailable:
         click.echo(f"nothing runs for {path}")
         return
+    with client, suppress(Unavailable):  # it may end without a word
+        client.ask("stop", timeout=STOP_PATIENCE)
     lock.wait_released(place, STOP_PATIENCE)
     click.echo(f"stopped the servers of {path}")
 
