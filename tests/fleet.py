@@ -264,7 +264,7 @@ class Fleet:
     # The end
 
     def assert_nothing_left(self, within: float = PATIENCE) -> None:
-        """No process, no port, no socket or lock; `within` 0 is for who has said that all is gone."""
+        """No process, port, socket or lock; `within` 0: whoever has ended had promised that."""
         deadline = time.monotonic() + within
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -60,7 +60,9 @@ class Terminal:
                 for row in range(self._screen.lines)
             ]
 
-    def wait_for(self, seen: str | Callable[[list[str]], bool], timeout: float = PATIENCE) -> list[str]:
+    def wait_for(
+        self, seen: str | Callable[[list[str]], bool], timeout: float = PATIENCE
+    ) -> list[str]:
         """The screen as soon as it shows that text, or fits."""
         fits = (
             (lambda lines: any(seen in line for line in lines)) if isinstance(seen, str) else seen
@@ -77,7 +79,7 @@ class Terminal:
                 self._news.wait(left)
 
     def hang_up(self) -> None:
-        """As when the window is closed; who still reads would read from what gets the number next."""
+        """As when the window is closed; first the reader ends: the number gets another file."""
         os.close(self._hang_up)
         self._reader.join()
         for descriptor in (self._hung_up, self.descriptor, self._master):

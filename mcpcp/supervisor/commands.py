@@ -19,7 +19,7 @@ ADOPTED_PAUSE: Final = 0.1
 """Seconds between two status lines: a person reads them, and CPU figures change all the time."""
 
 ANSWER_TIMEOUT: Final = 10.0
-"""Seconds in which those who asked for a stop can be answered, by an event loop that may be slow."""
+"""Seconds in which those who asked for a stop can be answered, though the loop be slow."""
 
 Answer: TypeAlias = dict[str, Any]
 

@@ -243,7 +243,7 @@ class ManagedProcess:
             await asyncio.sleep(PORT_POLL)
 
     def _may_be_dying(self, owner: int | None) -> bool:
-        """Whether it may be a rest of the life before, which a slow system takes its time to end."""
+        """Whether it may be left of the life before, which a slow system takes its time to end."""
         return self.starts > 1 and (owner is None or belongs_to(owner, os.getpid()))
 
     async def _accompany(self, child: Child) -> float | None:
