@@ -40,13 +40,13 @@ def acquire(runtime_dir: Path, config: Path) -> int:
         if time.monotonic() > until or (holder is not None and _lives(holder)):
             raise FleetError(_already_running(holder, config))
         time.sleep(0.01)
-    holder = {
+    about = {
         "pid": os.getpid(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "config": str(config),
     }
     os.ftruncate(descriptor, 0)
-    _pwrite(descriptor, json.dumps(holder).encode())
+    _pwrite(descriptor, json.dumps(about).encode())
     return descriptor
 
 
