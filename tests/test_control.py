@@ -12,6 +12,7 @@ import pytest
 
 from mcpcp.control import CONTROL_SOCKET, ControlClient, connect_private, listen_private
 from mcpcp.errors import DeadlineExceeded, FleetError, Unavailable
+from tests.fleet import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -72,7 +73,7 @@ async def test_closing_does_not_remove_a_successors_socket(tmp_path: Path) -> No
 
 async def test_the_end_does_not_wait_for_clients(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         async with listen_private(path, echo):
             reader, writer = await asyncio.open_connection(sock=connect_private(path))
             writer.write(b"hi\n")
@@ -125,7 +126,14 @@ async def test_a_supervisor_that_ends_is_noticed(tmp_path: Path) -> None:
 
 
 async def test_close_wakes_a_thread_that_listens(tmp_path: Path) -> None:
-    async with listen_private(tmp_path / CONTROL_SOCKET, answer):
+    asked = asyncio.Event()
+
+    async def be_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        asked.set()
+        await reader.read()
+
+    async with listen_private(tmp_path / CONTROL_SOCKET, be_silent):
         client = await asyncio.to_thread(ControlClient.connect, tmp_path)
         heard = threading.Event()
 
@@ -136,9 +144,11 @@ async def test_close_wakes_a_thread_that_listens(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=listen)
         thread.start()
+        async with asyncio.timeout(PATIENCE):
+            await asked.wait()
         await asyncio.to_thread(client.close)
-        assert await asyncio.to_thread(heard.wait, 5)
-        await asyncio.to_thread(thread.join, 5)
+        assert await asyncio.to_thread(heard.wait, PATIENCE)
+        await asyncio.to_thread(thread.join, PATIENCE)
 
 
 def test_asking_needs_no_asyncio() -> None:

@@ -13,6 +13,7 @@ import pytest
 from mcpcp import processes
 from mcpcp.errors import FleetError
 from mcpcp.processes import Launch
+from tests.fleet import PATIENCE
 
 SLEEP = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)")
 
@@ -51,7 +52,7 @@ def line(output: int) -> str:
     return said.decode().rstrip()
 
 
-def until(condition: Callable[[], object], within: float = 10.0) -> None:
+def until(condition: Callable[[], object], within: float = PATIENCE) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline
@@ -195,6 +196,10 @@ print(kill_everything_below_us("x"), kill_everything_below_us("x"))
 
 def test_everything_below_is_killed_orphans_too() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ORPHANS], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", ORPHANS],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.stdout == "3 0\n", done.stderr

@@ -21,7 +21,7 @@ from mcpcp.supervisor import lock
 from mcpcp.supervisor.options import Ui
 from mcpcp.supervisor.starting import unknown
 
-READY_PATIENCE = 120.0
+READY_PATIENCE = 60.0
 NOT_RUNNING = 3
 """The exit code of `status` without a fleet, as systemctl's."""
 

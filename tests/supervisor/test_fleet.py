@@ -248,6 +248,7 @@ def test_a_bad_config_changes_nothing_and_a_good_one_ends_the_complaint(fleet: F
 
 
 def in_background(fleet: Fleet) -> None:
+    """Its servers are none for the gateway, which would wait for them to speak MCP."""
     fleet.write()
     done = fleet.mcpcp("up", "--background")
     assert done.returncode == 0, done.stderr
@@ -258,7 +259,7 @@ def ended(fleet: Fleet) -> bool:
 
 
 def test_a_background_fleet_ends_when_nobody_has_been_connected_for_a_while(fleet: Fleet) -> None:
-    fleet.add("s", PLAIN)
+    fleet.add("s", PLAIN, type="service", args=[str(PLAIN), "--port", "{port}"])
     fleet.gateway["idle_exit"] = "1s"
     fleet.write()
     fleet.mcpcp("up", "--background")  # which may find it gone already
@@ -268,7 +269,7 @@ def test_a_background_fleet_ends_when_nobody_has_been_connected_for_a_while(flee
 
 
 def test_a_fleet_ends_with_whoever_has_taken_it_over(fleet: Fleet) -> None:
-    fleet.add("s", PLAIN)
+    fleet.add("s", PLAIN, type="service", args=[str(PLAIN), "--port", "{port}"])
     in_background(fleet)
     with ControlClient.connect(fleet.runtime_dir) as client:
         assert next(client.adopt())["background"]
@@ -281,7 +282,7 @@ def test_a_fleet_ends_with_whoever_has_taken_it_over(fleet: Fleet) -> None:
 
 
 def test_a_fleet_that_was_let_go_lives_on(fleet: Fleet) -> None:
-    fleet.add("s", PLAIN)
+    fleet.add("s", PLAIN, type="service", args=[str(PLAIN), "--port", "{port}"])
     in_background(fleet)
     with ControlClient.connect(fleet.runtime_dir) as client:
         next(client.adopt())
