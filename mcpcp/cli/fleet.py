@@ -233,11 +233,8 @@ def _print_log(settings: Config, name: str, lines: int, *, follow: bool) -> None
         raise FleetError(unknown(name, known))
     if not path.exists() and not follow:
         raise FleetError(f"{name} has written nothing yet ({path})")
-    for line in last_lines(path, lines):
-        click.echo(line)
-    if follow:
-        try:
-            for line in follow_file(path):
-                click.echo(line)
-        except KeyboardInterrupt:
-            click.echo(err=True)
+    try:
+        for line in follow_file(path, lines) if follow else last_lines(path, lines):
+            click.echo(line)
+    except KeyboardInterrupt:
+        click.echo(err=True)
