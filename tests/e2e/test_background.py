@@ -9,12 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mcpcp.control import CONTROL_SOCKET, GATEWAY_SOCKET
 from tests.fleet import PATIENCE, Fleet
 from tests.processes import command
 
@@ -172,6 +175,33 @@ def test_a_fleet_that_somebody_uses_stays(fleet: Fleet, client: Callable[[], Std
         number += 1
     staying.close()
     fleet.until(lambda: not fleet.processes(), "the fleet has ended")
+
+
+def end_when_seen(runtime: Path) -> None:
+    """Listen as a fleet does, and be gone as soon as somebody has seen that it is there."""
+    paths = [runtime / GATEWAY_SOCKET, runtime / CONTROL_SOCKET]
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in paths]
+        for path, listener in zip(paths, listeners, strict=True):
+            listener.bind(str(path))
+            listener.listen()
+        seen = [listener.accept()[0] for listener in listeners]
+        for path, connection in zip(paths, seen, strict=True):
+            connection.close()
+            path.unlink()
+
+
+def test_a_client_that_comes_while_a_fleet_ends_gets_another_one(
+    fleet: Fleet, client: Callable[[], StdioClient]
+) -> None:
+    fleet.add("mcp1")
+    fleet.write()
+    ending = threading.Thread(target=end_when_seen, args=(fleet.runtime_dir,))
+    ending.start()
+    fleet.until((fleet.runtime_dir / CONTROL_SOCKET).exists, "it seems to run")
+    assert client().introduce() == "mcpcp"
+    ending.join(PATIENCE)
+    assert fleet.mcpcp("down").returncode == 0
 
 
 def test_a_config_that_is_wrong_is_told_to_the_client(fleet: Fleet) -> None:
