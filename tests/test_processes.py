@@ -203,3 +203,37 @@ def test_everything_below_is_killed_orphans_too() -> None:
         check=False,
     )
     assert done.stdout == "3 0\n", done.stderr
+
+
+CHAIN = """
+import os, subprocess, sys
+from mcpcp.processes import become_subreaper, descendants, kill_everything_below_us
+assert become_subreaper()
+chain = (
+    "import os, time\\n"
+    "print('up', flush=True)\\n"
+    "end = time.monotonic() + 60\\n"
+    "while time.monotonic() < end:\\n"
+    "    if os.fork(): os._exit(0)\\n"
+    "    time.sleep(0.001)"
+)
+command = [sys.executable, "-c", chain]
+chains = [
+    subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) for _ in range(4)
+]
+for one in chains:
+    one.stdout.readline()
+kill_everything_below_us("x")
+print(descendants(os.getpid()))
+"""
+
+
+def test_what_forks_and_dies_all_the_time_is_killed_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHAIN],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stdout == "[]\n", done.stderr
