@@ -36,7 +36,8 @@ async def connected(fleet: Fleet, way: str) -> AsyncIterator[Client]:
         async with Client(stdio_client(server)) as client:
             yield client
     elif way == "sse":
-        async with Client(sse_client(f"{url}/sse", headers=headers), mode="legacy") as client:
+        streams = sse_client(f"{url}/sse", headers=headers, timeout=PATIENCE)
+        async with Client(streams, mode="legacy") as client:
             yield client
     else:
         async with (

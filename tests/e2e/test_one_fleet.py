@@ -93,7 +93,7 @@ def test_restart_returns_when_the_new_process_answers(fleet: Fleet) -> None:
 def test_logs_show_the_last_lines_and_follow(fleet: Fleet) -> None:
     fleet.add("mcp1")
     fleet.launch()
-    assert "listening" in fleet.mcpcp("logs", "mcp1").stdout
+    fleet.until(lambda: "listening" in fleet.mcpcp("logs", "mcp1").stdout, "its first words")
     assert "mcp1" in fleet.mcpcp("logs", "mcp2").stderr
     following = subprocess.Popen(
         [sys.executable, "-m", "mcpcp", "logs", "-f", "mcp1", "--config", str(fleet.config)],
