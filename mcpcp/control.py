@@ -60,8 +60,12 @@ async def listen_private(
     listener, secret = _bind(path)
     inode = path.stat().st_ino
     tasks: set[asyncio.Task[None]] = set()
+    closed = False
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if closed:  # the loop had taken it from the listener already
+            writer.close()
+            return
         task = clients.create_task(_serve(path.name, on_client, secret, reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -76,6 +80,7 @@ async def listen_private(
                 yield
             finally:
                 server.close()
+                closed = True
                 for task in tasks:
                     task.cancel()
     finally:

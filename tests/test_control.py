@@ -82,6 +82,23 @@ async def test_the_end_does_not_wait_for_clients(tmp_path: Path) -> None:
         writer.close()
 
 
+async def test_a_client_that_comes_while_it_closes_is_turned_away(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    loop, problems = asyncio.get_running_loop(), list[object]()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: problems.append(context))
+    for turns in range(6):  # it is accepted in one turn of the loop, and handed over in a later one
+        async with listen_private(path, echo):
+            connection = connect_private(path)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        with connection:
+            for _ in range(6):
+                await asyncio.sleep(0)
+    loop.set_exception_handler(before)
+    assert not problems
+
+
 async def test_a_client_that_breaks_its_handler_harms_no_other(tmp_path: Path) -> None:
     async def fail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = await reader.readline()

@@ -29,13 +29,18 @@ async def answering(port: int, answer: bytes | None) -> AsyncIterator[list[bytes
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 
+    closed = False
     async with asyncio.TaskGroup() as tasks:
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            tasks.create_task(serve(reader, writer))
+            if closed:  # the loop had taken it from the listener already
+                writer.close()
+            else:
+                tasks.create_task(serve(reader, writer))
 
         async with await asyncio.start_server(accept, "127.0.0.1", port):
             yield asked
+        closed = True
 
 
 def ok(body: str) -> bytes:
