@@ -31,6 +31,8 @@ if sys.platform != "win32":
 PROJECT = Path(__file__).resolve().parent.parent
 STAMP = "mcpcp-installed.json"
 UNFINISHED = "mcpcp-installing"
+PATIENCE = 300.0
+"""Seconds for an answer of a Python: what gives none is built again, so slowness must not do."""
 
 Say = Callable[[str], None]
 
@@ -123,7 +125,7 @@ def _version_of(environment: Environment) -> str | None:
             [str(environment.python), "-I", "-c", program],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE,
             check=True,
         ).stdout.split()
     except (OSError, subprocess.SubprocessError):
@@ -209,7 +211,10 @@ def _no_venv() -> str:
 
 def _runs(command: list[str]) -> bool:
     try:
-        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+        return (
+            subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False).returncode
+            == 0
+        )
     except (OSError, subprocess.SubprocessError):
         return False
 

@@ -15,7 +15,7 @@ from mcpcp.jsonrpc import decode, encode
 logger = logging.getLogger(__name__)
 
 LONGEST_LINE: Final = 16 * 1024 * 1024
-HELLO_TIMEOUT: Final = 10.0
+HELLO_TIMEOUT: Final = 60.0
 
 
 class FleetChannel:

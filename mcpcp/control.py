@@ -33,9 +33,11 @@ CONTROL_SOCKET: Final = "control.sock"
 GATEWAY_SOCKET: Final = "gateway.sock"
 LONGEST_LINE: Final = 64 * 1024 * 1024
 HELLO_TIMEOUT: Final = 5.0
+ANSWER_TIMEOUT: Final = 30.0
+"""Seconds in which whoever listens answers, unless it hangs: a busy machine takes its time."""
 
 
-def connect_private(path: Path, timeout: float = 5.0) -> socket.socket:
+def connect_private(path: Path, timeout: float = ANSWER_TIMEOUT) -> socket.socket:
     """A connected stream socket with that timeout set; raises Unavailable when nobody listens."""
     try:
         return _connect(path, timeout)
@@ -58,8 +60,12 @@ async def listen_private(
     listener, secret = _bind(path)
     inode = path.stat().st_ino
     tasks: set[asyncio.Task[None]] = set()
+    closed = False
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if closed:  # the loop had taken it from the listener already
+            writer.close()
+            return
         task = clients.create_task(_serve(path.name, on_client, secret, reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -74,6 +80,7 @@ async def listen_private(
                 yield
             finally:
                 server.close()
+                closed = True
                 for task in tasks:
                     task.cancel()
     finally:
@@ -90,7 +97,7 @@ class ControlClient:
         self._lines = connection.makefile("rb")
 
     @classmethod
-    def connect(cls, runtime_dir: Path, timeout: float = 5.0) -> ControlClient:
+    def connect(cls, runtime_dir: Path, timeout: float = ANSWER_TIMEOUT) -> ControlClient:
         """`timeout` bounds the connecting and each answer; raises Unavailable without a fleet."""
         return cls(connect_private(runtime_dir / CONTROL_SOCKET, timeout))
 

@@ -40,6 +40,9 @@ if sys.platform == "win32":
 else:
     KILL: Final[int] = signal.SIGKILL
 
+KILL_PAUSE: Final = 0.002
+"""Seconds between two looks at whether what was killed is gone."""
+
 # Bound at import, so that the child between fork and exec only calls, and imports nothing.
 _prctl: Callable[..., int] | None = (
     ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
@@ -195,23 +198,25 @@ def kill_tree(pid: int) -> None:
         kill(one)
 
 
-def kill_everything_below_us(fleet: str, deadline: float = 5.0) -> int:
+def kill_everything_below_us(fleet: str, most_waits: int = 2500) -> int:
     """Kill and reap all our descendants, adopted ones too, and say how many there were.
 
-    Where there is no subreaper, orphans are found by the fleet's mark in their environment.
+    Where there is no subreaper, orphans are found by the fleet's mark in their environment. It
+    gives up on what the system does not end, after `most_waits` of KILL_PAUSE: counted, since a
+    clock would count the time as well in which this process did not run.
     """
-    until = time.monotonic() + deadline
     killed: set[int] = set()
-    while time.monotonic() < until:
-        living = [*descendants(os.getpid()), *_marked(fleet)]
-        living = [pid for pid in living if not _is_zombie(pid)]
+    for _ in range(most_waits):
+        _reap_all()
+        # Zombies too: one that we look at when it has just died may have left us a living child.
+        found = [*descendants(os.getpid()), *_marked(fleet)]
+        if not found:
+            break
+        living = [pid for pid in found if not _is_zombie(pid)]
         for pid in living:
             kill(pid)
         killed.update(living)
-        _reap_all()
-        if not living:
-            break
-        time.sleep(0.002)
+        time.sleep(KILL_PAUSE)
     return len(killed)
 
 

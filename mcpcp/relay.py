@@ -25,6 +25,8 @@ from mcpcp.errors import ConfigError, McpcpError, Unavailable
 RECONNECT_TIMEOUT: Final = 120.0
 """Seconds for a gateway whose supervisor lives, and so brings it back."""
 RENEW_EVERY: Final = 30.0
+MOST_FLEETS: Final = 3
+"""Fleets that may end while a client comes to them, before it gives up."""
 _READ_AT_ONCE: Final = 256 * 1024
 """Bytes: a large result comes in a few pieces, not in dozens."""
 _INTRODUCTION: Final = '"mcpcp-relay"'
@@ -60,11 +62,20 @@ def _run(options: argparse.Namespace) -> int:
 
     config = find_config(options.config)
     token = token_source(config, options.agent, options.token_file)
-    if not options.no_launch:
-        _leave(Relay(ensure_fleet(config), token).run())
     runtime = runtime_dir(config)
-    if answers(runtime):
-        _leave(Relay(runtime, token).run())
+    for left in reversed(range(MOST_FLEETS)):
+        if not options.no_launch:
+            ensure_fleet(config)
+        elif not answers(runtime):
+            break
+        relay = Relay(runtime, token)
+        try:
+            relay.connect()
+        except _FleetGone:
+            if not left:
+                raise
+            continue  # one that nobody used has ended in just this moment
+        _leave(relay.run())
     return _serve_alone(config, token())
 
 
@@ -115,6 +126,10 @@ def _read_token(path: Path) -> str:
         raise ConfigError(f"the token file {path} can't be read: {error.strerror}") from None
 
 
+class _FleetGone(Unavailable):
+    """There is no fleet at this place, or not any more."""
+
+
 class _GatewayAway(Exception):
     """The gateway is not there, or not any more."""
 
@@ -138,9 +153,12 @@ class Relay:
         self._answers: BinaryIO
         self._socket: socket.socket
 
-    def run(self) -> int:
-        """Copy until the client or the fleet has gone."""
+    def connect(self) -> None:
+        """Be let in by the gateway; raises Unavailable."""
         self._connect(time.monotonic() + RECONNECT_TIMEOUT)
+
+    def run(self) -> int:
+        """Copy until the client or the fleet has gone; it is connected."""
         for work in (self._copy_requests, self._renew_token):
             threading.Thread(target=work, daemon=True).start()
         while True:
@@ -260,10 +278,13 @@ class Relay:
         self._socket, self._answers = connection, answers
 
     def _check_fleet(self) -> None:
-        """Raise Unavailable once there is no supervisor that would bring the gateway back."""
+        """Raise once there is no supervisor that would bring the gateway back."""
         from mcpcp.control import CONTROL_SOCKET, connect_private
 
-        connect_private(self._runtime / CONTROL_SOCKET).close()
+        try:
+            connect_private(self._runtime / CONTROL_SOCKET).close()
+        except Unavailable as error:
+            raise _FleetGone(str(error)) from None
 
     def _reconnect(self) -> bool:
         """Find the restarted gateway and introduce the client; False where the fleet has ended."""

@@ -24,8 +24,10 @@ Message = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-LAST_WORDS: Final = 2.0
-"""Seconds that the collector has for what is left when we stop."""
+WAIT: Final = 0.1
+LAST_WAITS: Final = 50
+"""Waits of WAIT seconds that the collector has for what is left when we stop; counted, since a
+clock would count the time as well in which this process did not run."""
 
 _CONTEXT: Final = ("traceparent", "tracestate")
 
@@ -123,7 +125,10 @@ class SpanTracing:
         """See Tracing; a collector that is away holds nobody up."""
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
-        sending.join(LAST_WORDS)
+        for _ in range(LAST_WAITS):
+            sending.join(WAIT)
+            if not sending.is_alive():
+                return
 
 
 def _parent(meta: object) -> Context:

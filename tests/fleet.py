@@ -11,6 +11,7 @@ The fixture stops what still runs and asserts that no process, no socket and no 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -40,8 +41,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 UNRULY = PROJECT / "tests" / "programs" / "unruly.py"
 LAUNCHER = PROJECT / "launch_servers.py"
 MARK = "MCPCP_TEST_FLEET"
-PATIENCE = 40.0
-"""Seconds for what takes one: the machine may be busy with other tests."""
+PATIENCE = 120.0
+"""Seconds for what takes one: the machine may be busy, slow, or stand still for a while.
+
+All that it says is that something hangs, so it is the only bound on a wait there is.
+"""
 
 
 class Fleet:
@@ -82,7 +86,7 @@ class Fleet:
         return port
 
     def write(self) -> None:
-        """Put the config where it is read from, whole."""
+        """Put the config where it is read from."""
         text = json.dumps(
             {
                 "mcpServers": self.servers,
@@ -91,6 +95,10 @@ class Fleet:
                 **self.settings,
             }
         )
+        self.put(text)
+
+    def put(self, text: str) -> None:
+        """Make that the config's text, whole: nobody reads half of it."""
         draft = self.config.with_suffix(".draft")
         draft.write_text(text)
         draft.replace(self.config)
@@ -183,18 +191,18 @@ class Fleet:
         """The status of a GET; 0 where nobody answers."""
         url = f"http://127.0.0.1:{port or self.gateway['port']}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             with error:
                 return error.code
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0
 
     def status(self) -> Snapshot | None:
         """What the supervisor says; None where there is none."""
         try:
-            with ControlClient.connect(self.runtime_dir) as client:
+            with ControlClient.connect(self.runtime_dir, PATIENCE) as client:
                 return Snapshot.from_wire(client.ask("status"))
         except Unavailable:
             return None
@@ -210,6 +218,17 @@ class Fleet:
         snapshot = self.status()
         row = snapshot and snapshot.fleet.get(name)
         return (row.pid or 0) if row and row.state == "RUNNING" else 0
+
+    def signal(self, name: str, number: int) -> int:
+        """Signal the process of a server, or of "gateway", once it runs; its pid."""
+        pid = int(self.until(lambda: self.pid(name), f"{name} runs"))
+        os.kill(pid, number)
+        return pid
+
+    def wait_other(self, name: str, pid: int) -> int:
+        """The pid of the process that runs in the place of `pid`, as soon as one does."""
+        other = self.until(lambda: (now := self.pid(name)) != pid and now, f"another {name} runs")
+        return int(other)
 
     def token(self, agent: str = "tester") -> str:
         """What `agent` shows to the gateway: the same all the time, as an agent's own would be."""
@@ -244,8 +263,8 @@ class Fleet:
 
     # The end
 
-    def assert_nothing_left(self, within: float = 10.0) -> None:
-        """No process, no port, no socket or lock."""
+    def assert_nothing_left(self, within: float = PATIENCE) -> None:
+        """No process, port, socket or lock; `within` 0: whoever has ended had promised that."""
         deadline = time.monotonic() + within
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -315,8 +334,8 @@ def rpc(url: str, token: str, method: str, params: dict[str, Any], timeout: floa
     except urllib.error.HTTPError as error:
         with error:
             raise CallFailed(f"{error.code}: {error.read().decode()}") from None
-    except OSError as error:
-        raise CallFailed(str(error)) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise CallFailed(str(error) or type(error).__name__) from None
     lines = [line[5:] for line in text.splitlines() if line.startswith("data:")]
     answer = json.loads(lines[-1] if lines else text)
     if "error" in answer:

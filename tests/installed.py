@@ -22,7 +22,7 @@ from typing import NoReturn
 import platformdirs
 import pytest
 
-INSTALL_TIMEOUT = 500.0
+INSTALL_TIMEOUT = 900.0
 NODE = "node@24"
 """The conformance tool and the Inspector need a newer Node than many machines have."""
 

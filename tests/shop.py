@@ -21,7 +21,7 @@ from tests.ports import reserve
 DATABASE = PROJECT / "servers" / "shop_database.py"
 SERVERS = ("shop_auth", "shop_buyer", "shop_seller")
 PASSWORD = "correct horse"
-PATIENCE = 30.0
+PATIENCE = 120.0
 QUICK = {"slow_retry": "1s", "max_backoff": "0.3s", "stable_after": "0.1s"}
 """For processes that are killed again and again."""
 

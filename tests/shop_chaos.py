@@ -21,7 +21,7 @@ import anyio
 
 from servers.shop.store import Document, Store, open_store
 from servers.shop.sweep import sweep
-from tests.fleet import CallFailed, Fleet
+from tests.fleet import PATIENCE, CallFailed, Fleet
 from tests.shop import Customer, add_shop, customer
 
 WORKERS = 8
@@ -30,6 +30,8 @@ STOCK = 25
 PRICES = ("1.50", "20", "0.07")
 DEPOSIT = "5000"
 RETRIES = 40
+LEAST_KILLS, LEAST_ORDERS = 2, 5
+"""What a run has at least, however little a slow machine does in its time."""
 
 
 @dataclass
@@ -125,7 +127,7 @@ class Buyer:
 
 def run(fleet: Fleet, seconds: float, seed: int, kills_a_second: float = 1.0) -> Report:
     """Chaos for that long on a fleet that was not started yet; raises AssertionError."""
-    port = add_shop(fleet, SHOP_STALE_SECONDS="1")
+    port = add_shop(fleet, SHOP_STALE_SECONDS="3")
     fleet.launch()
     report = Report()
     seller = customer(fleet, "seller")
@@ -167,6 +169,7 @@ def _let_them_work(
         thread.start()
     try:
         _kill_at_random(fleet, report, seconds, kills_a_second)
+        fleet.until(lambda: errors or len(report.placed) >= LEAST_ORDERS, "orders are placed")
     finally:
         stop.set()
         for thread in threads:
@@ -176,8 +179,9 @@ def _let_them_work(
 
 def _kill_at_random(fleet: Fleet, report: Report, seconds: float, kills_a_second: float) -> None:
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, random.expovariate(kills_a_second)))
+    while (left := end - time.monotonic()) > 0 or sum(report.kills.values()) < LEAST_KILLS:
+        assert left > -PATIENCE, f"nothing runs that could be killed\n{fleet.log()[-4000:]}"
+        time.sleep(min(max(left, 0.1), random.expovariate(kills_a_second)))
         victim = random.choice(VICTIMS)  # noqa: S311
         pid = fleet.pid(victim)
         if pid:

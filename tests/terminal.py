@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import select
 import struct
 import termios
 import threading
@@ -13,6 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import pyte
+
+PATIENCE = 100.0
+"""Seconds for what takes a moment: the machine may be busy, or stand still for a while."""
+BEGIN, END = b"\x1b[?2026h", b"\x1b[?2026l"
+"""Around a frame that is shown at once, by terminals that know mode 2026; this is one."""
 
 
 class Terminal:
@@ -24,6 +30,8 @@ class Terminal:
         self._screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self._screen)
         self._news = threading.Condition()
+        self._unshown = b""
+        self._hung_up, self._hang_up = os.pipe()
         self.resize(columns, rows)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -52,7 +60,9 @@ class Terminal:
                 for row in range(self._screen.lines)
             ]
 
-    def wait_for(self, seen: str | Callable[[list[str]], bool], timeout: float = 20) -> list[str]:
+    def wait_for(
+        self, seen: str | Callable[[list[str]], bool], timeout: float = PATIENCE
+    ) -> list[str]:
         """The screen as soon as it shows that text, or fits."""
         fits = (
             (lambda lines: any(seen in line for line in lines)) if isinstance(seen, str) else seen
@@ -69,22 +79,34 @@ class Terminal:
                 self._news.wait(left)
 
     def hang_up(self) -> None:
-        """As when the window is closed."""
-        with contextlib.suppress(OSError):
-            os.close(self.descriptor)
-        with contextlib.suppress(OSError):
-            os.close(self._master)
+        """As when the window is closed; first the reader ends: the number gets another file."""
+        os.close(self._hang_up)
+        self._reader.join()
+        for descriptor in (self._hung_up, self.descriptor, self._master):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
     def _read(self) -> None:
-        while True:
+        while self._hung_up not in select.select([self._master, self._hung_up], [], [])[0]:
             try:
                 data = os.read(self._master, 65536)
             except OSError:
                 return
             with self._news:
                 self.raw += data
-                self._stream.feed(data)
+                self._show(data)
                 self._news.notify_all()
+
+    def _show(self, data: bytes) -> None:
+        """Draw what is to be seen now: of a frame that is not whole yet, nothing."""
+        self._unshown += data
+        begun = self._unshown.rfind(BEGIN)
+        if begun <= self._unshown.rfind(END):  # what may become a beginning is none yet
+            begun = self._unshown.rfind(BEGIN[:1], -len(BEGIN) + 1)
+            begun = begun if BEGIN.startswith(self._unshown[begun:]) else -1
+        whole = len(self._unshown) if begun < 0 else begun
+        self._stream.feed(self._unshown[:whole])
+        self._unshown = self._unshown[whole:]
 
 
 def styled(char: pyte.screens.Char) -> tuple[str, str]:

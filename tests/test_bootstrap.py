@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from mcpcp.bootstrap import STAMP, UNFINISHED, Environment, ensure
 from mcpcp.errors import FleetError
 from mcpcp.pipoutput import explain
+from tests.fleet import PATIENCE
 
 # A build backend of the project's own: nothing has to be fetched to install it.
 BACKEND = """
@@ -66,9 +68,9 @@ def test_the_first_start_installs_and_the_next_one_only_looks(environment: Envir
     ensure(environment)
     assert has_tiny(environment)
     stamp = (environment.folder / STAMP).stat()
-    began = time.monotonic()
+    environment.python.unlink()
+    environment.python.write_text("who runs this is told that it is no program\n")
     ensure(environment)
-    assert time.monotonic() - began < 0.5
     assert (environment.folder / STAMP).stat().st_mtime_ns == stamp.st_mtime_ns
 
 
@@ -94,7 +96,7 @@ def start_and_get_stuck(environment: Environment) -> list[psutil.Process]:
         env={**os.environ, "STUCK": str(reached)},
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not reached.exists():
         assert time.monotonic() < deadline
         assert starter.poll() is None
@@ -107,8 +109,9 @@ def start_and_get_stuck(environment: Environment) -> list[psutil.Process]:
 def test_an_install_that_was_killed_is_built_afresh(environment: Environment) -> None:
     stuck = start_and_get_stuck(environment)
     for process in stuck:
-        process.kill()
-    psutil.wait_procs(stuck, 10)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end with the one before
+            process.kill()
+    psutil.wait_procs(stuck, PATIENCE)
     assert (environment.folder / UNFINISHED).exists()
     half = environment.folder / "half-written"
     half.touch()
@@ -121,7 +124,7 @@ def test_an_install_that_was_killed_is_built_afresh(environment: Environment) ->
 def test_sigterm_ends_pip_and_its_build_too(environment: Environment) -> None:
     stuck = start_and_get_stuck(environment)
     stuck[0].terminate()
-    _, alive = psutil.wait_procs(stuck, 20)
+    _, alive = psutil.wait_procs(stuck, PATIENCE)
     assert not alive
 
 

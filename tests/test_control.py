@@ -12,6 +12,7 @@ import pytest
 
 from mcpcp.control import CONTROL_SOCKET, ControlClient, connect_private, listen_private
 from mcpcp.errors import DeadlineExceeded, FleetError, Unavailable
+from tests.fleet import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -72,13 +73,30 @@ async def test_closing_does_not_remove_a_successors_socket(tmp_path: Path) -> No
 
 async def test_the_end_does_not_wait_for_clients(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         async with listen_private(path, echo):
             reader, writer = await asyncio.open_connection(sock=connect_private(path))
             writer.write(b"hi\n")
             await reader.readline()
         assert await reader.read() == b""
         writer.close()
+
+
+async def test_a_client_that_comes_while_it_closes_is_turned_away(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    loop, problems = asyncio.get_running_loop(), list[object]()
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: problems.append(context))
+    for turns in range(6):  # it is accepted in one turn of the loop, and handed over in a later one
+        async with listen_private(path, echo):
+            connection = connect_private(path)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        with connection:
+            for _ in range(6):
+                await asyncio.sleep(0)
+    loop.set_exception_handler(before)
+    assert not problems
 
 
 async def test_a_client_that_breaks_its_handler_harms_no_other(tmp_path: Path) -> None:
@@ -125,7 +143,14 @@ async def test_a_supervisor_that_ends_is_noticed(tmp_path: Path) -> None:
 
 
 async def test_close_wakes_a_thread_that_listens(tmp_path: Path) -> None:
-    async with listen_private(tmp_path / CONTROL_SOCKET, answer):
+    asked = asyncio.Event()
+
+    async def be_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        asked.set()
+        await reader.read()
+
+    async with listen_private(tmp_path / CONTROL_SOCKET, be_silent):
         client = await asyncio.to_thread(ControlClient.connect, tmp_path)
         heard = threading.Event()
 
@@ -136,9 +161,11 @@ async def test_close_wakes_a_thread_that_listens(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=listen)
         thread.start()
+        async with asyncio.timeout(PATIENCE):
+            await asked.wait()
         await asyncio.to_thread(client.close)
-        assert await asyncio.to_thread(heard.wait, 5)
-        await asyncio.to_thread(thread.join, 5)
+        assert await asyncio.to_thread(heard.wait, PATIENCE)
+        await asyncio.to_thread(thread.join, PATIENCE)
 
 
 def test_asking_needs_no_asyncio() -> None:

@@ -13,6 +13,7 @@ import pytest
 from mcpcp import processes
 from mcpcp.errors import FleetError
 from mcpcp.processes import Launch
+from tests.fleet import PATIENCE
 
 SLEEP = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)")
 
@@ -51,7 +52,7 @@ def line(output: int) -> str:
     return said.decode().rstrip()
 
 
-def until(condition: Callable[[], object], within: float = 10.0) -> None:
+def until(condition: Callable[[], object], within: float = PATIENCE) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline
@@ -195,6 +196,46 @@ print(kill_everything_below_us("x"), kill_everything_below_us("x"))
 
 def test_everything_below_is_killed_orphans_too() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ORPHANS], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", ORPHANS],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.stdout == "3 0\n", done.stderr
+
+
+CHAIN = """
+import os, subprocess, sys
+from mcpcp.processes import become_subreaper, kill_everything_below_us
+assert become_subreaper()
+chain = (
+    "import os, time\\n"
+    "print('up', flush=True)\\n"
+    "end = time.monotonic() + 60\\n"
+    "while time.monotonic() < end:\\n"
+    "    if os.fork(): os._exit(0)\\n"
+    "    time.sleep(0.001)"
+)
+command = [sys.executable, "-c", chain]
+chains = [
+    subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) for _ in range(4)
+]
+for one in chains:
+    one.stdout.readline()
+kill_everything_below_us("x")
+for one in chains:  # its end is seen when nobody holds the other end any more
+    os.set_blocking(one.stdout.fileno(), False)
+    assert os.read(one.stdout.fileno(), 1) == b""
+"""
+
+
+def test_what_forks_and_dies_all_the_time_is_killed_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CHAIN],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

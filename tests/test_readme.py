@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from mcpcp.config import loads
-from tests.fleet import PROJECT, Fleet, make_keys, open_fleet
+from tests.fleet import PATIENCE, PROJECT, Fleet, make_keys, open_fleet
 
 README = (PROJECT / "README.md").read_text("utf-8")
-PATIENCE = 90
 MADE_BY_THE_FIXTURE = ("python3 launch_servers.py", "mcpcp up --background", "mcpcp down")
 THIS_RUN = "python3 -m tests"
 

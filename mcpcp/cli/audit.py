@@ -178,7 +178,7 @@ def _show(found: Iterable[Record], *, as_json: bool) -> int:
 
 def _follow(log: Path, meant: Filter, *, as_json: bool) -> None:
     try:
-        _show(filter(meant, parsed(follow_file(log))), as_json=as_json)
+        _show(filter(meant, parsed(follow_file(log, 0))), as_json=as_json)
     except KeyboardInterrupt:
         click.echo(err=True)
 

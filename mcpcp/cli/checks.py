@@ -23,13 +23,13 @@ from mcpcp.config.values import PYTHON
 from mcpcp.control import ControlClient
 from mcpcp.errors import ConfigError, KeyRingError, McpcpError, Unavailable
 
-DEADLINE = 5.0
+DEADLINE = 20.0
 """Seconds that one look at the outside may take."""
 
 MOST_NAMED = 5
 """Tools that are named one by one."""
 
-SANDBOX_DEADLINE = 90.0
+SANDBOX_DEADLINE = 300.0
 """Seconds for the self-test of every sandbox that there is."""
 
 PACKAGES = ("mcp", "uvicorn", "starlette", "docker", "psutil", "orjson", "rich", "jwt")

@@ -13,7 +13,7 @@ from mcpcp.config import Config, runtime_dir
 from mcpcp.control import ControlClient
 from mcpcp.errors import Unavailable
 
-RESTART_PATIENCE = 60.0
+RESTART_PATIENCE = 300.0
 
 _folder_option = click.option(
     "--database",

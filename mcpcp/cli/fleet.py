@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from mcpcp.supervisor import lock
 from mcpcp.supervisor.options import Ui
 from mcpcp.supervisor.starting import unknown
 
-READY_PATIENCE = 30.0
+READY_PATIENCE = 60.0
 NOT_RUNNING = 3
 """The exit code of `status` without a fleet, as systemctl's."""
 
@@ -93,11 +94,12 @@ def down(config: str | None) -> None:
     path = find_config(config)
     place = runtime_dir(path)
     try:
-        with ControlClient.connect(place) as client:
-            client.ask("stop", timeout=STOP_PATIENCE)
+        client = ControlClient.connect(place)
     except Unavailable:
         click.echo(f"nothing runs for {path}")
         return
+    with client, suppress(Unavailable):  # it may end without a word
+        client.ask("stop", timeout=STOP_PATIENCE)
     lock.wait_released(place, STOP_PATIENCE)
     click.echo(f"stopped the servers of {path}")
 
@@ -231,11 +233,8 @@ def _print_log(settings: Config, name: str, lines: int, *, follow: bool) -> None
         raise FleetError(unknown(name, known))
     if not path.exists() and not follow:
         raise FleetError(f"{name} has written nothing yet ({path})")
-    for line in last_lines(path, lines):
-        click.echo(line)
-    if follow:
-        try:
-            for line in follow_file(path):
-                click.echo(line)
-        except KeyboardInterrupt:
-            click.echo(err=True)
+    try:
+        for line in follow_file(path, lines) if follow else last_lines(path, lines):
+            click.echo(line)
+    except KeyboardInterrupt:
+        click.echo(err=True)

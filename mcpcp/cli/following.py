@@ -17,47 +17,53 @@ LOOK = 0.2
 def last_lines(path: Path, count: int) -> list[str]:
     """The last `count` lines, reaching into the rotated file where the new one is short."""
     lines: deque[str] = deque(maxlen=max(0, count))
-    for part in (path.with_name(path.name + ".1"), path):
-        if part.exists():
-            with part.open(encoding="utf-8", errors="replace") as file:
-                lines.extend(line.rstrip("\n") for line in file)
+    for part in (_rotated(path), path):
+        with _open(part) or nullcontext() as file:
+            lines.extend(line.rstrip("\n") for line in file or ())
     return list(lines)
 
 
-def follow_file(path: Path, *, from_start: bool = False) -> Generator[str, None, None]:
-    """Lines that are written from now on, for ever; a file that was replaced is opened anew."""
-    at_end = not from_start
+def follow_file(path: Path, count: int | None = None) -> Generator[str, None, None]:
+    """The last `count` lines (None: all of the file), and then, without a gap, those to come.
+
+    A file that was replaced is opened anew.
+    """
+    shown = None if count is None else deque(last_lines(_rotated(path), count), count)
     while True:
-        with _open(path, at_end) or nullcontext() as file:
+        with _open(path) or nullcontext() as file:
             if file is not None:
-                yield from _lines(file, path)
-        at_end = False
+                yield from _lines(file, path, shown)
+                shown = None
         time.sleep(LOOK)
 
 
-def _lines(file: IO[str], path: Path) -> Iterator[str]:
-    """The file's whole lines, until another one has its place and this one is read to its end."""
+def _rotated(path: Path) -> Path:
+    return path.with_name(path.name + ".1")
+
+
+def _lines(file: IO[str], path: Path, shown: deque[str] | None) -> Iterator[str]:
+    """The file's whole lines, until another one has its place and this one is read to its end.
+
+    Of what is there at first, as much as `shown` holds.
+    """
     rest = ""
     while True:
         replaced = _is_replaced(file, path)  # looked at first: what it got before is read below
-        while piece := file.readline():
-            rest += piece
-            if rest.endswith("\n"):
-                yield rest[:-1]
-                rest = ""
+        *lines, rest = (rest + file.read()).split("\n")
+        if shown is not None:
+            shown.extend(lines)
+            lines, shown = [*shown], None
+        yield from lines
         if replaced:
             return
         time.sleep(LOOK)
 
 
-def _open(path: Path, at_end: bool) -> IO[str] | None:
+def _open(path: Path) -> IO[str] | None:
     try:
-        file = path.open(encoding="utf-8", errors="replace")
+        return path.open(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
-    if at_end:
-        file.seek(0, os.SEEK_END)
-    return file
 
 
 def _is_replaced(file: IO[str], path: Path) -> bool:

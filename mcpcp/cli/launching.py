@@ -19,7 +19,8 @@ from mcpcp.processes import kill
 from mcpcp.supervisor.options import Ui, View
 from mcpcp.supervisor.starting import prepare
 
-STOP_PATIENCE = 60.0
+STOP_PATIENCE = 300.0
+"""Seconds that a stop or a restart may take; each of a server's deadlines is its config's."""
 
 
 def launch_foreground(config: str | None, only: str | None, ui: Ui | None = None) -> int:

@@ -45,7 +45,7 @@ RESTART = Section(
         Key("burst", Whole(1, 1000), "Failed starts in a row after which it is FATAL.", 5),
         Key("slow_retry", duration(low=0.1), "How often a FATAL server is tried again.", "60s"),
         Key("stable_after", duration(), "Running this long makes a start a success.", "5s"),
-        Key("start_timeout", duration(low=0.1), "How long it may take to be ready.", "30s"),
+        Key("start_timeout", duration(low=0.1), "How long it may take to be ready.", "60s"),
         Key("stop_timeout", duration(), "How long it may take to end before it is killed.", "5s"),
     )
 )

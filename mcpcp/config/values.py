@@ -36,7 +36,7 @@ class RestartPolicy:
     burst: int = 5
     slow_retry: float = 60.0
     stable_after: float = 5.0
-    start_timeout: float = 30.0
+    start_timeout: float = 60.0
     stop_timeout: float = 5.0
 
 

@@ -22,6 +22,7 @@ from mcpcp.supervisor.options import FleetOptions, View
 from mcpcp.supervisor.remains import kill_rest
 from mcpcp.supervisor.supervisor import Place, Supervisor
 from mcpcp.supervisor.view import open_view
+from mcpcp.supervisor.watch import FileWatch
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +89,13 @@ async def _run(options: FleetOptions, place: Place) -> int:
     loop = asyncio.get_running_loop()
     signals = _Signals(loop)
     _watch_guard(loop, place)
+    # Before the config is read: what is changed while the fleet comes up is a change too.
+    watch = FileWatch(options.config, options.config.with_name(".env"))
     config = load(options.config)
     with open_view(options.ui, config, signals.terminal_lost) as view:
         handler = _LogHandler(config.data_dir / "logs" / "supervisor.log", view)
         configure(config.logs.format, config.logs.level, handler)
-        supervisor = Supervisor(options, config, place, view)
+        supervisor = Supervisor(options, config, watch, place, view)
         signals.deliver_to(supervisor)
         summary = await supervisor.run()
         handler.keep(logger.makeRecord(__name__, logging.INFO, "", 0, summary, (), None))

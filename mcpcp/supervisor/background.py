@@ -23,8 +23,8 @@ from mcpcp.files import locked_folder
 from mcpcp.fleet import ProcessState
 from mcpcp.supervisor import lock
 
-PATIENCE = 40.0
-"""Seconds until a fleet must answer: a cold machine imports for some seconds."""
+PATIENCE = 120.0
+"""Seconds until a fleet must answer; one that can't start says so at once, whatever this is."""
 LOG_LIMIT = 1024 * 1024
 MODULE = "mcpcp.supervisor.background"
 
@@ -64,7 +64,7 @@ def answers(runtime: Path) -> bool:
 
 def _listens(path: Path) -> bool:
     try:
-        connect_private(path, timeout=2.0).close()
+        connect_private(path).close()
     except Unavailable:
         return False
     return True

@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 ADOPTED_PAUSE: Final = 0.1
 """Seconds between two status lines: a person reads them, and CPU figures change all the time."""
 
-ANSWER_TIMEOUT: Final = 1.0
+ANSWER_TIMEOUT: Final = 10.0
+"""Seconds in which those who asked for a stop can be answered, though the loop be slow."""
 
 Answer: TypeAlias = dict[str, Any]
 

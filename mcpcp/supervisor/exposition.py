@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LONGEST_HEAD: Final = 16 * 1024
-PATIENCE: Final = 5.0
+PATIENCE: Final = 30.0
 TRY_AGAIN: Final = 5.0
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 

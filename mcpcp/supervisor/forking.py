@@ -47,8 +47,9 @@ INTERPRETER_VARIABLES: Final = ("PYTHON", "LD_", "TZ", "LANG", "LC_", "MALLOC_",
 """Read once, when a process starts: a fork can't be given other ones."""
 
 KEPT_FOR_ZYGOTE: Final = ("PATH", "HOME", "USER", "TMPDIR", "VIRTUAL_ENV")
-WARM_UP: Final = 30.0
-FORK_TIMEOUT: Final = 3.0
+WARM_UP: Final = 60.0
+FORK_TIMEOUT: Final = 10.0
+"""Seconds in which a zygote forks, however slow the machine is: another spawn would not help it."""
 ZYGOTE: Final = "zygote"
 
 
@@ -82,8 +83,11 @@ class Zygote:
         cwd: Path,
         output: Callable[[], int],
         preload: tuple[str, ...] = PRELOADED,
+        *,
+        patience: float = FORK_TIMEOUT,
     ) -> None:
         self._reaper = reaper
+        self._patience = patience
         self._preload = preload
         self._base_env = base_env
         self._cwd = cwd
@@ -198,7 +202,7 @@ class Zygote:
         }
         self._reaper.forget_early()
         try:
-            async with asyncio.timeout(FORK_TIMEOUT):
+            async with asyncio.timeout(self._patience):
                 await _send(channel, request, [launch.output, *launch.inherit.values()])
                 answer = await _receive(channel)
         except (OSError, EOFError, TimeoutError):

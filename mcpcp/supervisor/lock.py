@@ -17,7 +17,8 @@ from typing import Final
 from mcpcp.errors import DeadlineExceeded, FleetError
 
 LOCK: Final = "lock"
-LOOK_MARGIN: Final = 0.2
+LOOK_MARGIN: Final = 10.0
+"""Seconds that one who only looks may hold the lock: it may be stopped while it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +34,19 @@ def acquire(runtime_dir: Path, config: Path) -> int:
     """A descriptor that holds the lock; raises FleetError saying who else has it."""
     until = time.monotonic() + LOOK_MARGIN
     while (descriptor := _lock_current(runtime_dir)) is None:
-        # Somebody may only have looked whether the lock is held: then it is free in a moment.
-        if time.monotonic() > until:
-            raise FleetError(_already_running(read_holder(runtime_dir), config))
+        # Somebody may only have looked whether the lock is held, or be about to write its name, or
+        # a fleet may be ending after its guard: all that passes, but for a holder that lives.
+        holder = read_holder(runtime_dir)
+        if time.monotonic() > until or (holder is not None and _lives(holder)):
+            raise FleetError(_already_running(holder, config))
         time.sleep(0.01)
-    holder = {
+    about = {
         "pid": os.getpid(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "config": str(config),
     }
     os.ftruncate(descriptor, 0)
-    _pwrite(descriptor, json.dumps(holder).encode())
+    _pwrite(descriptor, json.dumps(about).encode())
     return descriptor
 
 
@@ -78,9 +81,10 @@ def _is_current(runtime_dir: Path, descriptor: int) -> bool:
 
 def is_held(runtime_dir: Path) -> bool:
     """Whether a fleet runs, starts or ends there."""
-    if not (runtime_dir / LOCK).exists():
+    try:
+        descriptor = os.open(runtime_dir / LOCK, os.O_RDWR)  # looking leaves no file behind
+    except FileNotFoundError:
         return False
-    descriptor = _open(runtime_dir)
     try:
         return not _lock_file(descriptor)
     finally:
@@ -102,6 +106,15 @@ def read_holder(runtime_dir: Path) -> Holder | None:
         return Holder(**json.loads((runtime_dir / LOCK).read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _lives(holder: Holder) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(holder.pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _already_running(holder: Holder | None, config: Path) -> str:

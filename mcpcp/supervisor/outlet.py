@@ -10,7 +10,7 @@ import threading
 
 WAIT = 0.1
 """Seconds of one wait for the reader."""
-LAST_WAITS = 10
+LAST_WAITS = 30
 """Waits in a row for a reader who takes nothing, before a closing view gives up; counted, since a
 clock would count the time as well in which this process did not run."""
 
@@ -26,8 +26,9 @@ class Gone(Exception):
 class Outlet:
     """A descriptor to write to, without Python's buffers: those would block again at exit."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, last_waits: int = LAST_WAITS) -> None:
         self._descriptor = descriptor
+        self.last_waits = last_waits
         self.closing = threading.Event()
         self.offering = False
         """Whether there is something that the reader has not taken yet."""
@@ -47,7 +48,7 @@ class Outlet:
         data = memoryview(text.encode("utf-8", "replace"))
         refused = 0
         self.offering = True
-        while data and not (refused >= LAST_WAITS and self.closing.is_set()):
+        while data and not (refused >= self.last_waits and self.closing.is_set()):
             if self._writable(WAIT):
                 written = self._write(data[:4096])
                 data, refused = data[written:], 0

@@ -25,6 +25,7 @@ from mcpcp.fleet import ProcessState, ProcessStatus
 from mcpcp.processes import (
     KILL,
     Launch,
+    belongs_to,
     describe,
     describe_exit,
     group_is_empty,
@@ -42,7 +43,7 @@ from mcpcp.supervisor.specs import ProcessSpec
 
 logger = logging.getLogger(__name__)
 
-KILL_TIMEOUT: Final = 5.0
+KILL_TIMEOUT: Final = 20.0
 """Seconds that the system may take to end a killed process (one in uninterruptible sleep)."""
 
 GROUP_POLL: Final = 0.01
@@ -229,15 +230,21 @@ class ManagedProcess:
         """Name a stranger on our port; what has just died may hold it for a moment."""
         port = self.spec.port
         self._blocked = False
-        until = time.monotonic() + PORT_GRACE
+        began = time.monotonic()
         while port is not None and not port_is_free(port, self.spec.host):
-            if time.monotonic() > until:
-                self._blocked = True
+            waited = time.monotonic() - began
+            if waited > PORT_GRACE:
                 owner = await asyncio.to_thread(port_owner, port)
-                raise FleetError(
-                    f"port {port} is used by {await asyncio.to_thread(describe, owner)}"
-                )
+                if waited > KILL_TIMEOUT or not self._may_be_dying(owner):
+                    self._blocked = True
+                    raise FleetError(
+                        f"port {port} is used by {await asyncio.to_thread(describe, owner)}"
+                    )
             await asyncio.sleep(PORT_POLL)
+
+    def _may_be_dying(self, owner: int | None) -> bool:
+        """Whether it may be left of the life before, which a slow system takes its time to end."""
+        return self.starts > 1 and (owner is None or belongs_to(owner, os.getpid()))
 
     async def _accompany(self, child: Child) -> float | None:
         """Be with the process until it is gone; returns for how many seconds it served."""

@@ -22,7 +22,7 @@ from mcpcp.fleet import GATEWAY
 DATA_VARIABLE = "MCPCP_DATA_DIR"
 """Where servers find the folder of what the fleet keeps."""
 
-STOP_MARGIN = 5.0
+STOP_MARGIN = 15.0
 """Seconds that the gateway gets beyond its own drain deadline."""
 
 

@@ -70,9 +70,17 @@ class Place:
 class Supervisor:
     """One fleet, from its start to its end."""
 
-    def __init__(self, options: FleetOptions, config: Config, place: Place, view: View) -> None:
+    def __init__(
+        self,
+        options: FleetOptions,
+        config: Config,
+        watch: FileWatch,
+        place: Place,
+        view: View,
+    ) -> None:
         self._options = options
         self._config = config
+        self._watch = watch
         self._place = place
         self._view = view
         # The gateway expands the config's ${VARIABLES} itself, so it needs what we were given.
@@ -341,9 +349,8 @@ class Supervisor:
 
     async def _follow_config(self) -> None:
         path = self._config.path
-        watch = FileWatch(path, path.with_name(".env"))
         while True:
-            await watch.changed()
+            await self._watch.changed()
             try:
                 config = load(path)
                 plan(config, self._options.only)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from mcpcp.config import Config
 from mcpcp.fleet import Snapshot
 from mcpcp.supervisor.options import Ui, View
-from mcpcp.supervisor.outlet import LAST_WAITS, WAIT, Gone, Outlet
+from mcpcp.supervisor.outlet import WAIT, Gone, Outlet
 from mcpcp.supervisor.painters import JsonPainter, News, Painter, PlainPainter, TablePainter
 
 QUEUED_LINES = 2000
@@ -70,7 +70,7 @@ class ThreadedView:
             self._changed.notify()
         self._outlet.closing.set()
         refused = 0
-        while self._thread.is_alive() and refused < 2 * LAST_WAITS:
+        while self._thread.is_alive() and refused < 2 * self._outlet.last_waits:
             taken = self._outlet.taken
             self._thread.join(WAIT)
             held = self._outlet.offering and self._outlet.taken == taken

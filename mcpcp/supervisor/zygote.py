@@ -27,7 +27,7 @@ if sys.platform != "linux":
     raise ImportError("forking servers is only safe on Linux")
 
 MOST_DESCRIPTORS: Final = 16
-REPARENT_DEADLINE: Final = 5.0
+REPARENT_DEADLINE: Final = 60.0
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 

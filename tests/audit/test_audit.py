@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from mcpcp.audit import AuditLog, CallRecord, chains, verify
 from mcpcp.audit.checkpoint import HMAC_KEY, write_checkpoint
 from mcpcp.audit.log import segments
 from mcpcp.errors import Unavailable
+from tests.fleet import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +39,7 @@ import resource, sys
 from pathlib import Path
 from mcpcp.audit import AuditLog, CallRecord
 from mcpcp.errors import Unavailable
+from tests.fleet import PATIENCE
 log = AuditLog(Path(sys.argv[1]), Path(sys.argv[2]))
 log.open()
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
@@ -95,7 +96,7 @@ def change(path: Path, edit: Callable[[list[str]], list[str]]) -> None:
 
 def test_records_hold_what_was_said_and_no_more(written: Path) -> None:
     last = records(written)[-1]
-    assert last.pop("ts") == pytest.approx(time.time(), abs=60)
+    assert last.pop("ts") == pytest.approx(time.time(), abs=3600)
     assert len(str(last.pop("hash"))) == 64
     assert last == {
         "n": 11, "agent": "me", "token_id": "id", "session": "s", "server": "mcp1",
@@ -263,7 +264,7 @@ def _writer(path: Path, ring: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_full_disk_refuses_calls_and_leaves_a_whole_log(path: Path, ring: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(path), str(ring)],
-        capture_output=True, text=True, timeout=30, check=True,
+        capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     written = int(done.stdout)
     assert written > 0
@@ -377,14 +378,20 @@ def test_names_that_clients_made_up_fit_into_a_line(path: Path, ring: Path, text
                     str(records(path)[1]["tool"]))  # fmt: skip
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_open_descriptors_are_given_back(path: Path, ring: Path) -> None:
-    before = _descriptors()
     log = AuditLog(path, ring, max_bytes=1000)
     for _ in range(30):
         log.record(call())
+    assert _opened(path.parent)
     log.close()
-    assert _descriptors() == before
+    assert not _opened(path.parent)
 
 
-def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0  # noqa: PTH208
+def _opened(folder: Path) -> list[Path]:
+    """The files in `folder` that this process has open; other threads open and close others."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(link.readlink())
+    return [path for path in found if folder in path.parents]

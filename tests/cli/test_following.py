@@ -20,7 +20,7 @@ def test_the_last_lines_reach_into_the_rotated_file(tmp_path: Path) -> None:
 def test_following_goes_on_in_the_file_that_replaced_the_old_one(tmp_path: Path) -> None:
     log = tmp_path / "mcp1.log"
     log.write_text("before\n")
-    with closing(follow_file(log, from_start=True)) as following:
+    with closing(follow_file(log)) as following:
         assert next(following) == "before"
         with log.open("a") as file:
             file.write("half")
@@ -31,3 +31,14 @@ def test_following_goes_on_in_the_file_that_replaced_the_old_one(tmp_path: Path)
         log.write_text("new\n")
         assert next(following) == "last"
         assert next(following) == "new"
+
+
+def test_between_the_last_lines_and_those_to_come_nothing_is_lost(tmp_path: Path) -> None:
+    log = tmp_path / "mcp1.log"
+    (tmp_path / "mcp1.log.1").write_text("one\ntwo\n")
+    log.write_text("three\nhal")
+    with closing(follow_file(log, 2)) as following:
+        assert next(following) == "two"
+        with log.open("a") as file:
+            file.write("f\nfour\n")
+        assert [next(following) for _ in range(3)] == ["three", "half", "four"]

@@ -19,6 +19,7 @@ from mcpcp.policy import Allowlist
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import TokenVerifier
 from tests.cli.project import CONFIG, Project
+from tests.fleet import PATIENCE
 
 
 @pytest.fixture
@@ -189,6 +190,8 @@ def test_every_help_teaches_with_an_example(words: tuple[str, ...]) -> None:
 
 def test_as_a_program_errors_are_one_line_and_an_exit_code(mine: Project) -> None:
     command = [sys.executable, "-m", "mcpcp", "token", "issue", "you", "--config"]
-    done = subprocess.run([*command, str(mine.config)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [*command, str(mine.config)], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"mcpcp: {mine.config}: agents: no agent")

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -21,8 +17,8 @@ from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from mcpcp.files import locked
-from tests.fleet import CallFailed, Fleet, rpc
+from tests import installed
+from tests.fleet import PATIENCE, CallFailed, Fleet, rpc
 
 INSPECTOR = "@modelcontextprotocol/inspector@1.0.3"
 """The last one for the Node 20 that distributions have."""
@@ -40,11 +36,12 @@ async def connected(fleet: Fleet, way: str) -> AsyncIterator[Client]:
         async with Client(stdio_client(server)) as client:
             yield client
     elif way == "sse":
-        async with Client(sse_client(f"{url}/sse", headers=headers), mode="legacy") as client:
+        streams = sse_client(f"{url}/sse", headers=headers, timeout=PATIENCE)
+        async with Client(streams, mode="legacy") as client:
             yield client
     else:
         async with (
-            httpx2.AsyncClient(headers=headers, timeout=60) as http,
+            httpx2.AsyncClient(headers=headers, timeout=PATIENCE) as http,
             Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
         ):
             yield client
@@ -77,7 +74,7 @@ def test_without_a_good_token_nothing_is_told(fleet: Fleet, token: str) -> None:
     fleet.launch()
     url = f"http://127.0.0.1:{fleet.gateway['port']}/mcp"
     with pytest.raises(CallFailed) as refused:
-        rpc(url, token, "tools/list", {}, 10)
+        rpc(url, token, "tools/list", {}, PATIENCE)
     assert "mcp1" not in str(refused.value)
     assert fleet.call("mcp1_echo", message="hi") == "hi"
 
@@ -85,17 +82,7 @@ def test_without_a_good_token_nothing_is_told(fleet: Fleet, token: str) -> None:
 @pytest.fixture(scope="session")
 def inspector() -> list[str]:
     """The Inspector's command line, installed once for all workers."""
-    if shutil.which("npm") is None:
-        if os.environ.get("CI"):
-            pytest.fail("npm is missing")
-        pytest.skip("npm is not installed")
-    folder = Path(tempfile.gettempdir()) / f"mcpcp-inspector-{os.getuid()}"
-    program = folder / "node_modules" / ".bin" / "mcp-inspector"
-    with locked(folder / "lock", patience=110):
-        if not program.exists():
-            command = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix"]
-            subprocess.run([*command, str(folder), INSPECTOR], check=True, timeout=100)
-    return [str(program), "--cli"]
+    return [str(installed.npm(INSPECTOR) / ".bin" / "mcp-inspector"), "--cli"]
 
 
 def inspect(fleet: Fleet, command: list[str], *arguments: str) -> Any:
@@ -104,7 +91,7 @@ def inspect(fleet: Fleet, command: list[str], *arguments: str) -> Any:
         [*command, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         env={**fleet.environ, "MCPCP_CONFIG": str(fleet.config)},
         cwd=fleet.folder,
         check=False,
@@ -114,7 +101,7 @@ def inspect(fleet: Fleet, command: list[str], *arguments: str) -> Any:
 
 
 @pytest.mark.npm
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(1500)
 def test_the_inspector_lists_and_calls_over_every_way_in(
     fleet: Fleet, inspector: list[str]
 ) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from tests.fleet import CallFailed, Fleet
+from tests.fleet import PATIENCE, CallFailed, Fleet
+from tests.processes import alive, command
 
 
 def kill(pid: int) -> None:
@@ -24,9 +22,8 @@ def kill(pid: int) -> None:
 def zygote(fleet: Fleet) -> int:
     """The zygote's pid; 0 while there is none."""
     for process in fleet.processes():
-        with contextlib.suppress(psutil.Error):
-            if " ".join(process.cmdline()).startswith("mcpcp zygote"):
-                return int(process.pid)
+        if " ".join(command(process)).startswith("mcpcp zygote"):
+            return int(process.pid)
     return 0
 
 
@@ -36,7 +33,7 @@ def test_sigkill_of_the_launcher_ends_everything(fleet: Fleet) -> None:
     fleet.call("mcp1_breed", count=2)
     kill(launcher.pid)
     launcher.wait()
-    fleet.assert_nothing_left(within=5)
+    fleet.assert_nothing_left()
 
 
 def test_sigkill_of_the_supervisor_ends_everything_and_is_told(fleet: Fleet) -> None:
@@ -46,9 +43,9 @@ def test_sigkill_of_the_supervisor_ends_everything_and_is_told(fleet: Fleet) -> 
     snapshot = fleet.status()
     assert snapshot is not None
     kill(snapshot.pid)
-    assert launcher.wait(10) != 0
+    assert launcher.wait(PATIENCE) != 0
     assert "supervisor" in fleet.log()
-    fleet.assert_nothing_left(within=5)
+    fleet.assert_nothing_left()
 
 
 def test_sigkill_of_the_zygote_harms_no_server_and_a_new_one_comes(fleet: Fleet) -> None:
@@ -59,7 +56,7 @@ def test_sigkill_of_the_zygote_harms_no_server_and_a_new_one_comes(fleet: Fleet)
     assert fleet.until(lambda: zygote(fleet) not in (0, old), "another zygote")
     assert fleet.call("mcp1_pid") == server
     kill(server)
-    fleet.until(lambda: fleet.pid("mcp1") not in (0, server), "the server is back")
+    fleet.wait_other("mcp1", server)
     assert fleet.call("mcp1_echo", message="hi") == "hi"
 
 
@@ -69,7 +66,7 @@ def test_a_server_killed_while_there_is_no_zygote_is_spawned(fleet: Fleet) -> No
     server = fleet.pid("mcp1")
     kill(fleet.until(lambda: zygote(fleet), "a zygote"))
     kill(server)
-    fleet.until(lambda: fleet.pid("mcp1") not in (0, server), "the server is back")
+    fleet.wait_other("mcp1", server)
     assert fleet.call("mcp1_echo", message="hi") == "hi"
 
 
@@ -78,7 +75,7 @@ def test_sigkill_of_the_gateway_costs_no_server_and_it_comes_back(fleet: Fleet) 
     fleet.launch()
     gateway, server = fleet.pid("gateway"), fleet.pid("mcp1")
     kill(gateway)
-    fleet.until(lambda: fleet.pid("gateway") not in (0, gateway), "another gateway")
+    fleet.wait_other("gateway", gateway)
     fleet.wait_ready()
     assert fleet.call("mcp1_pid") == server
 
@@ -86,28 +83,25 @@ def test_sigkill_of_the_gateway_costs_no_server_and_it_comes_back(fleet: Fleet) 
 def test_a_server_killed_in_mid_call_fails_that_call_at_once_and_serves_the_next(
     fleet: Fleet, tmp_path: Path
 ) -> None:
-    fleet.add("mcp1")
+    fleet.add("mcp1", timeout="1h")
     fleet.add("mcp2")
     fleet.launch()
     note = tmp_path / "napping"
-    failed: list[tuple[float, str]] = []
+    failed: list[str] = []
 
     def nap() -> None:
         try:
-            fleet.call("mcp1_nap", seconds=30, note=str(note))
+            fleet.call("mcp1_nap", 6 * PATIENCE, seconds=3600, note=str(note))
         except CallFailed as error:
-            failed.append((time.monotonic(), str(error)))
+            failed.append(str(error))
 
     caller = threading.Thread(target=nap)
     caller.start()
     fleet.until(lambda: note.exists() and note.read_text(), "the call has begun")
-    killed = time.monotonic()
     kill(int(note.read_text()))
-    caller.join(10)
+    caller.join(PATIENCE)  # long before any deadline that the call has
     assert failed
-    when, why = failed[0]
-    assert when - killed < 2
-    assert "mcp1" in why
+    assert "mcp1" in failed[0]
     assert fleet.call("mcp2_echo", message="I live") == "I live"
     assert fleet.call("mcp1_echo", message="back") == "back"  # waits for the restart
     snapshot = fleet.status()
@@ -121,24 +115,17 @@ def test_what_a_killed_server_had_started_dies_with_it(fleet: Fleet) -> None:
     fleet.add("mcp1")
     fleet.launch()
     bred: list[int] = fleet.call("mcp1_breed", count=4)
-    assert all(psutil.pid_exists(pid) for pid in bred)
+    assert all(map(alive, bred))
     kill(fleet.pid("mcp1"))
-    fleet.until(lambda: not any(alive(pid) for pid in bred), "all grandchildren are gone", 10)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    fleet.until(lambda: not any(map(alive, bred)), "all grandchildren are gone")
 
 
 @pytest.mark.parametrize("victim", ["launcher", "supervisor"])
 def test_a_kill_during_the_start_leaves_nothing(fleet: Fleet, victim: str) -> None:
-    fleet.add("mcp1", env={"SLOW": "30"})
+    fleet.add("mcp1", env={"SLOW": "3600"})
     launcher = fleet.start()
     snapshot: Any = fleet.until(fleet.status, "the supervisor answers")
     fleet.until(lambda: fleet.state("mcp1") == "STARTING", "mcp1 starts")
     kill(launcher.pid if victim == "launcher" else snapshot.pid)
-    launcher.wait(10)
-    fleet.assert_nothing_left(within=5)
+    launcher.wait(PATIENCE)
+    fleet.assert_nothing_left()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
@@ -10,12 +9,10 @@ import pytest
 
 from servers.sandboxing import bubblewrap
 from tests.engine import absent
-from tests.fleet import CallFailed, Fleet
+from tests.fleet import PATIENCE, CallFailed, Fleet
 from tests.servers.packages.index import serving
 
 SERVERS = Path(__file__).resolve().parents[2] / "servers"
-PATIENCE = 90.0
-
 pytestmark = pytest.mark.bwrap
 
 
@@ -25,9 +22,9 @@ def test_a_package_is_approved_installed_and_used_by_way_of_the_executor(fleet: 
     with serving() as index:
         index.add("reqeusts", files={"reqeusts.py": b"VALUE = 42\n"})
         env = {"SANDBOX_BACKEND": "bubblewrap", "SANDBOX_INDEX_URL": index.url}
-        fleet.add("sandbox", SERVERS / "sandbox.py", env=env, timeout="2m")
-        fleet.add("executor", SERVERS / "code_executor.py", calls=["sandbox"], timeout="2m")
-        fleet.add("stranger", SERVERS / "code_executor.py", timeout="2m", env=address(fleet))
+        fleet.add("sandbox", SERVERS / "sandbox.py", env=env, timeout="1h")
+        fleet.add("executor", SERVERS / "code_executor.py", calls=["sandbox"], timeout="1h")
+        fleet.add("stranger", SERVERS / "code_executor.py", timeout="1h", env=address(fleet))
         fleet.launch()
         use = {"code": "import reqeusts\nopen('out.txt', 'w').write('x')\nreqeusts.VALUE"}
         made = fleet.call("sandbox_install_package", PATIENCE, name="reqeusts")
@@ -41,7 +38,7 @@ def test_a_package_is_approved_installed_and_used_by_way_of_the_executor(fleet: 
         assert ran == "42"
         files = fleet.call("sandbox_list_files", session="s")["files"]
         assert [file["path"] for file in files] == ["out.txt"]
-        os.kill(fleet.pid("sandbox"), signal.SIGKILL)
+        fleet.signal("sandbox", signal.SIGKILL)
         assert fleet.call("executor_execute_code", PATIENCE, **use) == "42"
         # who is not told the sandbox's secret gets nowhere
         with pytest.raises(CallFailed):

@@ -21,7 +21,7 @@ def test_only_the_changed_server_is_restarted_and_a_new_one_starts(fleet: Fleet)
     fleet.servers["mcp2"]["env"] = {"COLOUR": "blue"}
     fleet.add("mcp3")
     fleet.write()
-    fleet.until(lambda: fleet.pid("mcp2") not in (0, changed), "mcp2 was restarted")
+    fleet.wait_other("mcp2", changed)
     fleet.until(lambda: fleet.pid("mcp3"), "mcp3 runs")
     fleet.until(lambda: offers(fleet, "mcp3"), "its tools are there")
     assert fleet.pid("mcp1") == kept
@@ -52,13 +52,13 @@ def test_a_bad_file_keeps_the_last_good_state_and_says_why(fleet: Fleet) -> None
     fleet.launch()
     before = fleet.call("mcp1_pid")
     good = fleet.config.read_text()
-    fleet.config.write_text(good.replace('"depends_on"', "").replace('"port"', '"prot"', 1))
+    fleet.put(good.replace('"depends_on"', "").replace('"port"', '"prot"', 1))
     told = fleet.until(lambda: error(fleet), "the reason is told")
     assert "prot" in told
     assert fleet.call("mcp1_pid") == before, "an open session and a token of before still work"
-    fleet.config.write_text('{"mcpServers": {')
+    fleet.put('{"mcpServers": {')
     fleet.until(lambda: "prot" not in (error(fleet) or "prot"), "the new reason is told")
-    fleet.config.write_text(good)
+    fleet.put(good)
     fleet.until(lambda: error(fleet) is None, "the good file is in force")
     assert fleet.call("mcp1_pid") == before
 
@@ -88,12 +88,13 @@ def test_edits_under_load_lose_no_call_of_the_servers_that_stay(fleet: Fleet) ->
         old = fleet.pid("mcp2")
         fleet.servers["mcp2"]["env"] = {"COLOUR": colour}
         fleet.write()
-        fleet.until(lambda: fleet.pid("mcp2") not in (0, old), "mcp2 was restarted")  # noqa: B023
+        fleet.wait_other("mcp2", old)
+        enough = len(answers) + 10
+        fleet.until(lambda: failures or len(answers) > enough, "calls go on")  # noqa: B023
     done.set()
     for worker in workers:
         worker.join()
     assert not failures
-    assert len(answers) > 20
     assert fleet.pid("mcp1") == before
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -60,9 +59,7 @@ def test_a_killed_database_comes_back_under_its_servers(fleet: Fleet) -> None:
     buyer = customer(fleet, "buyer")
     buyer.buy("add_balance", amount="30")
     servers = {name: fleet.pid(name) for name in SERVERS}
-    before = fleet.pid("shop_db")
-    os.kill(before, signal.SIGKILL)
-    fleet.until(lambda: fleet.pid("shop_db") not in (0, before), "the database is back")
+    fleet.wait_other("shop_db", fleet.signal("shop_db", signal.SIGKILL))
     assert buyer.buy("check_balance") == {"balance": "30.00 EUR"}
     assert {name: fleet.pid(name) for name in SERVERS} == servers
 

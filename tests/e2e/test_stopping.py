@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.fleet import CallFailed, Fleet
+from tests.fleet import PATIENCE, CallFailed, Fleet
 from tests.terminal import terminal
 
 
@@ -42,7 +42,7 @@ def test_the_gateway_stops_first_and_a_server_after_what_depends_on_it(fleet: Fl
 def test_a_call_in_flight_is_finished_before_the_gateway_stops(
     fleet: Fleet, tmp_path: Path
 ) -> None:
-    fleet.gateway["drain"] = "20s"
+    fleet.gateway["drain"] = "10m"
     fleet.add("mcp1")
     launcher = fleet.launch()
     note = tmp_path / "napping"
@@ -53,30 +53,28 @@ def test_a_call_in_flight_is_finished_before_the_gateway_stops(
     caller.start()
     fleet.until(note.exists, "the call has begun")
     assert fleet.stop(launcher) == 0
-    caller.join(5)
+    caller.join(PATIENCE)
     assert answers == ["slept 1.5"]
 
 
 def test_a_call_longer_than_the_drain_deadline_is_given_up(fleet: Fleet, tmp_path: Path) -> None:
     fleet.gateway["drain"] = "0.5s"
-    fleet.add("mcp1")
+    fleet.add("mcp1", timeout="1h")
     launcher = fleet.launch()
     note = tmp_path / "napping"
     failed: list[str] = []
 
     def nap() -> None:
         try:
-            fleet.call("mcp1_nap", seconds=60, note=str(note))
+            fleet.call("mcp1_nap", 6 * PATIENCE, seconds=3600, note=str(note))
         except CallFailed as error:
             failed.append(str(error))
 
     caller = threading.Thread(target=nap)
     caller.start()
     fleet.until(note.exists, "the call has begun")
-    began = time.monotonic()
-    assert fleet.stop(launcher) == 0
-    assert time.monotonic() - began < 12
-    caller.join(5)
+    assert fleet.stop(launcher) == 0  # long before the nap is over
+    caller.join(PATIENCE)
     assert failed
 
 
@@ -86,7 +84,8 @@ def test_a_child_that_ignores_term_is_killed_after_its_deadline(fleet: Fleet) ->
     fleet.call("mcp1_ignore_term")
     began = time.monotonic()
     assert fleet.stop(launcher) == 0
-    assert 0.5 < time.monotonic() - began < 8
+    assert time.monotonic() - began > 0.5
+    assert "mcp1 did not stop within 0.5 s: killed" in fleet.log()
 
 
 def test_grandchildren_that_ignore_term_are_gone_after_a_stop(fleet: Fleet) -> None:
@@ -98,34 +97,33 @@ def test_grandchildren_that_ignore_term_are_gone_after_a_stop(fleet: Fleet) -> N
 
 
 def test_a_second_ctrl_c_kills_at_once(fleet: Fleet) -> None:
-    fleet.add("mcp1", restart={"stop_timeout": "60s"})
+    fleet.add("mcp1", restart={"stop_timeout": "1h"})
     launcher = fleet.launch()
     fleet.call("mcp1_ignore_term")
     launcher.send_signal(signal.SIGINT)
     fleet.until(lambda: fleet.state("mcp1") == "STOPPING", "mcp1 is stopping")
-    began = time.monotonic()
     launcher.send_signal(signal.SIGINT)
-    launcher.wait(10)
-    assert time.monotonic() - began < 5
-    fleet.assert_nothing_left(within=1)
+    launcher.wait(PATIENCE)  # long before mcp1's own deadline
+    fleet.assert_nothing_left(within=0)
 
 
 @pytest.mark.parametrize("moment", ["at once", "supervisor", "servers"])
 def test_ctrl_c_during_the_start_leaves_nothing(fleet: Fleet, moment: str) -> None:
-    fleet.add("mcp1", env={"SLOW": "30"})
+    fleet.add("mcp1", env={"SLOW": "3600"})
     fleet.add("mcp2")
     launcher = fleet.start()
     if moment == "supervisor":
         fleet.until(fleet.status, "the supervisor answers")
     elif moment == "servers":
         fleet.until(lambda: fleet.state("mcp2") == "RUNNING", "mcp2 runs")
-    began = time.monotonic()
     code = fleet.stop(launcher)
-    assert time.monotonic() - began < 10
-    # Python itself may not have been up yet, and then the system's default ends it.
+    fleet.assert_nothing_left()
+    said = fleet.log()
+    if moment == "at once" and "KeyboardInterrupt" in said and ", in main" not in said:
+        return  # Python itself was only coming up, and told it in its own way
+    # It may not have begun even that, and then the system's default ends it.
     assert code in ({0, 130, -signal.SIGINT} if moment == "at once" else {0})
-    assert "Traceback" not in fleet.log()
-    fleet.assert_nothing_left(within=1)
+    assert "Traceback" not in said
 
 
 def test_signals_that_come_while_it_ends_are_no_news(fleet: Fleet) -> None:
@@ -141,7 +139,7 @@ def test_signals_that_come_while_it_ends_are_no_news(fleet: Fleet) -> None:
     sender = threading.Thread(target=send_until_it_is_gone)
     sender.start()
     assert fleet.stop(launcher) == 0
-    sender.join(10)
+    sender.join(PATIENCE)
     assert "Bad file descriptor" not in fleet.log()  # so many may be too many for the pipe to it
 
 
@@ -167,7 +165,7 @@ def test_the_table_shows_the_fleet_and_ctrl_c_in_the_terminal_stops_it(fleet: Fl
         pid = fleet.pid("mcp1")
         assert any("mcp1" in line and f" {pid} " in line and "RUNNING" in line for line in shown)
         screen.type(b"\x03")
-        assert launcher.wait(10) == 0
+        assert launcher.wait(PATIENCE) == 0
         screen.wait_for("stopped 1 server")
 
 
@@ -177,8 +175,8 @@ def test_a_closed_terminal_stops_everything(fleet: Fleet) -> None:
     launcher = fleet.launch(**on_terminal(slave))
     os.close(slave)
     os.close(master)
-    launcher.wait(15)
-    fleet.assert_nothing_left(within=2)
+    launcher.wait(PATIENCE)
+    fleet.assert_nothing_left(within=0)
 
 
 def test_a_stopped_terminal_stops_nothing_and_the_fleet_still_ends(fleet: Fleet) -> None:
@@ -189,12 +187,10 @@ def test_a_stopped_terminal_stops_nothing_and_the_fleet_still_ends(fleet: Fleet)
         screen.type(b"\x13")  # Ctrl+S
         for number in range(50):
             assert fleet.call("mcp1_echo", message=str(number)) == str(number)
-        server = fleet.pid("mcp1")
-        os.kill(server, signal.SIGKILL)
-        fleet.until(lambda: fleet.pid("mcp1") not in (0, server), "the server is back", 10)
+        fleet.wait_other("mcp1", fleet.signal("mcp1", signal.SIGKILL))
         launcher.send_signal(signal.SIGTERM)
-        launcher.wait(15)
-        fleet.assert_nothing_left(within=2)
+        launcher.wait(PATIENCE)
+        fleet.assert_nothing_left(within=0)
 
 
 def test_nobody_reading_the_output_stops_nothing(fleet: Fleet) -> None:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.engine import absent
-from tests.fleet import Fleet
+from tests.fleet import PATIENCE, Fleet
 
-PATIENCE = 60.0
 QUICK = "1s"
 """Between two scrapes, in the place of the 5 s that the config says."""
 
@@ -86,7 +85,7 @@ def watching(fleet: Fleet) -> Iterator[Prometheus]:
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(PATIENCE)
         finally:
             process.kill()
             process.wait()

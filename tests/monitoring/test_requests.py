@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet import Fleet
+from tests.fleet import PATIENCE, Fleet
 from tests.gateway.harness import call, modern, modern_headers
 from tests.servers.harness import PROBE
 
@@ -25,7 +25,7 @@ def send(fleet: Fleet, tool: str, request_id: str | None = None) -> str:
     }
     url = f"http://127.0.0.1:{fleet.gateway['port']}/mcp"
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310
         return str(answer.headers["x-request-id"])
 
 
@@ -42,13 +42,19 @@ def test_a_call_s_lines_of_all_processes_are_found_by_its_id(fleet: Fleet, style
     def gathered() -> list[str]:
         return fleet.mcpcp("logs", "--request", own).stdout.splitlines()
 
-    fleet.until(lambda: any(" call " in line or '"call"' in line for line in gathered()), "written")
+    # The audit's record, the gateway's word of it and the server's traceback, in whatever order.
+    told = (" call ", '"call"'), (":crash error",), ("a secret in a message",)
+    fleet.until(lambda: all(any_has(gathered(), words) for words in told), "all is written")
     lines = gathered()
     sources = {line.partition(" | ")[0].strip() for line in lines}
     assert sources == {"audit", "probe"}
     assert any("a secret in a message" in line for line in lines)  # the traceback, on the server
     assert any(":crash error" in line for line in lines)
     assert not [line for line in lines if any(other in line for other in others)]
+
+
+def any_has(lines: list[str], words: tuple[str, ...]) -> bool:
+    return any(word in line for line in lines for word in words)
 
 
 def test_every_process_of_ours_writes_the_form_that_the_config_says(fleet: Fleet) -> None:
@@ -59,9 +65,10 @@ def test_every_process_of_ours_writes_the_form_that_the_config_says(fleet: Fleet
     send(fleet, "battle_echo", "x")
     logs = fleet.folder / "data" / "logs"
     for name in ("supervisor", "gateway", "battle"):
-        lines = (logs / f"{name}.log").read_text().splitlines()
-        levels = {json.loads(line)["level"] for line in lines}
-        assert levels
+        log = logs / f"{name}.log"
+        # A line is there once its end is.
+        whole = fleet.until(lambda: log.read_text().rpartition("\n")[0], f"{log} has lines")  # noqa: B023
+        levels = {json.loads(line)["level"] for line in whole.splitlines()}
         assert levels <= {"DEBUG", "INFO", "WARNING"}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.fleet import Fleet, rpc
+from tests.fleet import PATIENCE, Fleet, rpc
 from tests.gateway.harness import Gateway, call, modern, modern_headers
 from tests.servers.harness import PROBE
 
@@ -65,7 +65,7 @@ class Collector:
             return [s for s in self.spans if (s.service, s.name) == (service, name)]
 
         with self.changed:
-            assert self.changed.wait_for(found, 30), self.spans
+            assert self.changed.wait_for(found, PATIENCE), self.spans
             return found()[-1]
 
 
@@ -108,7 +108,7 @@ def collecting() -> Iterator[Collector]:
             yield collector
         finally:
             server.shutdown()
-            thread.join(10)
+            thread.join(PATIENCE)
 
 
 def test_a_call_is_one_trace_from_the_client_to_the_server(fleet: Fleet) -> None:
@@ -116,7 +116,7 @@ def test_a_call_is_one_trace_from_the_client_to_the_server(fleet: Fleet) -> None
         fleet.add("probe", PROBE, env=QUICK)
         fleet.launch(env=collector.environ)
         url = f"http://127.0.0.1:{fleet.gateway['port']}/mcp"
-        rpc(url, fleet.token(), "tools/call", traced("probe_whoami"), 30)
+        rpc(url, fleet.token(), "tools/call", traced("probe_whoami"), PATIENCE)
         at_gateway = collector.find("mcpcp-gateway", "tools/call whoami")
         at_server = collector.find("probe", "tools/call whoami")
         assert (at_gateway.trace, at_gateway.parent) == (TRACE, PARENT)
@@ -125,7 +125,7 @@ def test_a_call_is_one_trace_from_the_client_to_the_server(fleet: Fleet) -> None
         assert at_gateway.attributes["mcpcp.server"] == "probe"
         assert at_gateway.attributes["mcpcp.request"]
         assert not at_gateway.failed
-        rpc(url, fleet.token(), "tools/call", traced("probe_crash"), 30)
+        rpc(url, fleet.token(), "tools/call", traced("probe_crash"), PATIENCE)
         failed = collector.find("mcpcp-gateway", "tools/call crash")
         assert failed.failed
         assert failed.attributes["error.type"] == "error"
@@ -165,7 +165,7 @@ def test_what_is_left_is_sent_at_the_end(fresh: Gateway) -> None:
         fresh.add_raw("raw")
         fresh.environ |= {**collector.environ, "OTEL_BSP_SCHEDULE_DELAY": "600000"}
         fresh.start()
-        rpc(fresh.url(), fresh.token(), "tools/call", traced("raw_echo"), 30)
+        rpc(fresh.url(), fresh.token(), "tools/call", traced("raw_echo"), PATIENCE)
         assert not collector.spans
         assert fresh.stop() == 0
         assert collector.find("mcpcp-gateway", "tools/call echo").trace == TRACE
@@ -178,7 +178,7 @@ def test_a_collector_that_is_away_holds_up_no_call_and_no_stop(
     fresh.environ |= Collector(free_port()).environ
     fresh.start()
     for _ in range(20):
-        rpc(fresh.url(), fresh.token(), "tools/call", traced("raw_pid"), 30)
+        rpc(fresh.url(), fresh.token(), "tools/call", traced("raw_pid"), PATIENCE)
     assert fresh.stop() == 0
 
 
@@ -188,6 +188,10 @@ def test_without_an_endpoint_nothing_of_opentelemetry_is_imported() -> None:
         " open_tracing({}); print([m for m in sys.modules if m.startswith('opentelemetry')])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
     )
     assert done.stdout.strip() == "[]"

@@ -1,6 +1,7 @@
 """A server of the standard library alone, quick to start: health, and misdeeds by GET.
 
-CRASH (ends at once with that exit code) and SLOW (seconds until it serves) come by environment.
+CRASH (ends at once with that exit code) and AFTER (a file: it serves once that is there) come by
+environment.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ if __name__ == "__main__":
     if "CRASH" in os.environ:
         sys.stderr.write("error: this server was told to crash\n")
         sys.exit(int(os.environ["CRASH"]))
-    time.sleep(float(os.environ.get("SLOW", "0")))
+    while "AFTER" in os.environ and not os.path.exists(os.environ["AFTER"]):  # noqa: PTH110
+        time.sleep(0.01)
     port = int(sys.argv[sys.argv.index("--port") + 1])
     HTTPServer(("127.0.0.1", port), Handler).serve_forever()

@@ -18,7 +18,7 @@ def drill(name: str) -> Any:
         [sys.executable, str(PROGRAMS / "nursery.py"), name],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

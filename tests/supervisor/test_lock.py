@@ -1,8 +1,10 @@
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,35 @@ def test_a_lock_on_a_file_that_was_removed_meanwhile_is_none(tmp_path: Path) -> 
     os.close(first)
     assert lock.is_held(tmp_path)
     lock.release(tmp_path, second)
+
+
+def test_who_only_looks_leaves_no_file(tmp_path: Path) -> None:
+    assert not lock.is_held(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_looks_for_long_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    looking = os.open(tmp_path / lock.LOCK, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(looking, fcntl.LOCK_EX)
+    with ThreadPoolExecutor(1) as threads:
+        starting = threads.submit(lock.acquire, tmp_path, Path("/c"))
+        with pytest.raises(TimeoutError):
+            starting.result(1)
+        os.close(looking)
+        lock.release(tmp_path, starting.result())
+
+
+def test_a_fleet_that_ends_after_its_guard_was_killed_is_waited_for(
+    tmp_path: Path, held: Callable[[], subprocess.Popen[str]]
+) -> None:
+    with held() as holder:
+        supervisor = os.open(tmp_path / lock.LOCK, os.O_RDWR)
+        holder.kill()
+        holder.communicate()
+    fcntl.flock(supervisor, fcntl.LOCK_EX)  # as with the guard's own open file
+    with ThreadPoolExecutor(1) as threads:
+        starting = threads.submit(lock.acquire, tmp_path, Path("/c"))
+        with pytest.raises(TimeoutError):
+            starting.result(1)
+        os.close(supervisor)
+        lock.release(tmp_path, starting.result())

@@ -21,6 +21,7 @@ from mcpcp.supervisor.logs import (
     plain_text,
     telling_line,
 )
+from tests.fleet import PATIENCE
 
 
 def test_a_log_file_keeps_the_newest_files_and_drops_the_oldest(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ async def test_what_a_process_writes_is_on_disk_and_shown(tmp_path: Path) -> Non
     output = log.open()
     os.write(output, b"hello\nworld\n")
     os.close(output)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert [await shown.get(), await shown.get()] == [("s", "hello"), ("s", "world")]
     log.close()
     assert (tmp_path / "s.log").read_bytes() == b"hello\nworld\n"
@@ -130,21 +131,19 @@ async def test_a_flood_neither_blocks_its_writer_nor_the_loop_nor_fills_the_disk
         subprocess.Popen, [sys.executable, "-c", program], stdout=output
     )
     os.close(output)
-    turns, longest = 0, 0.0
-    async with asyncio.timeout(30):
+    turns = 0
+    async with asyncio.timeout(PATIENCE):
         while writer.poll() is None:
-            before = time.monotonic()
             await asyncio.sleep(0.001)
-            longest = max(longest, time.monotonic() - before)
             turns += 1
     took = time.monotonic() - began
     assert writer.returncode == 0
-    assert turns > 20
-    assert longest < 1.0
+    assert turns > megabytes / 2  # others had the loop between any two pieces
     log.note("the end")
     log.close()
     kept = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert kept <= BURST + RATE * took + 1_000_000
+    # The writer, had it waited for the log, would have lost nothing.
     assert "bytes dropped" in "".join(p.read_text() for p in tmp_path.iterdir())
 
 

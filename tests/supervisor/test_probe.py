@@ -7,6 +7,7 @@ import pytest
 
 from mcpcp.errors import FleetError
 from mcpcp.supervisor.probe import Health, NotServing, Target, ask, until_ready
+from tests.fleet import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -28,13 +29,18 @@ async def answering(port: int, answer: bytes | None) -> AsyncIterator[list[bytes
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 
+    closed = False
     async with asyncio.TaskGroup() as tasks:
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            tasks.create_task(serve(reader, writer))
+            if closed:  # the loop had taken it from the listener already
+                writer.close()
+            else:
+                tasks.create_task(serve(reader, writer))
 
         async with await asyncio.start_server(accept, "127.0.0.1", port):
             yield asked
+        closed = True
 
 
 def ok(body: str) -> bytes:
@@ -59,7 +65,7 @@ async def test_health_is_what_the_server_says(
 ) -> None:
     port = free_port()
     async with answering(port, answer) as asked:
-        assert await ask(Target(port, "/health"), 5) == health
+        assert await ask(Target(port, "/health"), PATIENCE) == health
     assert asked[0].startswith(b"GET /health HTTP/1.0\r\n")
 
 
@@ -83,24 +89,24 @@ async def test_what_is_no_healthy_answer_is_told(
     port = free_port()
     async with answering(port, answer):
         with pytest.raises(NotServing, match=why):
-            await ask(Target(port, "/health"), 0.1 if answer is None else 5)
+            await ask(Target(port, "/health"), 0.1 if answer is None else PATIENCE)
 
 
 async def test_nobody_there_is_told(free_port: Callable[[], int]) -> None:
     with pytest.raises(NotServing, match=r"refused|failed"):
-        await ask(Target(free_port(), "/health"), 5)
+        await ask(Target(free_port(), "/health"), PATIENCE)
 
 
 async def test_an_endless_answer_is_not_read_to_its_end(free_port: Callable[[], int]) -> None:
     port = free_port()
     async with answering(port, ok(" " * 10_000_000)):
-        assert await ask(Target(port, "/health"), 5) == Health()
+        assert await ask(Target(port, "/health"), PATIENCE) == Health()
 
 
 async def test_without_a_path_accepting_is_enough(free_port: Callable[[], int]) -> None:
     port = free_port()
     async with answering(port, b""):
-        assert await ask(Target(port, None), 5) == Health()
+        assert await ask(Target(port, None), PATIENCE) == Health()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "127.0.0.1"])
@@ -111,10 +117,10 @@ async def test_a_server_that_listens_everywhere_is_asked_here(host: str) -> None
 async def test_ready_is_when_the_process_itself_answers(free_port: Callable[[], int]) -> None:
     port = free_port()
     target = Target(port, "/health")
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(until_ready(target, os.getpid()))
         with pytest.raises(NotServing):
-            await ask(target, 1)
+            await ask(target, PATIENCE)
         assert not waiting.done()
         async with answering(port, ok(f'{{"pid": {os.getpid()}}}')):
             assert (await waiting).pid == os.getpid()

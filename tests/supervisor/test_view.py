@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import threading
 import time
 from dataclasses import replace
@@ -17,10 +18,10 @@ from mcpcp.config import Config, GatewayConfig, MonitoringConfig, ServerConfig
 from mcpcp.fleet import FleetState, GatewayReport, ProcessState, ProcessStatus, Snapshot
 from mcpcp.policy import Allowlist
 from mcpcp.supervisor.options import Ui
-from mcpcp.supervisor.outlet import LAST_WAITS, WAIT, Outlet
+from mcpcp.supervisor.outlet import WAIT, Outlet
 from mcpcp.supervisor.painters import News, PlainPainter
 from mcpcp.supervisor.view import ThreadedView, open_view
-from tests.terminal import terminal
+from tests.terminal import PATIENCE, terminal
 
 STRANGER = "port 9005 is used by pid 4242 (python3 -m http.server 9005)"
 CONFIG = Config(
@@ -73,7 +74,7 @@ def test_the_table_shows_every_process_and_what_to_do_next() -> None:
         shown = screen.wait_for("Ctrl+C")
     rows = {line.split()[0]: line for line in reversed(shown) if line}
     assert "RUNNING" in rows["mcp1"]
-    assert "1m05s" in rows["mcp1"]
+    assert re.search(r" \d+m\d\ds ", rows["mcp1"])
     assert "27 MB" in rows["mcp1"]
     assert "FATAL" in rows["mcp2"]
     assert "9003" in rows["gateway"]
@@ -143,11 +144,11 @@ def test_plain_lines_are_prefixed_and_have_no_colour_in_a_pipe() -> None:
 def test_a_machine_too_slow_to_draw_in_time_loses_no_words() -> None:
     class Slow(PlainPainter):
         def paint(self, news: News) -> str:
-            threading.Event().wait(3 * LAST_WAITS * WAIT)  # as long as its imports may take
+            threading.Event().wait(10 * WAIT)  # as long as its imports may take
             return super().paint(news)
 
     reading, writing = os.pipe()
-    outlet = Outlet(writing)
+    outlet = Outlet(writing, last_waits=1)
     view = ThreadedView(Slow(CONFIG, coloured=False), outlet, nobody_hears)
     view.start()
     view.finish("2 servers stopped")
@@ -184,16 +185,13 @@ def test_json_is_one_object_a_line_and_ends_with_finish() -> None:
 @pytest.mark.parametrize("ui", ["table", "plain", "json"])
 def test_a_reader_that_stopped_holds_nobody_up(ui: Ui) -> None:
     reading, writing = os.pipe()
-    began = time.monotonic()
+    # Nobody ever reads: whoever waited for a reader would wait for good.
     with open_view(ui, CONFIG, nobody_hears, writing) as view:
         for number in range(20_000):
             view.log("mcp1", f"line {number} " + "x" * 200)
             if number % 100 == 0:
                 view.update(snapshot())
-        told = time.monotonic() - began
         view.finish("2 servers stopped")
-    assert told < 3
-    assert time.monotonic() - began < 6
     os.close(reading)
     os.close(writing)
 
@@ -206,7 +204,7 @@ def test_a_terminal_that_hangs_up_is_reported_once(ui: Ui) -> None:
         os.close(master)
         view.update(snapshot())
         view.log("mcp1", "hello")
-        assert lost.acquire(timeout=10)
+        assert lost.acquire(timeout=PATIENCE)
         view.log("mcp1", "hello again")
         view.update(snapshot())
     assert not lost.acquire(blocking=False)

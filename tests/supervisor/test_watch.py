@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mcpcp.supervisor.watch import FileWatch
+from tests.fleet import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ async def test_a_change_is_noticed_however_it_is_made(
     path = tmp_path / "c.json"
     path.write_text("text")
     watch = FileWatch(path)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
         noticed = tasks.create_task(watch.changed())
         await asyncio.sleep(0)
         assert not noticed.done()
@@ -40,7 +41,7 @@ async def test_a_change_is_noticed_however_it_is_made(
 async def test_a_file_that_appears_is_a_change(tmp_path: Path) -> None:
     watch = FileWatch(tmp_path / ".env")
     (tmp_path / ".env").write_text("A=1")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await watch.changed()
 
 
@@ -49,7 +50,7 @@ async def test_one_change_is_told_once(tmp_path: Path) -> None:
     path.write_text("text")
     watch = FileWatch(path)
     rewrite(path)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await watch.changed()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.7):
