@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from mcpcp.chat.service import DRAIN, LAST_WORDS
 from tests.chat.harness import PATIENCE, Chat, ask, asking, events_of, messages, open_chat, stream
 from tests.chat.scripted import ScriptedLlm, call, say
 from tests.gateway.harness import Gateway
@@ -81,8 +84,9 @@ def test_execute_is_cancelled_with_its_caller(chat: Chat, gateway: Gateway, tmp_
     gateway.wait(lambda: "cancelled" in file.read_text(), "the tool was cancelled")
 
 
+@pytest.mark.parametrize("stands_still", [False, True])
 def test_stopping_the_service_ends_what_is_under_way(
-    gateway: Gateway, llm: ScriptedLlm, tmp_path: Path
+    gateway: Gateway, llm: ScriptedLlm, tmp_path: Path, stands_still: bool
 ) -> None:
     file = tmp_path / "file"
     llm.play(call(("raw_wait", {"file": str(file)})), say("never asked"))
@@ -95,7 +99,13 @@ def test_stopping_the_service_ends_what_is_under_way(
         events = events_of(answer)
         assert next(events)[0] == "tool_started"
         gateway.wait(lambda: begun(file))
-        assert chat.stop() == 0
+        chat.process.terminate()
+        gateway.wait(lambda: not chat.status("/health"), "it takes no more requests")
+        if stands_still:  # for longer than it waits for anything
+            chat.process.send_signal(signal.SIGSTOP)
+            time.sleep(DRAIN + LAST_WORDS)
+            chat.process.send_signal(signal.SIGCONT)
+        assert chat.process.wait(PATIENCE) == 0
         name, data = list(events)[-1]
         assert name == "error" and "is stopping" in data["error"]["message"]
     gateway.wait(lambda: "cancelled" in file.read_text(), "the tool was cancelled")
