@@ -19,6 +19,7 @@ STANDSTILL: Final = 0.25
 async def patience(seconds: float) -> AsyncIterator[None]:
     """As `asyncio.timeout`; for as long as we stood still when it would have ended, it goes on."""
     loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
 
     def end() -> None:
         nonlocal timer
