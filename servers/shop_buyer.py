@@ -1,7 +1,7 @@
 """The shop for buyers: look at products, fill a cart, pay and order.
 
 Environment: MONGODB_URI and MONGODB_DATABASE say where the shop's data is, SHOP_CURRENCY (EUR) what
-it is paid in, SHOP_STALE_SECONDS (10) when an order that stands still is ended (docs/shop.md).
+it is paid in, SHOP_STALE_SECONDS (30) when an order that stands still is ended (docs/shop.md).
 """
 
 from __future__ import annotations

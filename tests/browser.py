@@ -20,8 +20,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-PATIENCE = 40.0
-"""Seconds for what takes one: the machine may be busy with other tests."""
+PATIENCE = 120.0
+"""Seconds after which something hangs: how busy the machine is must not matter."""
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless=new",
@@ -90,6 +90,18 @@ class Page:
             assert time.monotonic() < deadline, f"never: {expression}\n{shown}\n{self.errors}"
             time.sleep(0.02)
         return value
+
+    def complained(self, word: str) -> None:
+        """Wait for a complaint with that word in it, which is as it should be: it is forgotten.
+
+        The browser tells of what it complains about in its own time.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while not (found := [error for error in self.errors if word in error]):
+            assert time.monotonic() < deadline, f"no complaint of {word}: {self.errors}"
+            self.send("Runtime.evaluate", expression="1")  # whatever was told meanwhile is read
+            time.sleep(0.02)
+        self.errors.remove(found[0])
 
     def _eval_now(self, expression: str) -> Any:
         """The value; None while the page is on its way to another."""
@@ -163,7 +175,13 @@ def open_browser() -> Iterator[Page]:
         env={**os.environ, "HOME": str(profile)},
     )
     try:
-        with connect(_debugger(profile, process), max_size=None, proxy=None) as socket:
+        with connect(
+            _debugger(profile, process),
+            max_size=None,
+            proxy=None,
+            open_timeout=PATIENCE,
+            ping_interval=None,  # a browser that is slow to answer is waited for
+        ) as socket:
             yield Page(socket)
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -10,18 +10,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.fleet import PROJECT, Fleet
+from tests.fleet import PROJECT, CallFailed, Fleet
 from tests.ports import reserve
 
 DATABASE = PROJECT / "servers" / "shop_database.py"
 SERVERS = ("shop_auth", "shop_buyer", "shop_seller")
 PASSWORD = "correct horse"
 PATIENCE = 120.0
+"""Seconds after which something hangs: how busy the machine is must not matter."""
 QUICK = {"slow_retry": "1s", "max_backoff": "0.3s", "stable_after": "0.1s"}
 """For processes that are killed again and again."""
 
@@ -70,6 +71,7 @@ class Database:
         """It hangs from here on: connections stay open, and nothing is answered."""
         assert self.process
         os.kill(self.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)  # a signal takes effect in its own time
 
     def go_on(self) -> None:
         assert self.process
@@ -89,7 +91,7 @@ def until_open(port: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection(("127.0.0.1", port), PATIENCE).close()
         except OSError:
             assert time.monotonic() < deadline, f"nobody listens on {port}"
             time.sleep(0.02)
@@ -141,6 +143,19 @@ class Customer:
     def sell(self, tool: str, /, **arguments: Any) -> Any:
         """A tool of shop_seller."""
         return self.fleet.call(f"shop_seller_{tool}", session=self.session, **arguments)
+
+
+def again(fleet: Fleet, ask: Callable[[], Any]) -> Any:
+    """The first answer of a shop whose database was away, and told whoever asked to try again."""
+
+    def tried() -> list[Any]:
+        try:
+            return [ask()]
+        except CallFailed as failure:
+            assert "database" in str(failure)
+            return []
+
+    return fleet.until(tried, "the shop answers again")[0]
 
 
 def customer(fleet: Fleet, role: str, name: str = "Ada") -> Customer:

@@ -18,6 +18,7 @@ from mcpcp.chat.metrics import Metrics
 from mcpcp.config.llm import LlmSettings
 from mcpcp.errors import Interrupted, ModelError, ProtocolError, Unavailable
 from mcpcp.jsonrpc import RpcError, decode, encode
+from mcpcp.patience import patience
 
 MOST_TRIES: Final = 3
 LONGEST_PAUSE: Final = 10.0
@@ -169,7 +170,7 @@ class Llm:
     async def _patience(self, seconds: float) -> AsyncIterator[None]:
         """A wait on the endpoint: its failures become errors that say where and what to do."""
         try:
-            async with asyncio.timeout(seconds):
+            async with patience(seconds):
                 yield
         except TimeoutError:
             raise ModelError("stalled", f"{self._where} was silent for {seconds:g} s") from None

@@ -5,7 +5,6 @@ Each request carries its caller's token, so that one client serves all callers.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
@@ -32,6 +31,7 @@ from mcpcp.jsonrpc import (
     encode,
 )
 from mcpcp.paramheaders import declared, encode_header, made
+from mcpcp.patience import patience
 
 LIST_TIMEOUT: Final = 30.0
 MOST_PAGES: Final = 100
@@ -107,7 +107,7 @@ class McpClient:
         body = _body(number, method, params)
         headers = {**_headers(token, method, params), **(mirrored or {})}
         try:
-            async with asyncio.timeout(timeout):
+            async with patience(timeout):
                 response = await self._client.request("POST", self._target, headers, encode(body))
                 try:
                     return _result(await self._answer(response, number, on_progress))

@@ -21,6 +21,7 @@ from mcpcp.chat.results import Outcome
 from mcpcp.chat.toolset import Toolset
 from mcpcp.config import ChatConfig
 from mcpcp.errors import DeadlineExceeded, McpcpError
+from mcpcp.patience import patience
 
 _USAGE: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 
@@ -108,7 +109,7 @@ class Runner:
         """Answer with the tools of the caller's `token`; raises McpcpError."""
         limit = self._config.timeout
         try:
-            async with asyncio.timeout(limit):
+            async with patience(limit):
                 definitions = await self._gateway.tools(token)
                 tools = {str(d.get("name")): d for d in definitions}
                 return await _Run(self, request, token, tools, emit).answer()

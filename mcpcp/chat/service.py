@@ -21,6 +21,7 @@ from mcpcp.config import Config
 from mcpcp.config.llm import LlmSettings, chat_environment
 from mcpcp.errors import ConfigError, FleetError
 from mcpcp.frontends.serving import BACKLOG, HttpServer
+from mcpcp.patience import patience
 from mcpcp.scraping import load_token
 from mcpcp.tokens import TokenSource
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 DRAIN: Final = 2.0
 """Seconds that answers under way may take when stopping: what is cut off can be asked again."""
+LAST_WORDS: Final = 2.0
+"""Seconds after that for a caller to take the last words, that it was cut off."""
 
 
 async def serve(config: Config, host: str, port: int) -> None:
@@ -100,11 +103,19 @@ async def _serve_until_stopped(
         server = HttpServer(Cors(app, origins), tasks)
         async with server.listening(listener):
             await stop.wait()
-            cutting = loop.call_later(DRAIN, app.cut_off)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(DRAIN + 1):
-                    await server.drain()
-            cutting.cancel()
+            if not await _drained(server, DRAIN):
+                app.cut_off()
+                await _drained(server, LAST_WORDS)
+
+
+async def _drained(server: HttpServer, seconds: float) -> bool:
+    """Whether all that was asked for is answered within that time."""
+    try:
+        async with patience(seconds):
+            await server.drain()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _listen(host: str, port: int) -> socket.socket:

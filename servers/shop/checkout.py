@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-STALE_SECONDS = 10.0
-"""How long an order may stand still before somebody else takes it up: no safety rests on it."""
+STALE_SECONDS = 30.0
+"""How long an order may stand still before somebody else takes it up: longer than a call may take,
+so that none is taken from who is slowly at work on it. No safety rests on it."""
 
 ATTEMPTS = 3
 COMMITS = 5

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PATIENCE: Final = 4.0
-"""Seconds that a call waits for a database that was not reached yet."""
+"""Seconds that a call waits at least for a database that was not reached yet."""
 
 PAUSE: Final = 0.25
 PING_EVERY: Final = 2.0
@@ -40,6 +40,7 @@ class Connection:
         self._database = database
         self._store: Store | None = None
         self._opened = anyio.Event()
+        self._tried = anyio.Event()
         self._health = Health("degraded", "connecting to the shop's database")
 
     def health(self) -> Health:
@@ -47,9 +48,14 @@ class Connection:
         return self._health
 
     async def store(self) -> Store:
-        """The store, waited for a little while; Away where the database was never reached."""
+        """The store, waited for a little while; Away where the database was never reached.
+
+        An attempt under way is waited for: a slow machine is no database that is away.
+        """
         with anyio.move_on_after(PATIENCE):
             await self._opened.wait()
+        if self._store is None:
+            await self._tried.wait()
         if self._store is None:
             raise Away("the shop's database can't be reached. Try again in a minute.")
         return self._store
@@ -70,11 +76,14 @@ class Connection:
                     await self._serve(store, jobs)
             except DatabaseTrouble as error:
                 self._note(str(error))
+            self._tried.set()
             await anyio.sleep(PAUSE)
+            self._tried = anyio.Event()
 
     async def _serve(self, store: Store, jobs: tuple[Job, ...]) -> None:
         self._store = store
         self._opened.set()
+        self._tried.set()
         self._note(None)
         async with anyio.create_task_group() as tasks:
             for job in jobs:

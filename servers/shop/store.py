@@ -31,8 +31,8 @@ Document = dict[str, Any]
 Where = Mapping[str, Any]
 Order = Sequence[tuple[str, Literal[1, -1]]]
 
-SELECTION_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
+"""How long the database may take to be found, to let us in, or to answer."""
 POOL = 32
 
 AWAY = "the shop's database can't be reached; nothing was changed. Try again in a minute."
@@ -174,9 +174,11 @@ class Store:
 
 
 @asynccontextmanager
-async def open_store(uri: str, database: str) -> AsyncIterator[Store]:
+async def open_store(
+    uri: str, database: str, answer_seconds: float = ANSWER_SECONDS
+) -> AsyncIterator[Store]:
     """A store that is ready for use; Away where the database does not answer."""
-    async with _client(uri) as client:
+    async with _client(uri, answer_seconds) as client:
         async with _reading():
             hello = await client.admin.command("hello")
         # A write that a replica set's majority has not seen can be rolled back under the next one.
@@ -186,14 +188,16 @@ async def open_store(uri: str, database: str) -> AsyncIterator[Store]:
         yield store
 
 
-def _client(uri: str) -> AsyncMongoClient[Document]:
+def _client(uri: str, answer_seconds: float) -> AsyncMongoClient[Document]:
+    milliseconds = int(answer_seconds * 1000)
     with _refusing():
         return AsyncMongoClient(
             uri,
             retryWrites=False,  # every write is sent once: who sends it knows what its loss means
-            serverSelectionTimeoutMS=int(SELECTION_SECONDS * 1000),
-            connectTimeoutMS=int(SELECTION_SECONDS * 1000),
-            socketTimeoutMS=int(ANSWER_SECONDS * 1000),
+            serverSelectionTimeoutMS=milliseconds,
+            # Also of the driver's own look at the database, which cuts off calls where it fails.
+            connectTimeoutMS=milliseconds,
+            socketTimeoutMS=milliseconds,
             maxPoolSize=POOL,
             appname="mcpcp-shop",
         )

@@ -13,6 +13,8 @@ from tests.chat.harness import Chat, open_chat
 from tests.chat.scripted import ScriptedLlm, say, scripted_llm
 from tests.gateway.harness import PROJECT, Gateway, open_gateway
 
+PATIENT = {"call_timeout": "10m", "timeout": "10m", "stall": "10m"}
+"""No deadline of the chat service is what most tests are about."""
 EVERYTHING = PROJECT / "tests" / "programs" / "everything.py"
 
 
@@ -28,6 +30,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Iterator[Ga
             "echo_only": {"allow": {"raw": ["echo"]}},
             "nothing": {"allow": {}},
         }
+        made.extra["chat"] = PATIENT
         made.start()
         yield made
 

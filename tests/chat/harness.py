@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -19,7 +20,8 @@ import httpx
 
 from tests.ports import is_free, reserve
 
-PATIENCE = 30.0
+PATIENCE = 120.0
+"""Seconds after which something hangs: how busy the machine is must not matter."""
 
 
 class Chat:
@@ -61,7 +63,7 @@ class Chat:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0
 
     def metrics(self) -> str:
@@ -109,6 +111,33 @@ def ask(client: httpx.Client, text: str = "Go on", **more: Any) -> Any:
     answer = client.post("/chat", json={"messages": messages(text), **more})
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+@contextlib.contextmanager
+def asking(chat: Chat, token: str, path: str, body: Any) -> Iterator[None]:
+    """A request that is under way; who asked leaves at the end, without waiting for the answer."""
+    caller = http.client.HTTPConnection("127.0.0.1", chat.port, timeout=PATIENCE)
+    try:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        caller.request("POST", path, json.dumps(body), headers)
+        yield
+    finally:
+        caller.close()
+
+
+def until_seen(client: httpx.Client, **states: str) -> httpx.Response:
+    """The answer of /ready once each dependency is seen in that state.
+
+    A dependency that is slow to answer is told to be, and looked at again.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        answer = client.get("/ready")
+        seen = {name: found["state"] for name, found in answer.json()["dependencies"].items()}
+        if seen | states == seen:
+            return answer
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.1)
 
 
 def events_of(answer: httpx.Response) -> Iterator[tuple[str, Any]]:

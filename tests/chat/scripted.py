@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Json = dict[str, Any]
-PATIENCE = 30.0
+PATIENCE = 120.0
+"""Seconds after which something hangs."""
 
 
 class Exchange:
@@ -72,7 +73,7 @@ class Exchange:
         self._handler.close_connection = True
 
     def wait_until_left(self) -> bool:
-        """Whether the client closed the connection, soon."""
+        """Whether the client closed the connection."""
         readable, _, _ = select.select([self._handler.connection], [], [], PATIENCE)
         return bool(readable) and not self._handler.connection.recv(1)
 

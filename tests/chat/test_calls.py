@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.chat.harness import Chat, ask, events_of, messages, open_chat, stream
+from mcpcp.chat.service import DRAIN, LAST_WORDS
+from tests.chat.harness import PATIENCE, Chat, ask, asking, events_of, messages, open_chat, stream
 from tests.chat.scripted import ScriptedLlm, call, say
 from tests.gateway.harness import Gateway
 
@@ -54,19 +57,8 @@ def test_a_caller_that_leaves_cancels_the_tool_call(
     file = tmp_path / "file"
     llm.play(call(("raw_wait", {"file": str(file)})), say("never asked"))
     body = {"messages": messages("Go on"), "stream": streaming}
-    leaving = httpx.Timeout(30.0, read=0.5)
-    with chat.client(gateway.token()) as client:
-        if streaming:
-            with client.stream("POST", "/chat", json=body) as answer:
-                for name, _ in events_of(answer):
-                    if name == "tool_started":
-                        gateway.wait(lambda: begun(file))
-                        break
-        else:
-            while not begun(file):  # on a slow machine one try may end before the call begins
-                with pytest.raises(httpx.ReadTimeout):
-                    client.post("/chat", json=body, timeout=leaving)
-                llm.play(call(("raw_wait", {"file": str(file)})), say("never asked"))
+    with asking(chat, gateway.token(), "/chat", body):
+        gateway.wait(lambda: begun(file), "the call has begun")
     gateway.wait(lambda: "cancelled" in file.read_text(), "the tool was cancelled")
     gateway.wait(lambda: 'outcome="cancelled"' in chat.metrics(), "it is counted")
 
@@ -81,21 +73,20 @@ def test_a_caller_that_leaves_ends_the_models_answer(
         client.stream("POST", "/chat", json=body) as answer,
     ):
         assert next(events_of(answer)) == ("token", {"text": "Once upon a time"})
-    assert llm.left.wait(30)
+    assert llm.left.wait(PATIENCE)
 
 
 def test_execute_is_cancelled_with_its_caller(chat: Chat, gateway: Gateway, tmp_path: Path) -> None:
     file = tmp_path / "file"
     body = {"name": "raw_wait", "arguments": {"file": str(file)}}
-    with chat.client(gateway.token()) as client:
-        while not begun(file):
-            with pytest.raises(httpx.ReadTimeout):
-                client.post("/execute", json=body, timeout=httpx.Timeout(30.0, read=0.5))
+    with asking(chat, gateway.token(), "/execute", body):
+        gateway.wait(lambda: begun(file), "the call has begun")
     gateway.wait(lambda: "cancelled" in file.read_text(), "the tool was cancelled")
 
 
+@pytest.mark.parametrize("stands_still", [False, True])
 def test_stopping_the_service_ends_what_is_under_way(
-    gateway: Gateway, llm: ScriptedLlm, tmp_path: Path
+    gateway: Gateway, llm: ScriptedLlm, tmp_path: Path, stands_still: bool
 ) -> None:
     file = tmp_path / "file"
     llm.play(call(("raw_wait", {"file": str(file)})), say("never asked"))
@@ -108,7 +99,13 @@ def test_stopping_the_service_ends_what_is_under_way(
         events = events_of(answer)
         assert next(events)[0] == "tool_started"
         gateway.wait(lambda: begun(file))
-        assert chat.stop() == 0
+        chat.process.terminate()
+        gateway.wait(lambda: not chat.status("/health"), "it takes no more requests")
+        if stands_still:  # for longer than it waits for anything
+            chat.process.send_signal(signal.SIGSTOP)
+            time.sleep(DRAIN + LAST_WORDS)
+            chat.process.send_signal(signal.SIGCONT)
+        assert chat.process.wait(PATIENCE) == 0
         name, data = list(events)[-1]
         assert name == "error" and "is stopping" in data["error"]["message"]
     gateway.wait(lambda: "cancelled" in file.read_text(), "the tool was cancelled")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from tests.chat.harness import Chat, ask, messages, open_chat
+from tests.chat.harness import Chat, ask, messages, open_chat, until_seen
 from tests.chat.scripted import ScriptedLlm, call, say
 from tests.gateway.harness import Gateway
 
@@ -54,7 +54,8 @@ def test_without_a_token_callers_are_the_services_own_agent_where_the_config_say
     gateway: Gateway, llm: ScriptedLlm
 ) -> None:
     config = gateway.folder / "anonymous.json"
-    whole = json.loads(gateway.config.read_text()) | {"chat": {"anonymous": True}}
+    whole = json.loads(gateway.config.read_text())
+    whole["chat"] |= {"anonymous": True}
     config.write_text(json.dumps(whole))
     llm.play(call(("raw_echo", {"message": "hi"}), ("raw_pid", {})), say("Done."))
     with (
@@ -86,8 +87,9 @@ def test_what_a_page_may_send_without_asking_is_not_taken(client: httpx.Client) 
 
 def test_cors_is_for_the_origins_of_the_config(gateway: Gateway, llm: ScriptedLlm) -> None:
     config = gateway.folder / "cors.json"
-    allowed = {"chat": {"allowed_origins": ["https://app.example"]}}
-    config.write_text(json.dumps(json.loads(gateway.config.read_text()) | allowed))
+    whole = json.loads(gateway.config.read_text())
+    whole["chat"] |= {"allowed_origins": ["https://app.example"]}
+    config.write_text(json.dumps(whole))
     asked = {"Access-Control-Request-Method": "POST"}
     with (
         open_chat(config, gateway.environ, LLM_BASE_URL=llm.url) as chat,
@@ -143,7 +145,7 @@ def test_execute_calls_one_tool(client: httpx.Client) -> None:
 
 def test_ready_names_each_dependency_and_its_state(chat: Chat, llm: ScriptedLlm) -> None:
     with chat.client(None) as client:
-        answer = client.get("/ready")
+        answer = until_seen(client, gateway="ready", llm="ready")
     assert answer.status_code == 200, answer.text
     dependencies = answer.json()["dependencies"]
     assert dependencies["gateway"] | {"url": ""} == {"url": "", "state": "ready", "tools": 1}
@@ -156,10 +158,9 @@ def test_a_model_that_the_endpoint_lacks_is_not_ready(gateway: Gateway, llm: Scr
         open_chat(gateway.config, gateway.environ, **variables) as chat,
         chat.client(None) as client,
     ):
-        answer = client.get("/ready")
+        answer = until_seen(client, llm="model_missing")
     assert answer.status_code == 503
-    state = answer.json()["dependencies"]["llm"]
-    assert state["state"] == "model_missing" and "LLM_MODEL_NAME" in state["detail"]
+    assert "LLM_MODEL_NAME" in answer.json()["dependencies"]["llm"]["detail"]
 
 
 def test_without_its_gateway_it_says_so(

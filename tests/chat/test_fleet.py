@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
-from tests.chat.harness import ask, stream
+from tests.chat.harness import PATIENCE, ask, stream
 from tests.chat.scripted import Exchange, ScriptedLlm, call, quote, say, scripted_llm
 from tests.fleet import PROJECT, Fleet
 
+BOTH = ("mcp3_run_python_code", "time_get_current_time")
 QUESTION = "Execute: print('Hello') and tell me the time"
 
 
@@ -41,17 +42,25 @@ def add_servers(fleet: Fleet) -> None:
 def client_of(fleet: Fleet, token: str | None) -> httpx.Client:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = f"http://127.0.0.1:{fleet.servers['chat']['port']}"
-    return httpx.Client(base_url=url, headers=headers, timeout=60, verify=False)  # noqa: S501
+    return httpx.Client(base_url=url, headers=headers, timeout=PATIENCE, verify=False)  # noqa: S501
 
 
 def running(fleet: Fleet) -> None:
     fleet.until(lambda: fleet.state("chat") == "RUNNING", "the chat service runs")
 
 
+def offered(fleet: Fleet, client: httpx.Client, *tools: str) -> None:
+    """Wait until the caller is offered these tools: a server may be slow to start."""
+
+    def shown() -> bool:
+        names = {tool["name"] for tool in client.get("/tools").raise_for_status().json()["tools"]}
+        return names.issuperset(tools)
+
+    fleet.until(shown, f"there are {tools}")
+
+
 def both(exchange: Exchange) -> None:
     """What a good model does with the question: both calls in one answer."""
-    names = {tool["function"]["name"] for tool in exchange.body["tools"]}
-    assert {"mcp3_run_python_code", "time_get_current_time"} <= names
     code = ("mcp3_run_python_code", {"code": "print('Hello')"})
     call(code, ("time_get_current_time", {"timezone": "Europe/Berlin"}))(exchange)
 
@@ -65,7 +74,10 @@ def test_the_example_makes_both_calls_in_parallel_and_answers_with_both(
     running(fleet)
     llm.play(both, quote())
     with client_of(fleet, fleet.token("chat")) as client:
+        offered(fleet, client, *BOTH)
         events = stream(client, QUESTION)
+    asked = {tool["function"]["name"] for tool in llm.requests[0]["tools"]}
+    assert asked.issuperset(BOTH)
     names = [name for name, _ in events]
     assert names[:2] == ["tool_started", "tool_started"]  # the second does not wait for the first
     answer: Any = events[-1][1]
@@ -82,8 +94,8 @@ def test_it_is_kept_alive_and_stopped_like_a_server(fleet: Fleet, llm: ScriptedL
     launcher = fleet.launch("--only", "chat")
     running(fleet)
     assert fleet.state("time") == "STOPPED"
-    first = fleet.pid("chat")
-    psutil.Process(first).kill()
+    first = fleet.until(lambda: fleet.pid("chat"), "it runs")
+    os.kill(first, signal.SIGKILL)
     fleet.until(lambda: fleet.pid("chat") not in (0, first), "it is back")
     llm.play(say("Hello."))
     with client_of(fleet, fleet.token("chat")) as client:
@@ -102,6 +114,7 @@ def test_the_link_signs_in_as_the_services_agent(fleet: Fleet, llm: ScriptedLlm)
     url, _, token = shown.stdout.strip().partition("#token=")
     assert url == f"http://127.0.0.1:{fleet.servers['chat']['port']}/"
     with client_of(fleet, token) as client:
+        offered(fleet, client, "time_get_current_time")
         tools = client.get("/tools").json()["tools"]
     assert [tool["name"] for tool in tools] == ["time_get_current_time"]
 
@@ -112,6 +125,7 @@ def test_a_server_that_is_stopped_costs_its_tools_only(fleet: Fleet, llm: Script
     fleet.launch()
     running(fleet)
     with client_of(fleet, fleet.token("chat")) as client:
+        offered(fleet, client, *BOTH)
         fleet.servers["mcp3"]["command"] = "/nowhere"  # it can't start any more
         fleet.write()
         fleet.until(lambda: fleet.state("mcp3") in ("BACKOFF", "FATAL"), "mcp3 is down")

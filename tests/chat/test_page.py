@@ -32,7 +32,8 @@ def page(browser: Page, chat: Chat, gateway: Gateway, llm: ScriptedLlm) -> Itera
     browser.until("!document.getElementById('composer').hidden")
     browser.errors.clear()
     yield browser
-    assert not browser.errors
+    # The page tells its user where the model or the gateway is slow to say that it is there.
+    assert not [error for error in browser.errors if not error.endswith("/ready")]
 
 
 def send(page: Page, text: str) -> None:
@@ -108,9 +109,9 @@ def test_inline_script_and_other_origins_are_forbidden(page: Page) -> None:
     assert page.eval("window.owned") is None
     blocked = page.eval("fetch('http://127.0.0.1:1/').then(() => 'sent', (e) => String(e))")
     assert "TypeError" in blocked
-    page.until("true")
-    assert any("Content Security Policy" in error for error in page.errors)
-    page.errors.clear()
+    page.complained("script-src")
+    page.complained("connect-src")
+    page.complained("Fetch API")
 
 
 def test_plots_are_shown(page: Page, llm: ScriptedLlm) -> None:
@@ -128,7 +129,7 @@ def test_errors_can_be_read_and_the_question_asked_again(page: Page, llm: Script
     assert "set LLM_API_KEY" in answered(page)
     assert page.eval("document.querySelector('.error').getAttribute('role')") == "alert"
     page.until("document.activeElement.id === 'text'")
-    page.errors.clear()  # the browser notes each status of 502 itself
+    page.complained("502")
     send(page, "Hi")
     page.until("document.querySelectorAll('.assistant').length === 2")
     assert answered(page) == "Better."
@@ -174,4 +175,4 @@ def test_a_token_that_is_refused_leads_back_to_signing_in(page: Page) -> None:
     send(page, "Hi")
     assert "does not accept the token" in answered(page)
     page.until("document.activeElement.id === 'token'")
-    page.errors.clear()  # the browser notes each status of 401 itself
+    page.complained("401")

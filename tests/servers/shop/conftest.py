@@ -9,7 +9,7 @@ import pytest
 
 from servers.shop.marks import new_id
 from servers.shop.store import Store, open_store
-from tests.shop import Database, open_database
+from tests.shop import PATIENCE, Database, open_database
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ async def store(request: pytest.FixtureRequest, shared_database: Database) -> As
     real = request.param == "mongodb"
     uri = os.environ["MONGODB_URI"] if real else shared_database.uri
     name = new_id("test")
-    async with open_store(uri, name) as opened:
+    async with open_store(uri, name, PATIENCE) as opened:
         yield opened
         if real:
             await opened.drop()

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import anyio
 import pytest
 
-from servers.shop import accounts, cancellation, carts, checkout, deposits, marks, orders, products
+from servers.shop import (
+    accounts,
+    cancellation,
+    carts,
+    checkout,
+    deposits,
+    marks,
+    orders,
+    products,
+    tools,
+)
 from servers.shop.accounts import Registration
 from servers.shop.carts import Cart, Line
 from servers.shop.errors import Refused
@@ -44,7 +54,9 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(store: Store) -> Scene:
+async def scene(store: Store, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    # Who is slowly at work on an order is not given up here.
+    monkeypatch.setattr(checkout, "STALE_SECONDS", 3600.0)
     people = []
     for role in ("seller", "buyer"):
         new = Registration("Ada", f"{role}@example.com", "", "buyer")
@@ -181,11 +193,15 @@ async def test_others_see_neither_order_nor_product(scene: Scene) -> None:
     assert await orders.sales(scene.store, scene.buyer) == []
 
 
+def test_an_order_stands_still_only_when_the_call_that_made_it_is_over() -> None:
+    assert checkout.STALE_SECONDS > tools.DEADLINE
+
+
 async def test_a_sweep_leaves_what_is_at_work_alone(scene: Scene) -> None:
     store = faulty(scene.store, Fuse(3, "dies after"))
     with pytest.raises(Died):
         await checkout.place(store, scene.buyer, "k", "EUR")
-    await sweep(scene.store, 60)
+    await sweep(scene.store, 3600)
     assert await scene.stock(scene.tea) == 8
     await sweep(scene.store, 0)
     assert await scene.stock(scene.tea) == 10

@@ -26,7 +26,7 @@ from servers.shop.products import NewProduct
 from servers.shop.store import Document, Store, open_store
 from servers.shop.sweep import sweep
 from tests.servers.shop.faults import Died, Fault, Fuse, faulty
-from tests.shop import Database
+from tests.shop import PATIENCE, Database
 
 BUYERS = 3
 STOCKS = (6, 9, 40)
@@ -268,12 +268,12 @@ def machine(shared_database: Database, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setattr(carts, "PAUSE", 0.001)
     with ExitStack() as stack:
         portal = stack.enter_context(start_blocking_portal())
-        opened = open_store(shared_database.uri, marks.new_id("test"))
+        opened = open_store(shared_database.uri, marks.new_id("test"), PATIENCE)
         store = stack.enter_context(portal.wrap_async_context_manager(opened))
         yield type("Machine", (ShopMachine,), {"portal": portal, "store": store})
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_no_interleaving_and_no_fault_breaks_the_sums(machine: type[Any]) -> None:
     run_state_machine_as_test(
         machine,

@@ -1,0 +1,37 @@
+"""Deadlines for others, which count only the time in which we could have heard them.
+
+A process that stood still (it was stopped, its machine was suspended or had no time for it) finds
+every deadline past when it goes on, and unread what came in the meantime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+STANDSTILL: Final = 0.25
+"""Seconds by which a timer is late where we stood still."""
+
+
+@contextlib.asynccontextmanager
+async def patience(seconds: float) -> AsyncIterator[None]:
+    """As `asyncio.timeout`; for as long as we stood still when it would have ended, it goes on."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def end() -> None:
+        nonlocal timer
+        late = loop.time() - timer.when()
+        if late > STANDSTILL:
+            timer = loop.call_later(late, end)
+        else:
+            waiting.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as waiting:
+        timer = loop.call_later(seconds, end)
+        try:
+            yield
+        finally:
+            timer.cancel()
