@@ -141,13 +141,17 @@ class Registry:
         """Hand each supervised server the supervisor's word on its process."""
         self._fleet = fleet
         for name, backend in self._backends.items():
-            self._follow(backend, fleet.get(name))
+            self._follow(backend, fleet.of(name))
 
     def apply(self, config: Config) -> None:
         """Take over a changed config; only servers whose entry changed lose their connection."""
         old, self.config = self.config.servers, config
-        for name in [n for n in self._backends if config.servers.get(n) != old.get(n)]:
-            self._remove(name)
+        for name, backend in list(self._backends.items()):
+            server = config.servers.get(name)
+            if server is None or not server.reached_like(old[name]):
+                self._remove(name)
+            else:
+                backend.adapt(server)
         self._start_missing()
         self._changed()
 
@@ -184,14 +188,14 @@ class Registry:
         backend = Backend(server, credential, self._changed, templates=templates)
         self._backends[server.name] = backend
         if self._fleet is not None:
-            self._follow(backend, self._fleet.get(server.name))
+            self._follow(backend, self._fleet.of(server.name))
         if self._group is not None:
             self._tasks[server.name] = self._group.create_task(backend.run())
 
-    def _follow(self, backend: Backend, process: ProcessStatus | None) -> None:
+    def _follow(self, backend: Backend, processes: tuple[ProcessStatus, ...]) -> None:
         """Of servers that are not its own, the supervisor tells only those that `--only` omits."""
-        if process is not None or backend.server.managed_by == "supervisor":
-            backend.follow(process)
+        if processes or backend.server.managed_by == "supervisor":
+            backend.follow(processes)
 
     def _remove(self, name: str) -> None:
         del self._backends[name]

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from mcpcp import __version__, requestid
+from mcpcp.backends.addresses import addresses_of
 from mcpcp.backends.events import events
 from mcpcp.backends.http import HttpClient, Response
 from mcpcp.errors import (
@@ -51,7 +52,7 @@ class McpClient:
         parts = urlsplit(url)
         self.url = url
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._client = HttpClient(url, {})
+        self._client = HttpClient(url, {}, addresses_of(url))
         self._ids = itertools.count(1)
 
     def close(self) -> None:
