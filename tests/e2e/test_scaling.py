@@ -274,7 +274,9 @@ def test_a_half_done_call_goes_on_where_it_was_begun(fleet: Fleet) -> None:
     fleet.launch()
     all_run(fleet, 2)
     tool = "many_test_input_required_result_tampered_state"
-    can: dict[str, Any] = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}}
+    can: dict[str, Any] = {
+        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}
+    }
     for others in range(4):
         params = {"name": tool, "_meta": can}
         asked = rpc(url(fleet), fleet.token(), "tools/call", params, 40)
