@@ -75,7 +75,10 @@ class Registry:
 
     @property
     def ready(self) -> bool:
-        """Whether every server that can start has, and its offer is in the catalog."""
+        """Whether every server that can start has, and its offer is in the catalog.
+
+        A server that others start has `first_list_wait` from our own start on: it may be starting.
+        """
         pending = self._rebuild_timer is not None
         return not pending and all(backend.tried for backend in self._backends.values())
 
@@ -168,24 +171,27 @@ class Registry:
     async def run(self, started: Callable[[], None]) -> None:
         """Keep every backend connected until cancelled; `started` is called once they exist."""
         async with asyncio.TaskGroup() as self._group:
-            self._start_missing()
+            self._start_missing(self.config.gateway.first_list_wait)
             self._rebuild()
             started()
             await self._pins.follow(self._changed)
 
     # Backends come and go.
 
-    def _start_missing(self) -> None:
+    def _start_missing(self, patience: float = 0.0) -> None:
+        """Without patience later: a new entry must not make a gateway unready for long."""
         for name, server in self.config.servers.items():
             if name not in self._backends and not server.disabled and server.speaks_mcp:
-                self._add(server)
+                self._add(server, patience)
 
-    def _add(self, server: ServerConfig) -> None:
+    def _add(self, server: ServerConfig, patience: float) -> None:
         known = self._offers.get(server.name)
         templates = known is not None and known.templates is not None
         secret = self._credential
         credential = None if secret is None else credential_for(secret, server.name)
-        backend = Backend(server, credential, self._changed, templates=templates)
+        backend = Backend(
+            server, credential, self._changed, templates=templates, patience=patience
+        )
         self._backends[server.name] = backend
         if self._fleet is not None:
             self._follow(backend, self._fleet.of(server.name))

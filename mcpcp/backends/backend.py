@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_RETRY: Final = 0.02
 LAST_RETRY: Final = 10.0
+SOON: Final = 0.5
+"""Seconds between tries to reach a server that ought to be there in a moment."""
 STABLE_AFTER: Final = 1.0
 """Seconds of service after which a server that dies is started again at once."""
 _DEBOUNCE: Final = 0.05
@@ -59,7 +61,9 @@ class Backend:
         on_change: Callable[[], None],
         *,
         templates: bool = False,
+        patience: float = 0.0,
     ) -> None:
+        """`patience` is for how many seconds a server that others start may fail to answer."""
         self.server = server
         self.offer: Offer | None = None
         self.variants = Variants(on_change)
@@ -84,6 +88,8 @@ class Backend:
         self._fresh: set[Profile] = set()
         self._processes: tuple[ProcessStatus, ...] = ()
         self._supervised = False
+        self._patience = patience if server.transport != "stdio" else 0.0
+        self._patient_until = self.down_since + self._patience
 
     # What the gateway asks.
 
@@ -121,8 +127,14 @@ class Backend:
     @property
     def tried(self) -> bool:
         """Whether it is connected, or has shown that it can't be for now."""
-        failed = self.error is not None and not self._supervised
-        return self.connected or failed or self.gave_up
+        if self.connected or self._supervised:
+            return self.connected or self.gave_up
+        return not self._may_be_coming and (self.error is not None or self._patience > 0)
+
+    @property
+    def _may_be_coming(self) -> bool:
+        """Whether whoever starts it may only just have done so."""
+        return asyncio.get_running_loop().time() < self._patient_until
 
     @property
     def may_connect(self) -> bool:
@@ -258,6 +270,8 @@ class Backend:
     async def run(self) -> None:
         """Keep connected until cancelled."""
         loop = asyncio.get_running_loop()
+        if self._may_be_coming:
+            loop.call_at(self._patient_until, self._on_change)
         delay = FIRST_RETRY
         while True:
             await self.until_allowed()
@@ -269,7 +283,8 @@ class Backend:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay * random.uniform(0.75, 1.25)):  # noqa: S311
                     await self.moved.wait()
-            delay = min(delay * 2, LAST_RETRY if not self._supervised else 0.5)
+            soon = self._supervised or self._may_be_coming
+            delay = min(delay * 2, SOON if soon else LAST_RETRY)
 
     async def until_allowed(self) -> None:
         """Wait until connecting makes sense."""

@@ -286,7 +286,8 @@ GATEWAY = Section(
         Key(
             "first_list_wait",
             duration(),
-            "How long a first list waits for servers that were never seen before.",
+            "How long a first list waits for servers that were never seen before, and how long"
+            " /ready does, after the gateway's start, for a url where nobody answers yet.",
             "10s",
         ),
         Key(
