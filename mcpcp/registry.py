@@ -189,9 +189,7 @@ class Registry:
         templates = known is not None and known.templates is not None
         secret = self._credential
         credential = None if secret is None else credential_for(secret, server.name)
-        backend = Backend(
-            server, credential, self._changed, templates=templates, patience=patience
-        )
+        backend = Backend(server, credential, self._changed, templates=templates, patience=patience)
         self._backends[server.name] = backend
         if self._fleet is not None:
             self._follow(backend, self._fleet.of(server.name))
