@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from mcpcp.names import server_of
+
 GATEWAY = "gateway"
 """The gateway's name among the supervisor's processes; no server may have it."""
 
@@ -49,6 +51,10 @@ class FleetState:
     def get(self, name: str) -> ProcessStatus | None:
         """The status of process `name`."""
         return next((p for p in self.processes if p.name == name), None)
+
+    def of(self, server: str) -> tuple[ProcessStatus, ...]:
+        """The statuses of all processes of that server."""
+        return tuple(p for p in self.processes if server_of(p.name) == server)
 
     def to_wire(self) -> dict[str, Any]:
         """As JSON-able dicts."""

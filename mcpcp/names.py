@@ -1,4 +1,4 @@
-"""ToolName: the only place where a server's name and a tool's name become one."""
+"""The only place where a server's name and a tool's, or a replica's number, become one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ class ToolName:
 
     def __str__(self) -> str:
         return f"{self.server}:{self.tool}"
+
+
+def replica(server: str, number: int) -> str:
+    """What the `number`th process of a server is called, from 1; the first has the server's name.
+
+    So nothing changes for it when others come and go. No server's name has a dot.
+    """
+    return server if number == 1 else f"{server}.{number}"
+
+
+def server_of(process: str) -> str:
+    """The server whose process is called so; the reverse of `replica`."""
+    return process.partition(".")[0]
 
 
 def expose(prefix: str, tool: str) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from mcpcp.config import Config, ServerConfig
+from mcpcp.names import server_of
 
 _ANYWHERE: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  (listened at, never asked at)
 _SCHEME_PORTS: Final = {"http": 80, "https": 443}
@@ -37,7 +38,7 @@ def jobs(config: Config, host: str) -> tuple[Job, ...]:
     gateway = _at(config.gateway.host, config.gateway.port, host)
     monitoring = config.monitoring
     supervisor = monitoring.port and _at(monitoring.host, monitoring.port, host)
-    servers = [s for s in config.active.values() if s.metrics is not None]
+    servers = [one for s in config.active.values() if s.metrics is not None for one in s.each()]
     made = (
         Job("mcpcp-gateway", (Target(gateway),)),
         Job("mcpcp-supervisor", (Target(supervisor),) if supervisor else ()),
@@ -86,7 +87,7 @@ def _at(listens_at: str, port: int, host: str) -> str:
 
 
 def _server(server: ServerConfig, host: str) -> Target:
-    labels = {"server": server.name}
+    labels = {"server": server_of(server.name)}
     if server.metrics != "/metrics":
         labels["__metrics_path__"] = server.metrics or ""
     if server.url is None:

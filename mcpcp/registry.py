@@ -75,7 +75,10 @@ class Registry:
 
     @property
     def ready(self) -> bool:
-        """Whether every server that can start has, and its offer is in the catalog."""
+        """Whether every server that can start has, and its offer is in the catalog.
+
+        A server that others start has `first_list_wait` from our own start on: it may be starting.
+        """
         pending = self._rebuild_timer is not None
         return not pending and all(backend.tried for backend in self._backends.values())
 
@@ -141,13 +144,17 @@ class Registry:
         """Hand each supervised server the supervisor's word on its process."""
         self._fleet = fleet
         for name, backend in self._backends.items():
-            self._follow(backend, fleet.get(name))
+            self._follow(backend, fleet.of(name))
 
     def apply(self, config: Config) -> None:
         """Take over a changed config; only servers whose entry changed lose their connection."""
         old, self.config = self.config.servers, config
-        for name in [n for n in self._backends if config.servers.get(n) != old.get(n)]:
-            self._remove(name)
+        for name, backend in list(self._backends.items()):
+            server = config.servers.get(name)
+            if server is None or not server.reached_like(old[name]):
+                self._remove(name)
+            else:
+                backend.adapt(server)
         self._start_missing()
         self._changed()
 
@@ -164,34 +171,35 @@ class Registry:
     async def run(self, started: Callable[[], None]) -> None:
         """Keep every backend connected until cancelled; `started` is called once they exist."""
         async with asyncio.TaskGroup() as self._group:
-            self._start_missing()
+            self._start_missing(self.config.gateway.first_list_wait)
             self._rebuild()
             started()
             await self._pins.follow(self._changed)
 
     # Backends come and go.
 
-    def _start_missing(self) -> None:
+    def _start_missing(self, patience: float = 0.0) -> None:
+        """Without patience later: a new entry must not make a gateway unready for long."""
         for name, server in self.config.servers.items():
             if name not in self._backends and not server.disabled and server.speaks_mcp:
-                self._add(server)
+                self._add(server, patience)
 
-    def _add(self, server: ServerConfig) -> None:
+    def _add(self, server: ServerConfig, patience: float) -> None:
         known = self._offers.get(server.name)
         templates = known is not None and known.templates is not None
         secret = self._credential
         credential = None if secret is None else credential_for(secret, server.name)
-        backend = Backend(server, credential, self._changed, templates=templates)
+        backend = Backend(server, credential, self._changed, templates=templates, patience=patience)
         self._backends[server.name] = backend
         if self._fleet is not None:
-            self._follow(backend, self._fleet.get(server.name))
+            self._follow(backend, self._fleet.of(server.name))
         if self._group is not None:
             self._tasks[server.name] = self._group.create_task(backend.run())
 
-    def _follow(self, backend: Backend, process: ProcessStatus | None) -> None:
+    def _follow(self, backend: Backend, processes: tuple[ProcessStatus, ...]) -> None:
         """Of servers that are not its own, the supervisor tells only those that `--only` omits."""
-        if process is not None or backend.server.managed_by == "supervisor":
-            backend.follow(process)
+        if processes or backend.server.managed_by == "supervisor":
+            backend.follow(processes)
 
     def _remove(self, name: str) -> None:
         del self._backends[name]

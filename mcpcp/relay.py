@@ -88,10 +88,14 @@ def _leave(code: int) -> NoReturn:
 
 
 def _serve_alone(config: Path, token: str) -> int:
-    from mcpcp import eventloop, service
+    import logging
+
+    from mcpcp import eventloop, logs, service
     from mcpcp.config import load
 
     loaded = load(config)
+    logs.hide(token)
+    logs.configure(loaded.logs.format, loaded.logs.level, logging.StreamHandler())
     eventloop.run(lambda: service.stdio_alone(loaded, token))
     return 0
 

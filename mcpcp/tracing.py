@@ -1,7 +1,8 @@
 """Spans for OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT says that somebody collects them.
 
-The context comes with a request and goes on to its server as the W3C's `traceparent` in `_meta`, as
-MCP's conventions want it. Nothing of OpenTelemetry is imported before an endpoint is found.
+The context comes with a request, in `_meta` or else in the headers of HTTP, and goes on to its
+server as the W3C's `traceparent` in `_meta`, as MCP's conventions want it. Nothing of OpenTelemetry
+is imported before an endpoint is found.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from mcpcp import __version__, requestid
+from mcpcp import __version__, requestid, tracecontext
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -28,8 +29,6 @@ WAIT: Final = 0.1
 LAST_WAITS: Final = 50
 """Waits of WAIT seconds that the collector has for what is left when we stop; counted, since a
 clock would count the time as well in which this process did not run."""
-
-_CONTEXT: Final = ("traceparent", "tracestate")
 
 
 class Trace(Protocol):
@@ -60,7 +59,10 @@ class Untraced:
         return self
 
     def carry(self, params: Message) -> None:
-        """See Trace."""
+        """See Trace; what came in headers goes on where the server looks for it."""
+        meta = params["_meta"]
+        if tracecontext.current() and not meta.get(tracecontext.PARENT):
+            params["_meta"] = {**meta, **tracecontext.current()}
 
     def end(self, outcome: str) -> None:
         """See Trace."""
@@ -84,8 +86,8 @@ class SpanTrace:
         """See Trace; our span takes the place of the caller's."""
         from opentelemetry.trace import set_span_in_context
 
-        meta = {k: v for k, v in params["_meta"].items() if k not in _CONTEXT}
-        _propagator().inject(meta, set_span_in_context(self._span))
+        meta = {k: v for k, v in params["_meta"].items() if k not in tracecontext.FIELDS}
+        propagator().inject(meta, set_span_in_context(self._span))
         params["_meta"] = meta
 
     def end(self, outcome: str) -> None:
@@ -116,40 +118,51 @@ class SpanTracing:
         }
         if method == "tools/call":
             attributes |= {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": tool}
-        name, parent = f"{method} {tool}", _parent(params.get("_meta"))
+        name, parent = f"{method} {tool}", parent_of(params.get("_meta"))
         return SpanTrace(
             self._tracer.start_span(name, parent, kind=SpanKind.SERVER, attributes=attributes)
         )
 
     def close(self) -> None:
-        """See Tracing; a collector that is away holds nobody up."""
-        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
-        sending.start()
-        for _ in range(LAST_WAITS):
-            sending.join(WAIT)
-            if not sending.is_alive():
-                return
+        """See Tracing."""
+        say_last_words(self._provider)
 
 
-def _parent(meta: object) -> Context:
+def say_last_words(provider: TracerProvider) -> None:
+    """Send what is left; a collector that is away holds nobody up."""
+    sending = threading.Thread(target=provider.shutdown, daemon=True)
+    sending.start()
+    for _ in range(LAST_WAITS):
+        sending.join(WAIT)
+        if not sending.is_alive():
+            return
+
+
+def parent_of(meta: object) -> Context:
     """The caller's span; the empty context where it sent none that can be read."""
     from opentelemetry.context import Context
 
-    given = meta if isinstance(meta, dict) else {}
-    texts = {key: given[key] for key in _CONTEXT if isinstance(given.get(key), str)}
-    return _propagator().extract(texts, Context())
+    texts = tracecontext.of(meta if isinstance(meta, dict) else {})
+    return propagator().extract(texts, Context())
 
 
-def _propagator() -> TraceContextTextMapPropagator:
+def propagator() -> TraceContextTextMapPropagator:
+    """What reads and writes the W3C's form."""
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     return TraceContextTextMapPropagator()
 
 
 def open_tracing(environ: Mapping[str, str]) -> Tracing:
-    """What sends spans to where `environ` says; UNTRACED where it says nothing."""
+    """What sends the gateway's spans to where `environ` says; UNTRACED where it says nothing."""
+    provider = open_provider(environ, "mcpcp-gateway")
+    return UNTRACED if provider is None else SpanTracing(provider)
+
+
+def open_provider(environ: Mapping[str, str], service: str) -> TracerProvider | None:
+    """What sends the spans of `service`, unless `environ` has a name for it; None: nobody does."""
     if not any(environ.get(name) for name in ENDPOINTS):
-        return UNTRACED
+        return None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -160,9 +173,9 @@ def open_tracing(environ: Mapping[str, str]) -> Tracing:
             "no traces are sent, although OTEL_EXPORTER_OTLP_ENDPOINT is set: install the exporter"
             " with pip install 'mcpcp[otel]'"
         )
-        return UNTRACED
-    named = {"service.name": environ.get("OTEL_SERVICE_NAME") or "mcpcp-gateway"}
+        return None
+    named = {"service.name": environ.get("OTEL_SERVICE_NAME") or service}
     resource = Resource.create({**named, "service.version": __version__})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return SpanTracing(provider)
+    return provider

@@ -68,9 +68,9 @@ class Fleet:
 
     # The config
 
-    def port(self) -> int:
-        """One that no other test uses."""
-        return self._ports.enter_context(reserve())
+    def port(self, count: int = 1) -> int:
+        """One that no other test uses; the first of `count` in a row."""
+        return self._ports.enter_context(reserve(count))
 
     def add(self, name: str, script: Path = UNRULY, **entry: Any) -> int:
         """An entry of `mcpServers` that is quick to start and to stop; its port."""

@@ -8,7 +8,7 @@ import random
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 # Below the range from which the kernel takes the ports of outgoing connections: no client can be
@@ -17,25 +17,27 @@ FIRST, LAST = 20000, 32000
 
 
 @contextmanager
-def reserve() -> Iterator[int]:
-    """A port that is free, held against every other test by a lock on a file of its own."""
+def reserve(count: int = 1) -> Iterator[int]:
+    """The first of `count` free ports in a row, each held against every other test by a lock."""
+    while True:
+        first = random.randint(FIRST, LAST - count)  # noqa: S311  not a secret
+        with ExitStack() as held:
+            if all(_hold(port, held) for port in range(first, first + count)):
+                yield first
+                return
+
+
+def _hold(port: int, held: ExitStack) -> bool:
+    """Whether the port is free and now ours, until `held` is closed."""
     folder = Path(tempfile.gettempdir()) / f"mcpcp-test-ports-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    while True:
-        port = random.randint(FIRST, LAST)  # noqa: S311  not a secret
-        descriptor = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            continue
-        if is_free(port):
-            break
-        os.close(descriptor)
+    descriptor = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+    held.callback(os.close, descriptor)
     try:
-        yield port
-    finally:
-        os.close(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return is_free(port)
 
 
 def is_free(port: int) -> bool:

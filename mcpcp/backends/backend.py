@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello
+from mcpcp.backends.addresses import Address, Addresses, Started, addresses_of
+from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello, Reach
 from mcpcp.backends.line import Line
 from mcpcp.backends.offering import CHANGES, list_offer
 from mcpcp.backends.places import Places
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_RETRY: Final = 0.02
 LAST_RETRY: Final = 10.0
+SOON: Final = 0.5
+"""Seconds between tries to reach a server that ought to be there in a moment."""
 STABLE_AFTER: Final = 1.0
 """Seconds of service after which a server that dies is started again at once."""
 _DEBOUNCE: Final = 0.05
@@ -58,11 +61,13 @@ class Backend:
         on_change: Callable[[], None],
         *,
         templates: bool = False,
+        patience: float = 0.0,
     ) -> None:
+        """`patience` is for how many seconds a server that others start may fail to answer."""
         self.server = server
         self.offer: Offer | None = None
         self.variants = Variants(on_change)
-        self.credential = credential
+        self.reach = Reach(server, credential, self.declared, self._addresses())
         self.turns = Turns(server.name)
         self.places = Places(server.max_sessions)
         self._announced: dict[str, int] = {}
@@ -81,8 +86,10 @@ class Backend:
         self._wants_templates = templates
         self._profiles: list[Profile] = []
         self._fresh: set[Profile] = set()
-        self._process: ProcessStatus | None = None
+        self._processes: tuple[ProcessStatus, ...] = ()
         self._supervised = False
+        self._patience = patience if server.transport != "stdio" else 0.0
+        self._patient_until = self.down_since + self._patience
 
     # What the gateway asks.
 
@@ -114,23 +121,25 @@ class Backend:
     @property
     def gave_up(self) -> bool:
         """Whether nobody expects the server soon: its process is FATAL or stopped on purpose."""
-        if not self._supervised:
-            return False
         final = (ProcessState.FATAL, ProcessState.STOPPED, ProcessState.EXITED)
-        return self._process is None or self._process.state in final
+        return self._supervised and all(p.state in final for p in self._processes)
 
     @property
     def tried(self) -> bool:
         """Whether it is connected, or has shown that it can't be for now."""
-        failed = self.error is not None and not self._supervised
-        return self.connected or failed or self.gave_up
+        if self.connected or self._supervised:
+            return self.connected or self.gave_up
+        return not self._may_be_coming and (self.error is not None or self._patience > 0)
+
+    @property
+    def _may_be_coming(self) -> bool:
+        """Whether whoever starts it may only just have done so."""
+        return asyncio.get_running_loop().time() < self._patient_until
 
     @property
     def may_connect(self) -> bool:
         """Where a supervisor starts the server, its port may be a stranger's until it says so."""
-        if not self._supervised:
-            return True
-        return self._process is not None and self._process.state is ProcessState.RUNNING
+        return not self._supervised or any(map(_runs, self._processes))
 
     def status(self) -> ProcessStatus:
         """Where it stands, in the supervisor's words; for servers that the supervisor has not."""
@@ -148,16 +157,41 @@ class Backend:
 
     # What the fleet says.
 
-    def follow(self, process: ProcessStatus | None) -> None:
-        """Take the supervisor's word on the server's process: connect only while it is RUNNING."""
-        was = self._process
-        self._supervised, self._process = True, process
-        if process is not None and not self.may_connect and not self.connected:
-            self.line.error = process.error or f"its process is {process.state}"
-        if was is None or process is None or (was.state, was.pid) != (process.state, process.pid):
+    def follow(self, processes: tuple[ProcessStatus, ...]) -> None:
+        """Take the supervisor's word on the server's processes: connect only to what is RUNNING."""
+        first, was = not self._supervised, self._processes
+        self._supervised, self._processes = True, processes
+        if processes and not self.may_connect and not self.connected:
+            self.line.error = self._trouble() or f"its process is {processes[0].state}"
+        if first or [(p.state, p.pid) for p in was] != [(p.state, p.pid) for p in processes]:
+            if self.connected and not _running(processes) <= _running(was):
+                self._list_again()  # nothing else may tell what a new process offers
             self.moved.set()
             self.line.wake()
             self._on_change()
+
+    def adapt(self, server: ServerConfig) -> None:
+        """Go on by an entry that differs in nothing but its replicas."""
+        self.server = server
+
+    def _addresses(self) -> Addresses | None:
+        if self.server.url is not None:
+            return addresses_of(self.server.url)
+        if self.server.managed_by == "supervisor" and self.server.transport == "http":
+            return Addresses(Started(self._listening))
+        return None
+
+    def _listening(self) -> list[Address]:
+        """Where its processes listen; a supervisor says which of them do, if there is one."""
+        ports = (
+            [p.port for p in self._processes if _runs(p)]
+            if self._supervised
+            else [one.port for one in self.server.each()]
+        )
+        return [("127.0.0.1", port) for port in ports if port is not None]
+
+    def _trouble(self) -> str | None:
+        return next((p.error for p in self._processes if p.error), None)
 
     def reconnect(self) -> None:
         """Drop the connection, which restarts a stdio server, and connect again at once."""
@@ -196,6 +230,9 @@ class Backend:
     def announce(self, change: str) -> None:
         """The server says that a list has changed: list again, soon, and pass that on."""
         self._announced[change] = self._announced.get(change, 0) + 1
+        self._list_again()
+
+    def _list_again(self) -> None:
         self._fresh.clear()
         self._stale.set()
 
@@ -233,6 +270,8 @@ class Backend:
     async def run(self) -> None:
         """Keep connected until cancelled."""
         loop = asyncio.get_running_loop()
+        if self._may_be_coming:
+            loop.call_at(self._patient_until, self._on_change)
         delay = FIRST_RETRY
         while True:
             await self.until_allowed()
@@ -244,7 +283,8 @@ class Backend:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay * random.uniform(0.75, 1.25)):  # noqa: S311
                     await self.moved.wait()
-            delay = min(delay * 2, LAST_RETRY if not self._supervised else 0.5)
+            soon = self._supervised or self._may_be_coming
+            delay = min(delay * 2, SOON if soon else LAST_RETRY)
 
     async def until_allowed(self) -> None:
         """Wait until connecting makes sense."""
@@ -257,7 +297,7 @@ class Backend:
         # Where legacy clients have sessions of their own, this connection is for modern ones.
         hello = Hello(try_modern=self.has_sessions)
         try:
-            self._attempt = Connection(self.server, self.credential, hello, self, self.declared)
+            self._attempt = Connection(self.reach, hello, self)
             await self._attempt.run(self._use)
         except McpcpError as error:
             return str(error)
@@ -380,7 +420,15 @@ class Backend:
     def _why_hopeless(self) -> str | None:
         if not self.gave_up:
             return None
-        return (self._process.error if self._process else None) or "it is not started"
+        return self._trouble() or "it is not started"
+
+
+def _running(processes: tuple[ProcessStatus, ...]) -> set[int | None]:
+    return {p.pid for p in processes if _runs(p)}
+
+
+def _runs(process: ProcessStatus) -> bool:
+    return process.state is ProcessState.RUNNING
 
 
 async def _listen(connection: Connection, wanted: Message) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mcpcp import __version__
+from mcpcp.backends.addresses import Addresses
 from mcpcp.backends.sse import SseTransport
 from mcpcp.backends.stdio import StdioTransport
 from mcpcp.backends.streamable import StreamableTransport
@@ -90,24 +91,28 @@ class Hello:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a server is reached: `credential` is what it knows us by, `declared` the arguments that
+    calls mirror in headers, `addresses` its replicas where it may have some."""
+
+    server: ServerConfig
+    credential: str | None
+    declared: DeclaredBy
+    addresses: Addresses | None = None
+
+
 class Connection:
     """A transport, the peer that speaks over it, and what the handshake said."""
 
-    def __init__(
-        self,
-        server: ServerConfig,
-        credential: str | None,
-        hello: Hello,
-        inbound: Inbound,
-        declared: DeclaredBy = lambda _: {},
-    ) -> None:
-        self.server = server
+    def __init__(self, reach: Reach, hello: Hello, inbound: Inbound) -> None:
+        self.server = reach.server
         self.modern = False
         self.capabilities: Message = {}
         self.instructions: str | None = None
         self._hello = hello
         self._inbound = inbound
-        self._transport = _open(server, credential, declared)
+        self._transport = _open(reach)
         self._peer: Peer | None = None
         self._carrier: asyncio.Task[McpcpError | None] | None = None
 
@@ -272,15 +277,16 @@ async def _outcome(work: Coroutine[Any, Any, None]) -> McpcpError | None:
     return None
 
 
-def _open(server: ServerConfig, credential: str | None, declared: DeclaredBy) -> BackendTransport:
+def _open(reach: Reach) -> BackendTransport:
+    server = reach.server
     if server.managed_by == "gateway":
         environment = child_environment(server.environment())
         return StdioTransport(server.name, server.argv(), environment, server.cwd)
-    own = credential if server.managed_by == "supervisor" else None
+    own = reach.credential if server.managed_by == "supervisor" else None
     headers = credential_headers(server.headers, own)
     endpoint = server.endpoint()
     if endpoint is None:
         raise Unavailable(f"server {server.name} has no address")
     if server.transport == "sse":
-        return SseTransport(endpoint, headers)
-    return StreamableTransport(endpoint, headers, declared)
+        return SseTransport(endpoint, headers, reach.addresses)
+    return StreamableTransport(endpoint, headers, reach.declared, reach.addresses)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from mcpcp.backends.addresses import Addresses, Resolve, look_up, may_have_replicas
+from mcpcp.backends.addresses import Address, Addresses
 from mcpcp.errors import Interrupted, ProtocolError, Unavailable
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -48,8 +48,8 @@ class Response:
         self.head = head
 
     @property
-    def address(self) -> str:
-        """Which of the server's addresses answered."""
+    def address(self) -> Address:
+        """Which of the server's replicas answered."""
         return self._connection.address
 
     async def read(self) -> bytes:
@@ -84,9 +84,10 @@ class _Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, owner: _Owner, address: str) -> None:
+    def __init__(self, owner: _Owner, address: Address) -> None:
         self._owner = owner
         self.address = address
+        self._load: Counter[Address] | None = None
         self._loop = asyncio.get_running_loop()
         self._head: asyncio.Future[Head] | None = None
         self._parts: deque[bytes] = deque()
@@ -94,7 +95,7 @@ class _Connection(asyncio.Protocol):
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._complete = True
-        self._reusable = self.in_use = self._ends_with_connection = self._collecting = False
+        self._reusable = self._in_use = self._ends_with_connection = self._collecting = False
         self._error: Exception | None = None
         self.closed = False
         self.idle_since = 0.0
@@ -106,12 +107,18 @@ class _Connection(asyncio.Protocol):
         """Whether it has idled for so short a time that the server still keeps it."""
         return self._loop.time() - self.idle_since <= IDLE_KEPT
 
-    def send(self, data: bytes) -> asyncio.Future[Head]:
-        """Write one request; the future is done when the answer's head has come."""
+    def send(self, data: bytes, load: Counter[Address] | None) -> asyncio.Future[Head]:
+        """Write one request; the future is done when the answer's head has come.
+
+        Until the exchange is over it counts in `load`.
+        """
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._complete = self._reusable = self._ends_with_connection = self._collecting = False
-        self.in_use = True
+        self._in_use = True
+        self._load = load
+        if load is not None:
+            load[self.address] += 1
         self._buffered = 0
         self._head = self._loop.create_future()
         self.transport.write(data)
@@ -157,11 +164,11 @@ class _Connection(asyncio.Protocol):
         Only now may the connection be used again: its parts are the caller's until then.
         """
         if not self._complete:
-            self.in_use = False
+            self._unload()
             self._fail(Unavailable("the connection was closed"))
             self.transport.abort()
-        elif self.in_use:
-            self.in_use = False
+        elif self._in_use:
+            self._unload()
             self._parts.clear()
             if self._reusable:
                 self.idle_since = self._loop.time()
@@ -169,6 +176,12 @@ class _Connection(asyncio.Protocol):
             else:
                 self.closed = True
                 self.transport.close()
+
+    def _unload(self) -> None:
+        """The exchange is over, or will not be: it is no load any more."""
+        if self._in_use and self._load is not None:
+            self._load[self.address] -= 1
+        self._in_use = False
 
     # What asyncio calls.
 
@@ -187,6 +200,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self._unload()
         if exc is None and self._ends_with_connection:
             self._complete = True
             self._wake()
@@ -255,10 +269,12 @@ class _Connection(asyncio.Protocol):
 class HttpClient:
     """Requests to one origin, over connections that are kept while they are busy or just were.
 
-    Where its name has several addresses, each request goes to the one with the least to do.
+    Where it has `addresses`, each request goes to the one with the least to do.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], resolve: Resolve = look_up) -> None:
+    def __init__(
+        self, url: str, headers: Mapping[str, str], addresses: Addresses | None = None
+    ) -> None:
         parts = urlsplit(url)
         self._secure = parts.scheme == "https"
         self._host = parts.hostname or "localhost"
@@ -268,12 +284,10 @@ class HttpClient:
         if ":" in self._host:
             host = f"[{self._host}]" + (f":{self._port}" if parts.port else "")
         self._fixed = f"host: {host}\r\n".encode() + encode_headers(headers)
-        self._addresses = (
-            Addresses(self._host, self._port, resolve) if may_have_replicas(self._host) else None
-        )
-        self._only = self._host
-        self._idle: defaultdict[str, list[_Connection]] = defaultdict(list)
-        """By address."""
+        self._addresses = addresses
+        self._only: Address | None = None if addresses else (self._host, self._port)
+        self._session_at: Address | None = None
+        self._idle: defaultdict[Address, list[_Connection]] = defaultdict(list)
         self._all: set[_Connection] = set()
 
     def head(self, method: str, target: str, headers: Mapping[str, str]) -> bytes:
@@ -282,36 +296,59 @@ class HttpClient:
         return b"".join((start, self._fixed, encode_headers(headers)))
 
     async def request(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        lasting: bool = False,
     ) -> Response:
         """Send a request; see `send`."""
-        return await self.send(self.head(method, target, headers), body)
+        return await self.send(self.head(method, target, headers), body, lasting=lasting)
 
-    async def send(self, head: bytes, body: bytes | None = None) -> Response:
+    async def send(
+        self,
+        head: bytes,
+        body: bytes | None = None,
+        *,
+        home: Address | None = None,
+        lasting: bool = False,
+    ) -> Response:
         """Send a request whose head was made before, and wait for the head of its answer.
 
-        Raises Unavailable where no connection could be made, Interrupted where it ended afterwards.
+        It goes to `home`, where that is one of the addresses still. A `lasting` one begins a
+        session, or is a stream that stays open: it goes where the fewest sessions are, and does not
+        count as a call. Raises Unavailable where no connection could be made, Interrupted where it
+        ended afterwards.
         """
         if body is None:
             data = head + b"\r\n"
         else:
             data = b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
-        if self._addresses is None:
+        if self._only is not None:
             connection = self._take_idle(self._only) or await self._connect(self._only)
         else:
-            connection = await self._least_busy(self._addresses)
+            connection = await self._least_busy(home, lasting=lasting)
         try:
-            return Response(connection, await connection.send(data))
-        except asyncio.CancelledError:
+            load = None if lasting or self._addresses is None else self._addresses.calls
+            return Response(connection, await connection.send(data, load))
+        except BaseException:
             connection.finish()
             raise
 
     def stay_with(self, answer: Response) -> None:
         """From now on go where `answer` came from: it knows what the other replicas do not."""
-        self._addresses, self._only = None, answer.address
+        self._only = answer.address
+        if self._addresses is not None and self._session_at is None:
+            self._session_at = answer.address
+            self._addresses.sessions[answer.address] += 1
 
     def close(self) -> None:
         """Close every connection; exchanges under way fail."""
+        if self._addresses is not None and self._session_at is not None:
+            self._addresses.sessions[self._session_at] -= 1
+            self._session_at = None
         for connection in list(self._all):
             connection.transport.abort()
         self._all.clear()
@@ -321,13 +358,15 @@ class HttpClient:
         """Take back a connection whose exchange is over."""
         self._idle[connection.address].append(connection)
 
-    async def _least_busy(self, known: Addresses) -> _Connection:
-        """A connection to that of the server's replicas which has the least to do."""
-        busy = Counter(c.address for c in self._all if c.in_use and not c.closed)
+    async def _least_busy(self, home: Address | None, *, lasting: bool) -> _Connection:
+        """A connection to `home`, or to that of the server's replicas with the least to do."""
+        known = cast(Addresses, self._addresses)
         try:
-            addresses = await known.in_turn(busy)
+            addresses = await known.in_turn(known.sessions if lasting else known.calls)
         except OSError as error:
             raise self._unreachable(error) from None
+        if home in addresses:
+            addresses.sort(key=lambda address: address != home)
         failed: Unavailable | None = None
         for address in addresses:
             try:
@@ -337,7 +376,7 @@ class HttpClient:
                 failed = error
         raise failed or Unavailable(f"{self._host} has no address")
 
-    def _take_idle(self, address: str) -> _Connection | None:
+    def _take_idle(self, address: Address) -> _Connection | None:
         idle = self._idle[address]
         while idle:
             connection = idle.pop()
@@ -348,23 +387,22 @@ class HttpClient:
             self._all.discard(connection)
         return None
 
-    async def _connect(self, address: str) -> _Connection:
+    async def _connect(self, address: Address) -> _Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 _, connection = await loop.create_connection(
                     lambda: _Connection(self, address),
-                    address,
-                    self._port,
+                    *address,
                     ssl=self._ssl,
                     server_hostname=self._host if self._ssl else None,
                 )
         except TimeoutError:
             raise Unavailable(
-                f"{self._host}:{self._port} did not answer within {CONNECT_TIMEOUT:g} s"
+                f"{self._host}:{address[1]} did not answer within {CONNECT_TIMEOUT:g} s"
             ) from None
         except OSError as error:
-            raise self._unreachable(error) from None
+            raise self._unreachable(error, address[1]) from None
         self._forget_closed()
         self._all.add(connection)
         return connection
@@ -376,9 +414,9 @@ class HttpClient:
             if all(c.closed for c in idle):
                 del self._idle[address]
 
-    def _unreachable(self, error: OSError) -> Unavailable:
+    def _unreachable(self, error: OSError, port: int | None = None) -> Unavailable:
         reason = error.strerror or str(error)
-        return Unavailable(f"cannot connect to {self._host}:{self._port}: {reason}")
+        return Unavailable(f"cannot connect to {self._host}:{port or self._port}: {reason}")
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:

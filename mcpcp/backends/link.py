@@ -133,9 +133,7 @@ class Link:
     async def _attempt(self) -> str:
         """One connection, from its opening to its end; why it ended."""
         backend = self.backend
-        connection = Connection(
-            backend.server, backend.credential, self._owner.hello, self, backend.declared
-        )
+        connection = Connection(backend.reach, self._owner.hello, self)
         place = backend.places.take(self) if backend.has_places else contextlib.nullcontext()
         try:
             async with place:

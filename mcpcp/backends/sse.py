@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
+from mcpcp.backends.addresses import Addresses
 from mcpcp.backends.events import events
 from mcpcp.backends.http import HttpClient
 from mcpcp.backends.transports import LOST, PING, Fail, Receive, refusal
@@ -23,9 +24,11 @@ _POST_HEADERS: Final = {"content-type": "application/json"}
 class SseTransport:
     """A session of an SSE server: it lives exactly as long as its event stream."""
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, url: str, headers: Mapping[str, str], addresses: Addresses | None = None
+    ) -> None:
         self._url = url
-        self._client = HttpClient(url, headers)
+        self._client = HttpClient(url, headers, addresses)
         self._post_head: bytes | None = None
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
 
@@ -85,7 +88,8 @@ class SseTransport:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         async with asyncio.timeout(ENDPOINT_TIMEOUT) as opening:
             try:
-                answer = await self._client.request("GET", target, {"accept": "text/event-stream"})
+                accept = {"accept": "text/event-stream"}
+                answer = await self._client.request("GET", target, accept, lasting=True)
                 if answer.head.status != 200:
                     answer.close()
                     raise Unavailable(f"{self._url} answered HTTP {answer.head.status}")

@@ -8,28 +8,37 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from mcpcp.backends.addresses import Address, Addresses
 from mcpcp.backends.events import Place, events
 from mcpcp.backends.http import HttpClient, Response, encode_headers
 from mcpcp.backends.transports import LOST, PING, Fail, Receive, refusal
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
-from mcpcp.jsonrpc import META_VERSION, Message, RpcError, decode_reply, encode
+from mcpcp.jsonrpc import LISTEN, META_VERSION, Message, RpcError, decode_reply, encode
 from mcpcp.paramheaders import DeclaredBy, encode_header, made
 
 logger = logging.getLogger(__name__)
 
 _ACCEPT: Final = "application/json, text/event-stream"
 _LISTEN_RETRY: Final = 1.0
+_LASTING: Final = ("initialize", LISTEN)
 _NAME_KEYS: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 
 
 class StreamableTransport:
     """A session of a streamable HTTP server, or its stateless use in the modern era."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], declared: DeclaredBy) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        declared: DeclaredBy,
+        addresses: Addresses | None = None,
+    ) -> None:
         parts = urlsplit(url)
         self._url = url
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._client = HttpClient(url, headers)
+        self._client = HttpClient(url, headers, addresses)
+        self._addresses = addresses
         self._declared = declared
         self._session: str | None = None
         self._version: str | None = None
@@ -61,7 +70,7 @@ class StreamableTransport:
 
     async def send(self, message: Message) -> None:
         """See BackendTransport; the answer is received in passing."""
-        answer = await self._client.send(self._head(message), encode(message))
+        answer = await self._post(message)
         self._note_session(answer, message)
         status = answer.head.status
         if status == 200 and answer.head.content_type == b"text/event-stream":
@@ -73,11 +82,25 @@ class StreamableTransport:
             self._ended.set()
             raise Unavailable("the server forgot the session")
         if status in (200, 400, 404) and body.lstrip()[:1] in (b"{", b"["):
-            if self._take_body(body, message["id"]):  # the modern era has statuses for its errors
+            # The modern era has statuses for its errors.
+            if self._take_body(body, message["id"], answer.address):
                 return
         elif status >= 300:
             raise refusal(status)
         self._fail(message["id"], Interrupted("the server took the request without an answer"))
+
+    async def _post(self, message: Message) -> Response:
+        lasting = message["method"] in _LASTING
+        try:
+            return await self._client.send(
+                self._head(message), encode(message), home=self._home(message), lasting=lasting
+            )
+        except Interrupted:
+            raise
+        except Unavailable:
+            if self._session is not None and self._addresses is not None:
+                self._ended.set()  # its replica is gone, maybe for good: another has to do
+            raise
 
     async def _is_lost(self, status: int, body: bytes, message: Message) -> bool:
         """Whether the server has forgotten the session."""
@@ -108,6 +131,20 @@ class StreamableTransport:
         if self._session is not None:
             self._listening.set()
 
+    def _home(self, message: Message) -> Address | None:
+        """The replica that knows what a half-done call was about."""
+        if self._addresses is None or message["method"] not in _NAME_KEYS:
+            return None
+        return self._addresses.home(message["params"].get("requestState"))
+
+    def _note_state(self, message: Any, address: Address) -> None:
+        """Remember which replica has asked the client something in the middle of a call."""
+        result = message.get("result") if isinstance(message, dict) else None
+        if self._addresses is not None and isinstance(result, dict):
+            state = result.get("requestState")
+            if isinstance(state, str):
+                self._addresses.remember(state, address)
+
     def _head(self, message: Message) -> bytes:
         meta = (message.get("params") or {}).get("_meta") or {}
         if META_VERSION not in meta:
@@ -137,13 +174,14 @@ class StreamableTransport:
             headers["mcp-protocol-version"] = self._version
         return headers
 
-    def _take_body(self, body: bytes, request_id: int) -> bool:
+    def _take_body(self, body: bytes, request_id: int, address: Address) -> bool:
         """Take what came at once; whether the answer was among it."""
         said = _decoded(body)
         answered = False
         for item in said if isinstance(said, list) else (said,):
             if _answers(item, request_id):
                 answered = True
+                self._note_state(item, address)
             elif isinstance(item, dict) and item.get("id") is None and "error" in item:
                 self._fail(request_id, RpcError.of(item["error"]))
                 continue
@@ -172,9 +210,11 @@ class StreamableTransport:
         async for event, data in events(answer, place):
             if event == "message" and data:
                 message = _decoded(data)
-                self._receive(message, request_id)
                 if _answers(message, request_id):
+                    self._note_state(message, answer.address)
+                    self._receive(message, request_id)
                     return True
+                self._receive(message, request_id)
         return False
 
     async def _resume(self, place: Place) -> Response | None:
@@ -214,7 +254,7 @@ class StreamableTransport:
         """Read the stream to its end; whether it is worth opening again."""
         headers = {"accept": "text/event-stream", **self._session_headers()}
         try:
-            answer = await self._client.request("GET", self._target, headers)
+            answer = await self._client.request("GET", self._target, headers, lasting=True)
             if answer.head.status == 200:
                 async for event, data in events(answer):
                     if event == "message" and data:

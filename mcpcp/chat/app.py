@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
-from mcpcp import requestid
+from mcpcp import requestid, tracecontext
 from mcpcp.chat import chatform, openaiform, openapi
 from mcpcp.chat.dependencies import Dependencies
 from mcpcp.chat.edge import (
@@ -28,10 +28,10 @@ from mcpcp.chat.edge import (
 )
 from mcpcp.chat.llm import Llm
 from mcpcp.chat.mcpclient import McpClient
-from mcpcp.chat.metrics import Metrics
 from mcpcp.chat.pages import Pages
 from mcpcp.chat.runner import Event, Result, Runner
 from mcpcp.chat.runner import Request as ChatRequest
+from mcpcp.chat.spans import Telemetry
 from mcpcp.config import ChatConfig
 from mcpcp.errors import McpcpError, ModelError, RequestError, TokenError
 from mcpcp.frontends.guard import HostGuard
@@ -51,14 +51,15 @@ class ChatApp:
 
     def __init__(
         self, config: ChatConfig, host: str, llm: Llm, gateway: McpClient,
-        own_token: Callable[[], str], metrics: Metrics,
+        own_token: Callable[[], str], telemetry: Telemetry,
     ) -> None:  # fmt: skip
         self._config = config
         self._llm = llm
         self._gateway = gateway
         self._own_token = own_token
-        self._metrics = metrics
-        self._runner = Runner(llm, gateway, config, metrics)
+        self._metrics = telemetry.metrics
+        self._spans = telemetry.spans
+        self._runner = Runner(llm, gateway, config, telemetry)
         self._dependencies = Dependencies(llm, gateway, own_token)
         self._stopping = asyncio.Event()
         self._guard = HostGuard("chat", lambda: (host, config))
@@ -82,6 +83,7 @@ class ChatApp:
     async def __call__(self, request: Request, reply: Reply) -> None:
         """One HTTP request."""
         reply.add_header(requestid.HEADER, requestid.begin(request.header(requestid.HEADER)))
+        tracecontext.begin(request.header)
         try:
             await self._route(request, reply)
         except McpcpError as error:
@@ -105,7 +107,11 @@ class ChatApp:
         handler = methods.get("GET" if request.method == "HEAD" else request.method)
         if handler is None:
             raise RequestError(f"{request.path} takes {', '.join(methods)}: see /docs", 405)
-        await handler(request, reply)
+        if request.method != "POST":
+            await handler(request, reply)
+            return
+        with self._spans.request(request.path):
+            await handler(request, reply)
 
     def _token(self, request: Request) -> str:
         """The token that a request is made with; the gateway says whether it is good."""

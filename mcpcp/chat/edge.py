@@ -93,6 +93,14 @@ def outcome(error: McpcpError) -> str:
     return _kind(error)
 
 
+def ended(error: BaseException) -> str:
+    """The word under which a span that ended so is found."""
+    if isinstance(error, McpcpError):
+        return outcome(error)
+    left = isinstance(error, CallerLeft | asyncio.CancelledError)
+    return "cancelled" if left else "internal"
+
+
 def send_error(reply: Reply, error: McpcpError) -> None:
     """Answer with an error."""
     status, body = described(error)

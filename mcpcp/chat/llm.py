@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from mcpcp.backends.addresses import addresses_of
 from mcpcp.backends.events import events
 from mcpcp.backends.http import Head, HttpClient, Response
 from mcpcp.chat.deltas import Answer, Assembly, whole
@@ -41,7 +42,8 @@ class Llm:
         self._metrics = metrics
         self._path = urlsplit(settings.base_url).path.rstrip("/")
         key = {"authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}
-        self._client = HttpClient(settings.base_url, {"accept": "*/*", **key})
+        addresses = addresses_of(settings.base_url)
+        self._client = HttpClient(settings.base_url, {"accept": "*/*", **key}, addresses)
         self._counts_usage = True
 
     def close(self) -> None:

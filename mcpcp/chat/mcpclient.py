@@ -12,8 +12,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from mcpcp import __version__, requestid
+from mcpcp.backends.addresses import addresses_of
 from mcpcp.backends.events import events
 from mcpcp.backends.http import HttpClient, Response
+from mcpcp.chat.spans import Spans
 from mcpcp.errors import (
     DeadlineExceeded,
     ProtocolError,
@@ -47,11 +49,12 @@ async def ignore(_: Message) -> None:
 class McpClient:
     """Requests to one gateway, each with a token of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, spans: Spans) -> None:
         parts = urlsplit(url)
         self.url = url
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._client = HttpClient(url, {})
+        self._client = HttpClient(url, {}, addresses_of(url))
+        self._spans = spans
         self._ids = itertools.count(1)
 
     def close(self) -> None:
@@ -104,7 +107,7 @@ class McpClient:
         mirrored: dict[str, str] | None = None,
     ) -> Message:
         number = next(self._ids)
-        body = _body(number, method, params)
+        body = _body(number, method, params, self._spans.carried())
         headers = {**_headers(token, method, params), **(mirrored or {})}
         try:
             async with patience(timeout):
@@ -135,8 +138,9 @@ class McpClient:
         raise Unavailable("it ended the stream before its answer")
 
 
-def _body(number: int, method: str, params: Message) -> Message:
+def _body(number: int, method: str, params: Message, context: dict[str, str]) -> Message:
     meta = {
+        **context,
         META_VERSION: LATEST_MODERN,
         META_CLIENT_INFO: _INFO,
         META_CLIENT_CAPABILITIES: {},

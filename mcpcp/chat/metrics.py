@@ -18,6 +18,18 @@ from mcpcp.scraping import admits
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
 
+MODEL_FAILURES: Final = (
+    *("unreachable", "stalled", "rate_limited", "model_missing", "refused", "broken"),
+)
+"""Kinds of ModelError."""
+
+OUTCOMES: Final = (
+    *("ok", "cancelled", "timeout", "unauthorized", "invalid_request"),
+    *("gateway_unavailable", "gateway_error"),
+    *(f"model_{kind}" for kind in MODEL_FAILURES),
+)
+"""How requests end, see `edge.outcome`."""
+
 _LLM_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 _TOOL_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -45,6 +57,13 @@ class Metrics:
         self._tools = Counter(
             "chat_tool_calls", "Tool calls by outcome.", ("outcome",), registry=registry
         )
+        # From the start, so that `rate` sees the first one as a rise.
+        for kind in ("ok", *MODEL_FAILURES):
+            self._llm.labels(kind)
+        for outcome in OUTCOMES:
+            self._requests.labels(outcome)
+        for outcome in ("ok", "error", "mistake"):
+            self._tools.labels(outcome)
         self._tool_duration = Histogram(
             "chat_tool_call_duration_seconds",
             "Seconds from a tool call's start to its end.",

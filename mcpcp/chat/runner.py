@@ -16,8 +16,8 @@ from mcpcp.chat.deltas import Answer
 from mcpcp.chat.llm import Llm
 from mcpcp.chat.loop import Ask, Call, Finish, Message, Mistake, ToolCall, begin, next_step
 from mcpcp.chat.mcpclient import McpClient, ignore
-from mcpcp.chat.metrics import Metrics
 from mcpcp.chat.results import Outcome
+from mcpcp.chat.spans import Telemetry
 from mcpcp.chat.toolset import Toolset
 from mcpcp.config import ChatConfig
 from mcpcp.errors import DeadlineExceeded, McpcpError
@@ -99,11 +99,14 @@ class Result:
 class Runner:
     """Answers requests; holds nothing between them."""
 
-    def __init__(self, llm: Llm, gateway: McpClient, config: ChatConfig, metrics: Metrics) -> None:
+    def __init__(
+        self, llm: Llm, gateway: McpClient, config: ChatConfig, telemetry: Telemetry
+    ) -> None:
+        self._spans = telemetry.spans
         self._llm = llm
         self._gateway = gateway
         self._config = config
-        self._metrics = metrics
+        self._metrics = telemetry.metrics
 
     async def run(self, request: Request, token: str, emit: Emit) -> Result:
         """Answer with the tools of the caller's `token`; raises McpcpError."""
@@ -131,7 +134,8 @@ class Runner:
         async def on_text(text: str) -> None:
             await emit(Token(text))
 
-        return await self._llm.ask(ask, request.model, request.options, on_text)
+        with self._spans.model(request.model or self.model):
+            return await self._llm.ask(ask, request.model, request.options, on_text)
 
     async def call(
         self, token: str, tool: Message, record: Record, emit: Emit | None = None
@@ -144,12 +148,15 @@ class Runner:
 
         began = time.monotonic()
         timeout = self._config.call_timeout
-        try:
-            watch = ignore if emit is None else on_progress
-            result = await self._gateway.call(token, tool, record.arguments, timeout, watch)
-            outcome = results.of(result)
-        except McpcpError as error:
-            outcome = Outcome(str(error), failed=True)
+        with self._spans.tool(record.name) as mark:
+            try:
+                watch = ignore if emit is None else on_progress
+                result = await self._gateway.call(token, tool, record.arguments, timeout, watch)
+                outcome = results.of(result)
+            except McpcpError as error:
+                outcome = Outcome(str(error), failed=True)
+            if outcome.failed:
+                mark.fail("error")
         duration = time.monotonic() - began
         self._metrics.called("error" if outcome.failed else "ok", duration)
         return _ended(record, outcome, duration)

@@ -14,10 +14,12 @@ from typing import Final
 from mcpcp import logs
 from mcpcp.chat.app import ChatApp
 from mcpcp.chat.cors import Cors
+from mcpcp.chat.edge import ended
 from mcpcp.chat.llm import Llm
 from mcpcp.chat.mcpclient import McpClient
 from mcpcp.chat.metrics import Metrics
-from mcpcp.config import Config
+from mcpcp.chat.spans import Telemetry, open_spans
+from mcpcp.config import Config, process_environment
 from mcpcp.config.llm import LlmSettings, chat_environment
 from mcpcp.errors import ConfigError, FleetError
 from mcpcp.frontends.serving import BACKLOG, HttpServer
@@ -49,8 +51,9 @@ async def serve(config: Config, host: str, port: int) -> None:
     if settings.has_secret:
         logs.hide(settings.api_key)
     llm = Llm(settings, config.chat.stall, metrics)
-    gateway = McpClient(gateway_url(config, environment.get("MCP_SERVER_URL", "").strip()))
-    app = ChatApp(config.chat, host, llm, gateway, own_token, metrics)
+    spans = open_spans(process_environment(), ended)
+    gateway = McpClient(gateway_url(config, environment.get("MCP_SERVER_URL", "").strip()), spans)
+    app = ChatApp(config.chat, host, llm, gateway, own_token, Telemetry(metrics, spans))
     try:
         with _listen(host, port) as listener:
             logger.info("serving http://%s:%d, model %s", host, port, llm.settings.model)
@@ -58,6 +61,7 @@ async def serve(config: Config, host: str, port: int) -> None:
     finally:
         llm.close()
         gateway.close()
+        await asyncio.to_thread(spans.close)
 
 
 def gateway_url(config: Config, given: str) -> str:

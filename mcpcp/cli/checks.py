@@ -321,7 +321,8 @@ def _check_model(config: Config) -> Iterator[Finding]:
 
 
 def _check_ports(config: Config) -> Iterator[Finding]:
-    ports = {s.port: s.name for s in config.active.values() if s.port is not None}
+    each = (one for server in config.active.values() for one in server.each())
+    ports = {one.port: one.name for one in each if one.port is not None}
     ports[config.gateway.port] = "gateway"
     if config.monitoring.port is not None:
         ports[config.monitoring.port] = "supervisor"

@@ -17,6 +17,7 @@ from mcpcp.config import Config, find_config, load, runtime_dir
 from mcpcp.control import ControlClient
 from mcpcp.errors import FleetError, Unavailable
 from mcpcp.fleet import FleetState, ProcessState, ProcessStatus, Snapshot
+from mcpcp.names import server_of
 from mcpcp.supervisor import lock
 from mcpcp.supervisor.options import Ui
 from mcpcp.supervisor.starting import unknown
@@ -129,8 +130,9 @@ def status(as_json: bool, config: str | None) -> None:
 
 def _nothing_runs(path: Path) -> Snapshot:
     rows = (
-        ProcessStatus(name, ProcessState.STOPPED, port=server.port)
-        for name, server in load(path).active.items()
+        ProcessStatus(one.name, ProcessState.STOPPED, port=one.port)
+        for server in load(path).active.values()
+        for one in server.each()
     )
     return Snapshot(FleetState(0, tuple(rows)), config=str(path))
 
@@ -162,19 +164,25 @@ def restart(names: tuple[str, ...], config: str | None) -> None:
     \b
     mcpcp restart mcp1
     mcpcp restart gateway
+
+    Of a server with replicas one is restarted after the other; NAME.2 is the second alone.
     """
     path = find_config(config)
     for name in names:
         with _fleet(path) as client:
-            client.ask("restart", timeout=STOP_PATIENCE, name=name)
-            row = _find(client, name)
-        click.echo(f"restarted {name}" + (f" (pid {row['pid']})" if row.get("pid") else ""))
+            patience = STOP_PATIENCE * max(1, len(_pids(client, name)))
+            client.ask("restart", timeout=patience, name=name)
+            pids = _pids(client, name)
+        which = f" (pid {', '.join(map(str, pids))})" if pids else ""
+        click.echo(f"restarted {name}{which}")
 
 
-def _find(client: ControlClient, name: str) -> dict[str, Any]:
+def _pids(client: ControlClient, name: str) -> list[int]:
+    """The processes that go by that name: of a server, or one replica."""
     answer = client.ask("status")
-    rows = [*answer["servers"], answer["gateway"]]
-    return next((row for row in rows if row.get("name") == name), {})
+    rows = [row for row in (*answer["servers"], answer["gateway"]) if row.get("pid")]
+    alone = [row["pid"] for row in rows if row["name"] == name.removesuffix(".1")]
+    return alone if "." in name else [r["pid"] for r in rows if server_of(r["name"]) == name]
 
 
 def _fleet(path: Path) -> ControlClient:
@@ -227,7 +235,9 @@ def _print_request(settings: Config, request: str) -> None:
 def _print_log(settings: Config, name: str, lines: int, *, follow: bool) -> None:
     from mcpcp.cli.following import follow_file, last_lines
 
-    known = [*settings.servers, "gateway", "supervisor", "fleet"]
+    each = [one.name for server in settings.servers.values() for one in server.each()]
+    known = [*each, "gateway", "supervisor", "fleet"]
+    name = name.removesuffix(".1")
     path = settings.data_dir / "logs" / f"{name}.log"
     if name not in known:
         raise FleetError(unknown(name, known))

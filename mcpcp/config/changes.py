@@ -68,4 +68,5 @@ def _process(server: ServerConfig) -> ServerConfig:
         concurrency=None,
         pin="off",
         unneeded=False,
+        replicas=1,
     )

@@ -161,6 +161,13 @@ SERVER = Section(
             " `--transport TYPE --host 127.0.0.1 --port PORT`, or by {port} in args or env.",
         ),
         Key(
+            "replicas",
+            Whole(1, 100),
+            "How many processes of a command of type http are started, each on a port of its own,"
+            " from `port` on; calls are spread over those that run.",
+            1,
+        ),
+        Key(
             "depends_on",
             ListOf(Text()),
             "Servers that must be running before it is started.",
@@ -279,7 +286,8 @@ GATEWAY = Section(
         Key(
             "first_list_wait",
             duration(),
-            "How long a first list waits for servers that were never seen before.",
+            "How long a first list waits for servers that were never seen before, and how long"
+            " /ready does, after the gateway's start, for a url where nobody answers yet.",
             "10s",
         ),
         Key(

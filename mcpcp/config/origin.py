@@ -14,6 +14,22 @@ INSTALLED = frozenset({"node_modules", "site-packages", ".venv", "venv"})
 """Folders whose content somebody else wrote, wherever they are."""
 
 
+_KEEPERS = {
+    "sandbox": "its sessions keep their files in one process",
+    "battle": "its journal of reports that are not delivered yet has one writer",
+}
+
+
+def keeps(args: Sequence[str]) -> str | None:
+    """What one of the project's own servers keeps, so that there can be one process only."""
+    if list(args[:1]) == ["-m"]:
+        folder, _, name = "".join(args[1:2]).rpartition(".")
+    else:
+        script = Path("".join(args[:1]))
+        folder, name = script.parent.name, script.stem
+    return _KEEPERS.get(name) if folder == "servers" else None
+
+
 def is_own(command: str | None, args: Sequence[str], cwd: Path, root: Path) -> bool:
     """Whether the command runs a script, a program or a module in the config's folder `root`."""
     if command is None or Path(command).stem.lower() in FETCHERS:

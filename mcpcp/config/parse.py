@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from mcpcp import limits
 from mcpcp.config.findings import Findings, below, describe, suggest
 from mcpcp.config.keys import FILE
-from mcpcp.config.origin import is_own
+from mcpcp.config.origin import is_own, keeps
 from mcpcp.config.places import PROJECT
 from mcpcp.config.reading import (
     expand,
@@ -41,6 +41,7 @@ from mcpcp.config.values import (
 from mcpcp.errors import ConfigError
 from mcpcp.policy import Allowlist, matches
 
+LAST_PORT = 65535
 GATEWAY = "gateway"
 """What the fleet calls the gateway among its processes, so no server may be called so."""
 
@@ -200,6 +201,7 @@ _AS_THEY_ARE = (
     "url",
     "headers",
     "port",
+    "replicas",
     "depends_on",
     "calls",
     "timeout",
@@ -230,8 +232,24 @@ def _check_shape(v: Mapping[str, Any], transport: str, at: str, found: Findings)
         _check_stdio(v, at, found)
     elif "port" not in v:
         found.problem(at, f'a command of type {transport} needs a "port"')
+    if v.get("replicas", 1) > 1:
+        _check_replicas(v, transport, below(at, "replicas"), found)
     if v.get("timeout", 0) >= 1000 and isinstance(v["timeout"], float):
         found.warn(below(at, "timeout"), f"is {v['timeout']:g} seconds; some clients mean ms")
+
+
+def _check_replicas(v: Mapping[str, Any], transport: str, at: str, found: Findings) -> None:
+    """Where calls can be spread, and any process answers them alike."""
+    if "url" in v:
+        found.problem(at, "are not ours to start: give the url a name with several addresses")
+    elif transport == "sse":
+        found.problem(at, 'need "type": "http": over sse all calls share one stream to one process')
+    elif transport == "stdio":
+        found.problem(at, 'need a port and "type": "http"; see also "sessions": "per_client"')
+    elif transport == "service":
+        found.problem(at, "are for MCP servers: nothing spreads what is asked of a service")
+    elif (kept := keeps(v.get("args", ()))) is not None:
+        found.problem(at, f"do not work here: {kept}")
 
 
 def _check_remote(v: Mapping[str, Any], at: str, found: Findings) -> None:
@@ -343,12 +361,21 @@ def _check_ports(config: Config, found: Findings) -> None:
     elif config.monitoring.port is not None:
         owners[config.monitoring.port] = "the supervisor's metrics"
     for server in config.active.values():
-        if server.port is None:
-            continue
-        if server.port in owners:
-            at = below(below("mcpServers", server.name), "port")
-            found.problem(at, f"{server.port} is the port of {owners[server.port]} already")
-        owners.setdefault(server.port, server.name)
+        at = below(below("mcpServers", server.name), "port")
+        ports = [one.port for one in server.each() if one.port is not None]
+        if ports and ports[-1] > LAST_PORT:
+            found.problem(at, f"leaves no room for {server.replicas} replicas below {LAST_PORT}")
+        for port in ports:
+            if port in owners:
+                found.problem(at, f"{port} is the port of {owners[port]} already{_why(server)}")
+            owners.setdefault(port, server.name)
+
+
+def _why(server: ServerConfig) -> str:
+    if server.replicas == 1 or server.port is None:
+        return ""
+    last = server.port + server.replicas - 1
+    return f"; {server.replicas} replicas need {server.port} to {last}"
 
 
 def _check_dependencies(config: Config, named: _Named, found: Findings) -> None:
@@ -373,6 +400,8 @@ def _check_calls(server: ServerConfig, config: Config, named: _Named, found: Fin
         other = config.servers.get(called)
         if called not in named.servers:
             found.problem(at, f"no server {describe(called)}; {suggest(called, named.servers)}")
+        elif other is not None and other.replicas > 1:
+            found.problem(at, f"{called} has replicas, and a server can call one process only")
         elif other is not None and not (_can_be_waited_for(other) and other.speaks_mcp):
             found.problem(at, f"{called} is not an MCP server that is started here with a port")
 

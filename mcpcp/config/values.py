@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from mcpcp import policy
+from mcpcp.names import replica
 from mcpcp.policy import Allowlist
 
 Transport = Literal["stdio", "sse", "http", "service"]
@@ -73,7 +74,8 @@ class ServerConfig:
     Either `command` (ours to start) or `url` (somebody else's). A `command` of type sse or http
     has a `port` and is started by the supervisor; one of type stdio is started by the gateway. A
     service is a supervised command with a port that speaks no MCP, such as a database. `unneeded`
-    is a disabled server that those who depend on it do without. `own` is one of the project's own
+    is a disabled server that those who depend on it do without. Of `replicas` each has a port, from
+    `port` on. `own` is one of the project's own
     programs, and `metrics` the path of a server's metrics.
     """
 
@@ -86,6 +88,7 @@ class ServerConfig:
     url: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     port: int | None = None
+    replicas: int = 1
     depends_on: tuple[str, ...] = ()
     calls: tuple[str, ...] = ()
     restart: RestartPolicy = field(default_factory=RestartPolicy)
@@ -115,6 +118,20 @@ class ServerConfig:
     def speaks_mcp(self) -> bool:
         """Whether the gateway connects to it."""
         return self.transport != "service"
+
+    def each(self) -> tuple[ServerConfig, ...]:
+        """An entry for each of its processes: name and port tell them apart."""
+        if self.replicas == 1 or self.port is None:
+            return (self,)
+        first = self.port
+        return tuple(
+            replace(self, name=replica(self.name, i + 1), port=first + i, replicas=1)
+            for i in range(self.replicas)
+        )
+
+    def reached_like(self, other: ServerConfig) -> bool:
+        """Whether connections to it need not end for the other's sake: processes may come and go"""
+        return self == replace(other, replicas=self.replicas)
 
     def argv(self) -> tuple[str, ...]:
         """The command line that starts it; empty for a `url`."""

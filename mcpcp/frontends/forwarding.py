@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+from mcpcp.backends.addresses import addresses_of
 from mcpcp.backends.http import HttpClient, Response
 from mcpcp.errors import McpcpError
 from mcpcp.frontends.requests import Reply, Request
@@ -62,7 +63,7 @@ class Forwarder:
         """
         if body is None and request.method == "POST":
             body = await request.body()
-        client = HttpClient(address, {})
+        client = HttpClient(address, {}, addresses_of(address))
         try:
             target = request.path + (f"?{request.query}" if request.query else "")
             response = await client.request(request.method, target, _headers(request), body)

@@ -11,7 +11,7 @@ import os
 from dataclasses import replace
 from typing import Final
 
-from mcpcp import requestid, scraping
+from mcpcp import requestid, scraping, tracecontext
 from mcpcp.config import GatewayConfig
 from mcpcp.errors import Interrupted, TokenError, Unavailable
 from mcpcp.frontends.answers import error_object
@@ -67,6 +67,7 @@ class HttpFrontend:
     async def __call__(self, request: Request, reply: Reply) -> None:
         """One HTTP request."""
         reply.add_header(requestid.HEADER, requestid.begin(request.header(requestid.HEADER)))
+        tracecontext.begin(request.header)
         refusal = self._guard.refuse(request)
         if refusal is not None:
             reply.text(403, refusal)

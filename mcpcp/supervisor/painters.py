@@ -101,7 +101,8 @@ class PlainPainter:
     def __init__(self, config: Config, coloured: bool) -> None:
         self._config = config
         self._coloured = coloured
-        self._width = max(map(len, (*config.servers, "supervisor")))
+        each = (one.name for server in config.servers.values() for one in server.each())
+        self._width = max(map(len, (*each, "supervisor")))
         self._greeted = False
         self._sources: dict[str, int] = {}
 

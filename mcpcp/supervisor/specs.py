@@ -18,6 +18,7 @@ from mcpcp.config import (
 from mcpcp.config.places import VARIABLE
 from mcpcp.errors import FleetError
 from mcpcp.fleet import GATEWAY
+from mcpcp.names import server_of
 
 DATA_VARIABLE = "MCPCP_DATA_DIR"
 """Where servers find the folder of what the fleet keeps."""
@@ -49,6 +50,11 @@ class ProcessSpec:
     reads: tuple[object, ...] = ()
     """What else of the config the process reads only when it starts."""
 
+    @property
+    def server(self) -> str:
+        """The server whose process it is, maybe one of several."""
+        return server_of(self.name)
+
     def starts_like(self, other: ProcessSpec) -> bool:
         """Whether a running process need not be restarted for the other's sake."""
         return _started(self) == _started(other)
@@ -67,7 +73,7 @@ def plan(config: Config, only: Iterable[str] | None = None) -> dict[str, Process
         servers = {name: server for name, server in servers.items() if name in wanted}
     return {
         GATEWAY: _gateway(config),
-        **{n: _server(s, servers, config) for n, s in servers.items()},
+        **{one.name: _server(one, servers, config) for s in servers.values() for one in s.each()},
     }
 
 
@@ -131,8 +137,9 @@ def stop_order(specs: Iterable[ProcessSpec]) -> dict[str, frozenset[str]]:
     specs = list(specs)
     before: dict[str, set[str]] = {spec.name: set() for spec in specs}
     for spec in specs:
-        for needed in spec.depends_on:
-            before.get(needed, set()).add(spec.name)
+        for needed in specs:
+            if needed.server in spec.depends_on:
+                before[needed.name].add(spec.name)
         if spec.name != GATEWAY and GATEWAY in before:
             before[spec.name].add(GATEWAY)
     return {name: frozenset(names) for name, names in before.items()}

@@ -56,6 +56,16 @@ NOT_INHERITED: Final = (CREDENTIAL_VARIABLE, FLEET_VARIABLE, "MCPCP_TOKEN")
 SAMPLE_INTERVAL: Final = 2.0
 PUBLISH_PAUSE: Final = 0.02
 RESTART_MARGIN: Final = 2.0
+_HOPE: Final = (
+    ProcessState.RUNNING,
+    ProcessState.STARTING,
+    ProcessState.BACKOFF,
+    ProcessState.STOPPING,
+    ProcessState.FATAL,
+    ProcessState.EXITED,
+    ProcessState.STOPPED,
+)
+"""From the one that serves to those that will not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +157,25 @@ class Supervisor:
         act("the terminal is gone" if hangup else "as asked")
 
     async def restart(self, name: str) -> None:
-        """Stop and start a server, and wait until it serves; raises FleetError when it does not."""
-        process = self._processes.get(name)
-        if process is None:
+        """Stop and start a server, and wait until it serves; raises FleetError when it does not.
+
+        Replicas take turns, so that the server is never away.
+        """
+        processes = self._called(name)
+        for process in processes:
+            await self._restart(process)
+        if not processes:
             self._restart_elsewhere(name)
-            return
+
+    def _called(self, name: str) -> list[ManagedProcess]:
+        """The processes that a person means: all of a server, or the one replica of that number."""
+        first = name.removesuffix(".1")
+        if first != name or name not in self._config.servers:
+            return [p for p in (self._processes.get(first),) if p is not None]
+        return [p for p in self._processes.values() if p.spec.server == name]
+
+    async def _restart(self, process: ManagedProcess) -> None:
+        name = process.spec.name
         before = process.starts
         process.restart()
         policy = process.spec.restart
@@ -287,8 +311,9 @@ class Supervisor:
         )
 
     def _state_of(self, name: str) -> ProcessState | None:
-        process = self._processes.get(name)
-        return None if process is None else process.status.state
+        """How a server is; one with replicas is as the best of them."""
+        states = {p.status.state for p in self._processes.values() if p.spec.server == name}
+        return min(states, key=_HOPE.index, default=None)
 
     def _log(self, name: str) -> ProcessLog:
         if name not in self._logs:
@@ -305,7 +330,7 @@ class Supervisor:
             self._report = GatewayReport(calls=self._report.calls)
             return self._channel.attach(self._greeting)
         scrape = self._scrape_token if spec.own else None
-        return _lend(lent(self._credential, spec.name, spec.calls, scrape))
+        return _lend(lent(self._credential, spec.server, spec.calls, scrape))
 
     def _greeting(self) -> Iterator[dict[str, Any]]:
         yield {"credential": self._credential}

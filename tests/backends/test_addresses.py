@@ -10,9 +10,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from mcpcp.backends import addresses
-from mcpcp.backends.addresses import look_up, may_have_replicas, order
+from mcpcp.backends.addresses import (
+    MOST_HOMES,
+    addresses_of,
+    look_up,
+    may_have_replicas,
+    order,
+)
 from mcpcp.backends.http import HttpClient
-from mcpcp.errors import Unavailable
+from mcpcp.errors import Interrupted, Unavailable
 from tests.backends.raw import PATIENCE, Handler, ask, serving, whole
 from tests.ports import reserve
 
@@ -34,7 +40,16 @@ class Service:
         self.port = port
         self.known = known
         self.waiting = 0
-        self.client = HttpClient(f"http://shop.internal:{port}", {}, self.resolve)
+        url = f"http://shop.internal:{port}"
+        addresses = addresses_of(url, self.resolve)
+        assert addresses is not None
+        self.addresses = addresses
+        self.url = url
+        self.client = self.another()
+
+    def another(self) -> HttpClient:
+        """A client that shares what is known of the replicas."""
+        return HttpClient(self.url, {}, self.addresses)
 
     async def resolve(self, host: str, port: int) -> Sequence[str]:
         assert (host, port) == ("shop.internal", self.port)
@@ -123,9 +138,55 @@ async def test_a_session_stays_where_it_was_begun(service: Service) -> None:
         assert {await service.asked() for _ in range(10)} == {home}
 
 
+async def test_sessions_are_spread_over_all_clients_and_are_no_calls(service: Service) -> None:
+    async with service.running(*REPLICAS), AsyncExitStack() as stack:
+        homes = Counter[str]()
+        for _ in range(6):
+            client = service.another()
+            stack.callback(client.close)
+            answer = await client.request("GET", "/mcp", {}, lasting=True)
+            client.stay_with(answer)
+            homes[(await answer.read()).decode()] += 1
+        assert homes == dict.fromkeys(REPLICAS, 2)
+        assert Counter([await service.asked() for _ in range(30)]) == dict.fromkeys(REPLICAS, 10)
+        client.close()
+        late = service.another()
+        stack.callback(late.close)
+        again = await late.request("GET", "/mcp", {}, lasting=True)
+        assert again.address == answer.address, "where one has ended there is room"
+
+
+async def test_what_went_wrong_is_no_load(service: Service) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await ask(reader)
+        writer.close()
+
+    bad, good, _ = REPLICAS
+    service.known = [bad]
+    async with serving(hang_up, bad, service.port):
+        for _ in range(3):
+            with pytest.raises(Interrupted):
+                await service.asked()
+    service.known = [bad, good]
+    service.addresses.doubt()
+    async with service.running(bad, good):
+        assert Counter([await service.asked() for _ in range(10)]) == {bad: 5, good: 5}
+
+
+def test_half_done_calls_of_clients_that_never_came_back_are_forgotten() -> None:
+    addresses = addresses_of("http://shop.internal/mcp")
+    assert addresses is not None
+    for number in range(MOST_HOMES + 1):
+        addresses.remember(f"state {number}", ("h", number))
+    assert addresses.home("state 0") is None
+    assert addresses.home("state 1") == ("h", 1)
+    assert addresses.home(["no", "text"]) is None
+
+
 def test_equals_take_turns_and_the_idle_come_first() -> None:
-    assert [order("abc", {}, turn)[0] for turn in range(4)] == ["a", "b", "c", "a"]
-    assert order("abc", {"a": 1, "c": 2}, 0) == ["b", "a", "c"]
+    a, b, c = (("127.0.0.1", port) for port in (1, 2, 3))
+    assert [order([a, b, c], {}, turn)[0] for turn in range(4)] == [a, b, c, a]
+    assert order([a, b, c], {a: 1, c: 2}, 0) == [b, a, c]
 
 
 @pytest.mark.parametrize(

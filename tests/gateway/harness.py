@@ -131,7 +131,7 @@ class Gateway:
     # The process
 
     def start(self, *, ready: bool = True) -> None:
-        """Start it; return when it answers, and with `ready` when every server has been tried."""
+        """Start it; return when it answers, and with `ready` when every server has had its time."""
         self.write()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -1,0 +1,100 @@
+"""/ready says that every server that can start has; who starts in a moment is waited for."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.gateway.harness import TIME, Gateway, Way
+
+pytestmark = pytest.mark.anyio
+
+HTTP = Way("http", "auto")
+
+
+@contextmanager
+def time_server(port: int) -> Iterator[None]:
+    """A tool server that somebody else starts."""
+    flags = ["--transport", "http", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, str(TIME), *flags],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def not_ready(gateway: Gateway) -> list[str]:
+    """Which servers are waited for; empty when it is ready."""
+    status, text = gateway.get("/ready")
+    assert status in (200, 503)
+    waited: list[str] = json.loads(text).get("waiting_for", [])
+    return waited if status == 503 else []
+
+
+async def test_a_url_that_answers_late_is_waited_for(
+    fresh: Gateway, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    fresh.settings["first_list_wait"] = "600s"
+    fresh.servers["time"] = {"url": f"http://127.0.0.1:{port}/mcp"}
+    fresh.start(ready=False)
+    await fresh.until(lambda: "time" in fresh.text() or not_ready(fresh) == ["time"])
+    assert not_ready(fresh) == ["time"]
+    with time_server(port):
+        await fresh.until(lambda: fresh.get("/ready")[0] == 200, "not ready")
+        async with fresh.client(HTTP) as client:
+            assert "time_get_current_time" in {t.name for t in (await client.list_tools()).tools}
+
+
+async def test_a_url_where_nobody_answers_holds_nobody_up_for_ever(
+    fresh: Gateway, free_port: Callable[[], int]
+) -> None:
+    fresh.settings["first_list_wait"] = "1s"
+    fresh.servers["away"] = {"url": f"http://127.0.0.1:{free_port()}/mcp"}
+    fresh.add_raw("raw")
+    fresh.start(ready=False)
+    await fresh.until(lambda: fresh.get("/ready")[0] == 200, "not ready")
+    async with fresh.client(HTTP) as client:
+        assert "raw_echo" in {t.name for t in (await client.list_tools()).tools}
+
+
+async def test_a_url_that_takes_connections_and_says_nothing_does_not_either(
+    fresh: Gateway,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        fresh.settings["first_list_wait"] = "1s"
+        fresh.servers["silent"] = {"url": f"http://127.0.0.1:{silent.getsockname()[1]}/mcp"}
+        fresh.start(ready=False)
+        await fresh.until(lambda: fresh.get("/ready")[0] == 200, "not ready")
+
+
+async def test_a_new_entry_where_nobody_answers_leaves_a_gateway_ready(
+    fresh: Gateway, free_port: Callable[[], int]
+) -> None:
+    fresh.settings["first_list_wait"] = "600s"
+    fresh.add_raw("raw")
+    fresh.start()
+    fresh.servers["away"] = {"url": f"http://127.0.0.1:{free_port()}/mcp"}
+    fresh.write()
+    seen = fresh.wait(lambda: 'server="away"' in fresh.metrics(), "the entry is not in force")
+    assert seen
+    await fresh.until(lambda: fresh.get("/ready")[0] == 200, "not ready")
+
+
+async def test_a_program_that_does_not_start_is_not_waited_for(fresh: Gateway) -> None:
+    fresh.settings["first_list_wait"] = "600s"
+    fresh.servers["broken"] = {"command": sys.executable, "args": ["-c", "raise SystemExit(1)"]}
+    fresh.start(ready=False)
+    await fresh.until(lambda: fresh.get("/ready")[0] == 200, "not ready")
