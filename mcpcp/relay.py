@@ -81,7 +81,16 @@ def _serve_alone(config: Path, token: str) -> int:
     from mcpcp.config import load
 
     loaded = load(config)
-    eventloop.run(lambda: service.stdio_alone(loaded, token))
+    try:
+        eventloop.run(lambda: service.stdio_alone(loaded, token))
+    except BaseExceptionGroup as group:
+        known, others = group.split(McpcpError)
+        if known is None or others is not None:
+            raise
+        error: BaseException = known
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
     return 0
 
 

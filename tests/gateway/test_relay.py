@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ from mcpcp.control import CONTROL_SOCKET, GATEWAY_SOCKET
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import read_claims
 from tests.fleet import PATIENCE, Fleet
-from tests.gateway.harness import RAW
+from tests.gateway.harness import RAW, Gateway
 from tests.gateway.test_authority import works
 from tests.gateway.test_servers_away import CHANGED, Changes, failing, names
 
@@ -151,6 +152,22 @@ def test_a_token_that_is_not_taken_is_one_clear_line(running: Fleet, token: str)
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("mcpcp stdio: ")
+
+
+def test_without_a_fleet_too_a_token_that_is_not_taken_is_one_clear_line(fresh: Gateway) -> None:
+    fresh.add_raw("raw")
+    fresh.write()
+    old = fresh.token(now=time.time() - 3600, ttl=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "mcpcp", "stdio", "--no-launch", "--config", str(fresh.config)],
+        env={**fresh.environ, "MCPCP_TOKEN": old},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.stderr == "mcpcp stdio: the token has expired\n"
 
 
 def test_a_relay_ends_with_its_client_s_input_once_the_answers_are_out(running: Fleet) -> None:
