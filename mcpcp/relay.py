@@ -22,8 +22,7 @@ from typing import Any, BinaryIO, Final, NoReturn, cast
 
 from mcpcp.errors import ConfigError, McpcpError, Unavailable
 
-RECONNECT_TIMEOUT: Final = 120.0
-"""Seconds for a gateway whose supervisor lives, and so brings it back."""
+RECONNECT_TIMEOUT: Final = 60.0
 RENEW_EVERY: Final = 30.0
 _READ_AT_ONCE: Final = 256 * 1024
 """Bytes: a large result comes in a few pieces, not in dozens."""
