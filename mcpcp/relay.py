@@ -22,8 +22,7 @@ from typing import Any, BinaryIO, Final, NoReturn, cast
 
 from mcpcp.errors import ConfigError, McpcpError, Unavailable
 
-RECONNECT_TIMEOUT: Final = 120.0
-"""Seconds for a gateway whose supervisor lives, and so brings it back."""
+RECONNECT_TIMEOUT: Final = 60.0
 RENEW_EVERY: Final = 30.0
 MOST_FLEETS: Final = 3
 """Fleets that may end while a client comes to them, before it gives up."""
@@ -96,7 +95,16 @@ def _serve_alone(config: Path, token: str) -> int:
     loaded = load(config)
     logs.hide(token)
     logs.configure(loaded.logs.format, loaded.logs.level, logging.StreamHandler())
-    eventloop.run(lambda: service.stdio_alone(loaded, token))
+    try:
+        eventloop.run(lambda: service.stdio_alone(loaded, token))
+    except BaseExceptionGroup as group:
+        known, others = group.split(McpcpError)
+        if known is None or others is not None:
+            raise
+        error: BaseException = known
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
     return 0
 
 

@@ -8,20 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
-from mcp.client import session as sdk_session
-from mcp.client import stdio as sdk_stdio
+from hypothesis import settings
 
 from tests.engine import await_keepers
 from tests.fleet import Fleet, make_keys, open_fleet
 from tests.ports import reserve
 
-# The machine is shared: how long anything takes says nothing, of an example or of a server that
-# the SDK starts, probes and ends.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# the machine is shared: how long an example takes says nothing
+settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
-sdk_session.DISCOVER_TIMEOUT_SECONDS = 90.0
-sdk_stdio.PROCESS_TERMINATION_TIMEOUT = sdk_stdio.FORCE_KILL_TIMEOUT = 90.0
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -71,3 +66,12 @@ def fleet(tmp_path: Path, keys: Path) -> Iterator[Fleet]:
     """A fleet to configure and launch; at the end nothing of it may be left."""
     with open_fleet(tmp_path, keys) as opened:
         yield opened
+
+
+def pytest_configure() -> None:
+    """Have the SDK's client wait for servers that it starts, probes and ends: how long they take on
+    a busy machine says nothing."""
+    from mcp.client import session, stdio
+
+    session.DISCOVER_TIMEOUT_SECONDS = 90.0
+    stdio.PROCESS_TERMINATION_TIMEOUT = stdio.FORCE_KILL_TIMEOUT = 90.0

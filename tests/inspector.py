@@ -13,7 +13,7 @@ from tests import installed
 
 PACKAGE = "@modelcontextprotocol/inspector"
 VERSION = "2.12.0"
-RUN_TIMEOUT = 180.0
+RUN_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True)

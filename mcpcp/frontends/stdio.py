@@ -111,9 +111,9 @@ async def _own_streams() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.St
 
 
 def _is_stream(descriptor: int) -> bool:
-    """Whether an event loop can wait for it; a plain file is always ready, and can't be."""
+    """Whether an event loop can wait for it; a file or /dev/null is always ready, and can't be."""
     mode = os.fstat(descriptor).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
 
 
 @contextlib.asynccontextmanager

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,12 +20,12 @@ from mcp import MCPError
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 
-from mcpcp.config import load
+from mcpcp.config import load, runtime_dir
 from mcpcp.control import CONTROL_SOCKET, GATEWAY_SOCKET
 from mcpcp.state import FileRevocations
 from mcpcp.tokens import read_claims
 from tests.fleet import PATIENCE, Fleet
-from tests.gateway.harness import RAW
+from tests.gateway.harness import RAW, Gateway
 from tests.gateway.test_authority import works
 from tests.gateway.test_servers_away import CHANGED, Changes, failing, names
 
@@ -153,6 +152,22 @@ def test_a_token_that_is_not_taken_is_one_clear_line(running: Fleet, token: str)
     assert done.stderr.startswith("mcpcp stdio: ")
 
 
+def test_without_a_fleet_too_a_token_that_is_not_taken_is_one_clear_line(fresh: Gateway) -> None:
+    fresh.add_raw("raw")
+    fresh.write()
+    old = fresh.token(now=time.time() - 3600, ttl=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "mcpcp", "stdio", "--no-launch", "--config", str(fresh.config)],
+        env={**fresh.environ, "MCPCP_TOKEN": old},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.stderr == "mcpcp stdio: the token has expired\n"
+
+
 def test_a_relay_ends_with_its_client_s_input_once_the_answers_are_out(running: Fleet) -> None:
     lines = (
         b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18",'
@@ -219,41 +234,41 @@ def test_a_relay_s_client_that_is_killed_in_mid_call_has_the_call_cancelled(
 
 
 @pytest.fixture
-def played() -> Iterator[tuple[Path, socket.socket]]:
-    """A fleet whose gateway a test plays: its runtime folder, and where relays come in."""
-    folder = Path(tempfile.mkdtemp(prefix="mcpcp-", dir="/tmp"))  # a socket's path is short
-    try:
-        with socket.socket(socket.AF_UNIX) as fleet, socket.socket(socket.AF_UNIX) as gateway:
-            for listener, name in ((fleet, CONTROL_SOCKET), (gateway, GATEWAY_SOCKET)):
-                listener.bind(str(folder / name))
-                (folder / name).chmod(0o600)
-                listener.listen(100)
-            gateway.settimeout(PATIENCE)
-            yield folder, gateway
-    finally:
-        shutil.rmtree(folder)
+def played(fresh: Gateway) -> Iterator[socket.socket]:
+    """Where relays come to the gateway of a fleet, which a test plays."""
+    fresh.write()
+    folder = runtime_dir(fresh.config, fresh.environ)
+    with socket.socket(socket.AF_UNIX) as fleet, socket.socket(socket.AF_UNIX) as gateway:
+        for listener, name in ((fleet, CONTROL_SOCKET), (gateway, GATEWAY_SOCKET)):
+            listener.bind(str(folder / name))
+            (folder / name).chmod(0o600)
+            listener.listen(100)
+        gateway.settimeout(PATIENCE)
+        yield gateway
 
 
-def test_a_gateway_that_dies_while_it_is_told_of_the_client_ends_no_session(
-    played: tuple[Path, socket.socket],
-) -> None:
-    folder, gateway = played
-    program = (
-        "import sys; from pathlib import Path; from mcpcp.relay import Relay;"
-        "sys.exit(Relay(Path(sys.argv[1]), lambda: 'token').run())"
-    )
-
-    def meet() -> tuple[socket.socket, BinaryIO]:
-        """The relay's next connection, whose token is taken, and what it says on it."""
+def meet(gateway: socket.socket) -> tuple[socket.socket, BinaryIO]:
+    """The next relay that shows a token, which is taken, and what it says from there on."""
+    while True:
         connection, _ = gateway.accept()
         connection.settimeout(PATIENCE)
         said = connection.makefile("rb")
-        assert b"token" in said.readline()
-        connection.sendall(b'{"ok":true}\n')
-        return connection, said
+        if b"token" in said.readline():
+            connection.sendall(b'{"ok":true}\n')
+            return connection, said
+        said.close()  # that was a look whether there is a gateway
+        connection.close()
 
+
+def test_a_gateway_that_dies_while_it_is_told_of_the_client_ends_no_session(
+    fresh: Gateway, played: socket.socket
+) -> None:
+    program = fresh.stdio(fresh.token())
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [program.command, *program.args],
+        env=program.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as relay:
         try:
             assert relay.stdin
@@ -261,11 +276,11 @@ def test_a_gateway_that_dies_while_it_is_told_of_the_client_ends_no_session(
             relay.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}\n')
             relay.stdin.flush()
             for _ in range(3):  # begun; and twice told again, in vain
-                connection, said = meet()
+                connection, said = meet(played)
                 assert b'"initialize"' in said.readline()
                 said.close()
                 connection.close()
-            connection, said = meet()
+            connection, said = meet(played)
             with connection, said:
                 hello = json.loads(said.readline())
                 assert hello["method"] == "initialize"
