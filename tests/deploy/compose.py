@@ -15,9 +15,8 @@ import docker
 import yaml
 
 from tests.conftest import PROJECT
+from tests.deploy.images import DEADLINE
 from tests.engine import NetworkedEngine
-
-DEADLINE = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +53,10 @@ class Project:
 
     def left(self) -> dict[str, list[str]]:
         """What there is of it on the engine, by kind."""
-        client = docker.DockerClient(base_url=self.engine.host)
+        client = docker.DockerClient(base_url=self.engine.host, timeout=DEADLINE)
         try:
             kinds: dict[str, list[Any]] = {
-                "containers": client.containers.list(all=True),
+                "containers": client.containers.list(all=True, ignore_removed=True),
                 "networks": client.networks.list(),
                 "volumes": client.volumes.list(),
             }

@@ -25,7 +25,9 @@ IMAGE: Final = "mcpcp:latest"
 
 _PROGRAMS: Final = ("sh", "mkdir", "chown", "chmod", "sleep", "env", "ls", "cat")
 _VERSION: Final = f"python3.{sys.version_info.minor}"
-_DEADLINE: Final = 240
+DEADLINE: Final = 1200
+"""Seconds after which something hangs, here and in the tests: images are built, and engines wait
+for each other."""
 
 
 def build_image(engine: NetworkedEngine, shared: Path) -> str:
@@ -59,7 +61,7 @@ def _docker(engine: NetworkedEngine, *args: str, log: Path) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=_DEADLINE,
+        timeout=DEADLINE,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
@@ -94,7 +96,7 @@ def _wheels(folder: Path) -> Path:
             *(line for line in wanted if line),
             *("setuptools>=65", "wheel"),
         ],
-        timeout=_DEADLINE,
+        timeout=DEADLINE,
         check=True,
     )
     return folder

@@ -1,6 +1,6 @@
 """Load from inside a network: calls a tool of every gateway there until told to stop, and says of
-each call when it began, who had it and what came of it. The standard library alone: it runs in a
-container, from stdin's first line (its settings) to its end.
+each call when it began and ended, who had it and what came of it. The standard library alone: it
+runs in a container, from stdin's first line (its settings) to its end.
 """
 
 import http.client
@@ -17,8 +17,8 @@ META = {
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 THREADS = 6
-CONNECT_SECONDS = 2.0
-ANSWER_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 300.0
 
 settings = json.loads(sys.stdin.readline())
 stopped = threading.Event()
@@ -30,21 +30,23 @@ def report(**call: object) -> None:
         print(json.dumps(call), flush=True)
 
 
-def connected() -> tuple[str, http.client.HTTPConnection]:
-    """A connection to one of the gateways: who can't be reached was sent nothing."""
+def connected() -> tuple[float, str, http.client.HTTPConnection]:
+    """A connection to one of the gateways, and when we began to make it: who can't be reached was
+    sent nothing."""
     while True:
         found = socket.getaddrinfo(
             settings["name"], settings["port"], socket.AF_INET, socket.SOCK_STREAM
         )
         address = str(random.choice(found)[4][0])  # noqa: S311  (no secret)
         connection = http.client.HTTPConnection(address, settings["port"], timeout=CONNECT_SECONDS)
+        began = time.time()
         try:
             connection.connect()
         except OSError:
             connection.close()
             continue
         connection.sock.settimeout(ANSWER_SECONDS)
-        return address, connection
+        return began, address, connection
 
 
 def call() -> None:
@@ -59,8 +61,7 @@ def call() -> None:
         "Mcp-Method": "tools/call",
         "Mcp-Name": settings["tool"],
     }
-    address, connection = connected()
-    began = time.time()
+    began, address, connection = connected()
     try:
         connection.request("POST", "/mcp", body, headers)
         answer = connection.getresponse()
@@ -72,7 +73,7 @@ def call() -> None:
         text = repr(error)
     finally:
         connection.close()
-    report(began=began, address=address, outcome=outcome)
+    report(began=began, ended=time.time(), address=address, outcome=outcome)
 
 
 def work() -> None:
