@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -93,7 +94,6 @@ class Napping:
         self._note = folder / f"begun-{time.monotonic_ns()}"
         self._seconds = seconds
         self._thread = threading.Thread(target=self._call)
-        self.pid = 0
         self.error = ""
 
     def _call(self) -> None:
@@ -105,13 +105,22 @@ class Napping:
     def __enter__(self) -> Napping:
         self._thread.start()
         text: Callable[[], str] = lambda: self._note.read_text() if self._note.exists() else ""  # noqa: E731
-        self.pid = int(self._fleet.until(text, "the call has begun"))
+        self._process = psutil.Process(int(self._fleet.until(text, "the call has begun")))
         return self
 
     def __exit__(self, *_: object) -> None:
-        if psutil.pid_exists(self.pid):
-            psutil.Process(self.pid).kill()
+        self.kill()
         self.wait()
+
+    @property
+    def pid(self) -> int:
+        """Who works on it."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End that process, if it still is the one."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._process.kill()
 
     def wait(self) -> str:
         """The error with which it ended."""
@@ -144,7 +153,7 @@ def test_one_death_costs_the_calls_under_way_there_and_nothing_else(
     try:
         with Napping(fleet, tmp_path) as first:
             victim = next(name for name, pid in running.items() if pid == first.pid)
-            psutil.Process(first.pid).kill()
+            first.kill()
             assert "went away" in first.wait() or "closed the connection" in first.error
         fleet.until(lambda: pids(fleet).get(victim, first.pid) != first.pid, "it is back")
         seen = list(answered)

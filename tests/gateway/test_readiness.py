@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from tests.gateway.harness import TIME, Gateway, Way
+from tests.backends.raw import serving
+from tests.gateway.harness import PATIENCE, Gateway, Way
+from tests.gateway.rude_http import RudeHttp
 
 pytestmark = pytest.mark.anyio
 
 HTTP = Way("http", "auto")
-
-
-@contextmanager
-def time_server(port: int) -> Iterator[None]:
-    """A tool server that somebody else starts."""
-    flags = ["--transport", "http", "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(
-        [sys.executable, str(TIME), *flags],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def not_ready(gateway: Gateway) -> list[str]:
@@ -48,14 +33,22 @@ async def test_a_url_that_answers_late_is_waited_for(
 ) -> None:
     port = free_port()
     fresh.settings["first_list_wait"] = "600s"
-    fresh.servers["time"] = {"url": f"http://127.0.0.1:{port}/mcp"}
-    fresh.start(ready=False)
-    await fresh.until(lambda: "time" in fresh.text() or not_ready(fresh) == ["time"])
-    assert not_ready(fresh) == ["time"]
-    with time_server(port):
+    fresh.servers["late"] = {"url": f"http://127.0.0.1:{port}/mcp"}
+    with socket.create_server(("127.0.0.1", port)) as unwilling:
+        unwilling.settimeout(PATIENCE)
+        fresh.start(ready=False)
+        for _ in range(2):  # who comes for the second time has failed once
+            (await asyncio.to_thread(unwilling.accept))[0].close()
+        assert not_ready(fresh) == ["late"]
+    async with serving(RudeHttp(never_asked).handle, port=port):
         await fresh.until(lambda: fresh.get("/ready")[0] == 200, "not ready")
         async with fresh.client(HTTP) as client:
-            assert "time_get_current_time" in {t.name for t in (await client.list_tools()).tools}
+            assert "late_do" in {t.name for t in (await client.list_tools()).tools}
+        await asyncio.to_thread(fresh.stop)
+
+
+async def never_asked(message: Any, writer: asyncio.StreamWriter) -> None:
+    raise AssertionError(message)
 
 
 async def test_a_url_where_nobody_answers_holds_nobody_up_for_ever(
