@@ -374,7 +374,8 @@ def _addressed(caller: Caller, params: Message, *, trusted: bool) -> Message:
 
     `trusted` is a server that we started; nobody else learns our agents' names.
     """
-    meta = {k: v for k, v in (params.get("_meta") or {}).items() if k != META_AGENT}
+    meta = dict(params.get("_meta") or ())
+    meta.pop(META_AGENT, None)
     meta[requestid.META_REQUEST] = requestid.current()
     if trusted:
         meta[META_AGENT] = caller.agent.name

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from mcpcp.errors import DeadlineExceeded, McpcpError, ProtocolError, Unavailable
-from mcpcp.verbatim import passable, read_answer
+from mcpcp.verbatim import pieces, read_answer
 
 Message = dict[str, Any]
 Notify = Callable[[Message], None]
@@ -133,8 +133,8 @@ def _shallow(value: Any, text: bytes) -> Any:
 
     Reading goes deeper than writing does: what can't be passed on must not come in.
     """
-    if len(text) > _SURELY_FLAT and (_is_rich(text, b"{") or _is_rich(text, b"[")):
-        encode([[[[[[[[value]]]]]]]])
+    if len(text) > 2 * _SURELY_FLAT and (_is_rich(text, b"{") or _is_rich(text, b"[")):
+        orjson.dumps([[[[[[[[value]]]]]]]])
     return value
 
 
@@ -148,12 +148,14 @@ def _is_rich(text: bytes, bracket: bytes) -> bool:
     return True
 
 
-encode = orjson.dumps
+def encode(value: Any) -> bytes:
+    """The JSON text of a message, or of any other value; results pass as they were written."""
+    return b"".join(pieces(value))
 
 
 def response(request_id: Any, result: Any) -> Message:
     """The answer to request `request_id`; `id` comes second, which the stdio relay relies on."""
-    return {"jsonrpc": "2.0", "id": request_id, "result": passable(result)}
+    return {"jsonrpc": "2.0", "id": request_id, "result": result}
 
 
 def error_response(request_id: Any, error: Message) -> Message:
@@ -212,7 +214,7 @@ class Peer:
         self._last_id = 0
         self._last_end = 0.0
         self._closed: str | None = None
-        self._loop: asyncio.AbstractEventLoop
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -231,7 +233,7 @@ class Peer:
         """
         if self._closed is not None:
             raise Unavailable(self._closed)
-        self._loop = loop = asyncio.get_running_loop()
+        loop = self._loop
         self._last_id = request_id = self._last_id + 1
         deadline = loop.time() + timeout
         pending = _Pending(loop.create_future(), timeout, deadline, back, None, method == LISTEN)

@@ -34,7 +34,7 @@ class Verbatim(dict[str, Any]):
 
     __slots__ = ("text",)
 
-    text: bytes
+    text: memoryview
 
 
 def read_answer(raw: bytes) -> dict[str, Any] | None:
@@ -47,9 +47,11 @@ def read_answer(raw: bytes) -> dict[str, Any] | None:
     found = _find_result(raw)
     if found is None:
         return None
-    request_id, text = found
-    if b"\n" in text or b"\r" in text:  # where a line is a message, each line of it would be one
+    request_id, begin, end = found
+    # Where a line is a message, each line of a result would be one.
+    if raw.find(b"\n", begin, end) >= 0 or raw.find(b"\r", begin, end) >= 0:
         return None
+    text = memoryview(raw)[begin:end]
     try:
         result = Verbatim(orjson.loads(text))
     except orjson.JSONDecodeError:
@@ -58,20 +60,26 @@ def read_answer(raw: bytes) -> dict[str, Any] | None:
     return {"jsonrpc": "2.0", "id": request_id, "result": result}
 
 
-def _find_result(raw: bytes) -> tuple[int, bytes] | None:
-    """The id and what may be the result: whether it is, reading it shows."""
+def _find_result(raw: bytes) -> tuple[int, int, int] | None:
+    """The id, and where what may be the result begins and ends: whether it is, reading it shows."""
     head = _RESULT_LAST.match(raw)
     if head is not None:
         end = raw.rfind(b"}")
         rest = raw[end + 1 :]
-        return None if rest.strip(b" \t\r\n") else (int(head[1]), raw[head.end() : end])
+        return None if rest.strip(b" \t\r\n") else (int(head[1]), head.end(), end)
     head = _RESULT_FIRST.match(raw)
     if head is None:
         return None
     tail = _NAME_LAST.search(raw, max(head.end(), len(raw) - _LONGEST_END))
-    return None if tail is None else (int(tail[1]), raw[head.end() : tail.start()])
+    return None if tail is None else (int(tail[1]), head.end(), tail.start())
 
 
-def passable(result: Any) -> Any:
-    """A result as it goes into an answer: its own text, where it has one."""
-    return orjson.Fragment(result.text) if type(result) is Verbatim else result
+def pieces(value: Any) -> tuple[bytes | memoryview, ...]:
+    """A message's JSON text: in one piece, or with a result's own text between two others.
+
+    Sent one after the other they cost no copy of what is long.
+    """
+    result = value.get("result") if type(value) is dict else None
+    if type(result) is not Verbatim:
+        return (orjson.dumps(value),)
+    return (b'{"jsonrpc":"2.0","id":%b,"result":' % orjson.dumps(value["id"]), result.text, b"}")

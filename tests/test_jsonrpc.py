@@ -104,7 +104,7 @@ def heard() -> list[Message]:
 
 
 @pytest.fixture
-def peer(wire: Wire, heard: list[Message]) -> Peer:
+async def peer(wire: Wire, heard: list[Message]) -> Peer:
     return Peer(wire, Ears(heard))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,11 +21,9 @@ class Place:
     retry: float = 1.0
 
 
-async def events(
-    response: Response, place: Place | None = None
-) -> AsyncGenerator[tuple[str, bytes]]:
-    """The (event, data) pairs of a stream; `place` is kept up to date."""
-    reader = EventReader(place or Place())
+async def events(response: Response) -> AsyncGenerator[tuple[str, bytes]]:
+    """The (event, data) pairs of a stream, for who takes his time with each."""
+    reader = EventReader(Place())
     async with contextlib.aclosing(response.__aiter__()) as parts:
         async for part in parts:
             try:
@@ -35,6 +33,19 @@ async def events(
                 raise
             for each in found:
                 yield each
+
+
+async def follow(
+    response: Response, take: Callable[[str, bytes], bool | None], place: Place | None = None
+) -> None:
+    """Hand each event and its data to `take` the moment it comes, to the end of the stream or until
+    `take` is satisfied; `place` is kept up to date."""
+    reader = EventReader(place or Place())
+
+    def feed(part: bytes) -> bool:
+        return any(take(event, data) for event, data in reader.feed(part))
+
+    await response.follow(feed)
 
 
 class EventReader:
@@ -58,18 +69,45 @@ class EventReader:
             raise ProtocolError(f"the server sent a line of more than {LARGEST_BODY} bytes")
         if b"\n" not in part and b"\r" not in part:
             return []
-        *lines, rest = split_lines(b"".join(self._pieces))
-        self._pieces, self._size = [rest], len(rest)
-        return [found for line in lines if (found := self._take(line)) is not None]
+        return self._take_lines(b"".join(self._pieces))
 
-    def _take(self, line: bytes) -> tuple[str, bytes] | None:
-        """Take one line; the event, where the line ends one that has data."""
-        if line:
-            self._take_field(line)
-            return None
-        event, data = self._event or "message", self._data
-        self._event, self._data = "", []
-        return (event, b"\n".join(data)) if data else None
+    def _take_lines(self, text: bytes) -> list[tuple[str, bytes]]:
+        """Take every line of `text` that is whole; the rest waits for its end.
+
+        It searches for their ends, and cuts out of a line nothing but what is needed: for the long
+        lines of large results that is many times faster than splitting.
+        """
+        found: list[tuple[str, bytes]] = []
+        begin = 0
+        while (end := text.find(b"\n", begin)) >= 0:
+            if text.find(b"\r", begin, end) in (-1, end - 1):
+                self._take(text, begin, end - text.startswith(b"\r", end - 1), found)
+            else:
+                self._take_each(text[begin:end].removesuffix(b"\r").split(b"\r"), found)
+            begin = end + 1
+        rest = text[begin:]
+        if b"\r" in rest:  # one at the very end stays: its LF may be yet to come
+            *lines, last = rest.removesuffix(b"\r").split(b"\r")
+            self._take_each(lines, found)
+            rest = last + (b"\r" if rest.endswith(b"\r") else b"")
+        self._pieces, self._size = [rest] if rest else [], len(rest)
+        return found
+
+    def _take_each(self, lines: list[bytes], found: list[tuple[str, bytes]]) -> None:
+        for line in lines:
+            self._take(line, 0, len(line), found)
+
+    def _take(self, text: bytes, begin: int, end: int, found: list[tuple[str, bytes]]) -> None:
+        """Take the line of `text` from `begin` to `end`; a blank one ends an event."""
+        if text.startswith(b"data:", begin, end):
+            blank = text.startswith(b" ", begin + 5, end)
+            self._data.append(text[begin + 5 + blank : end])
+        elif begin < end:
+            self._take_field(text[begin:end])
+        else:
+            if self._data:
+                found.append((self._event or "message", b"\n".join(self._data)))
+            self._event, self._data = "", []
 
     def _take_field(self, line: bytes) -> None:
         field, _, value = line.partition(b":")
@@ -82,25 +120,3 @@ class EventReader:
             self._place.last_id = value.decode("utf-8", "replace") or None
         elif field == b"retry" and value.isdigit():
             self._place.retry = min(int(value[:9]) / 1000, LONGEST_RETRY)
-
-
-def split_lines(text: bytes) -> list[bytes]:
-    """Lines and, last, the unfinished rest; a final CR stays in it: its LF may be yet to come.
-
-    It searches, which for the long lines of large results is many times faster than splitting.
-    """
-    lines: list[bytes] = []
-    begin = 0
-    while (end := text.find(b"\n", begin)) >= 0:
-        line = text[begin:end].removesuffix(b"\r")
-        if b"\r" in line:
-            lines += line.split(b"\r")
-        else:
-            lines.append(line)
-        begin = end + 1
-    rest = text[begin:]
-    if b"\r" in rest:
-        *more, last = rest.removesuffix(b"\r").split(b"\r")
-        lines += more
-        rest = last + (b"\r" if rest.endswith(b"\r") else b"")
-    return [*lines, rest]

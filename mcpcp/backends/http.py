@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -36,7 +38,12 @@ class Head:
     @property
     def content_type(self) -> bytes:
         """The media type without its parameters."""
-        return self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        return _media_type(self.headers.get(b"content-type", b""))
+
+
+@lru_cache(maxsize=64)
+def _media_type(value: bytes) -> bytes:
+    return value.partition(b";")[0].strip().lower()
 
 
 class Response:
@@ -68,6 +75,14 @@ class Response:
         finally:
             self.close()
 
+    async def follow(self, take: Callable[[bytes], bool]) -> None:
+        """Hand each piece of the body to `take` the moment it comes, with no task in between, to
+        its end or until `take` is satisfied. What `take` raises is raised here."""
+        try:
+            await self._connection.follow(take)
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Drop the answer, wherever it stands; the connection may be another's afterwards."""
         if not self._over:
@@ -89,9 +104,12 @@ class _Connection(asyncio.Protocol):
         self.address = address
         self._load: Counter[Address] | None = None
         self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: dict[bytes, bytes] = {}
         self._head: asyncio.Future[Head] | None = None
         self._parts: deque[bytes] = deque()
         self._buffered = 0
+        self._take: Callable[[bytes], bool] | None = None
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._complete = True
@@ -112,8 +130,6 @@ class _Connection(asyncio.Protocol):
 
         Until the exchange is over it counts in `load`.
         """
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers: dict[bytes, bytes] = {}
         self._complete = self._reusable = self._ends_with_connection = self._collecting = False
         self._in_use = True
         self._load = load
@@ -157,6 +173,25 @@ class _Connection(asyncio.Protocol):
         if self._buffered < _HIGH_WATER // 2:
             self._resume()
         return part
+
+    async def follow(self, take: Callable[[bytes], bool]) -> None:
+        """See Response; `take` is called in the caller's context."""
+        while self._parts:
+            if take(self._parts.popleft()):
+                return
+        self._resume()
+        context = copy_context()
+        self._take = lambda part: context.run(take, part)
+        try:
+            while self._take is not None:
+                if self._error is not None:
+                    raise self._error
+                if self._complete:
+                    return
+                self._waiter = self._loop.create_future()
+                await self._waiter
+        finally:
+            self._take = None
 
     def finish(self) -> None:
         """The caller is done with the answer: back to the owner, or, where it is not over, away.
@@ -227,6 +262,9 @@ class _Connection(asyncio.Protocol):
             self._head.set_result(Head(status, self._headers))
 
     def on_body(self, body: bytes) -> None:
+        if self._take is not None:
+            self._hand_over(body, self._take)
+            return
         self._parts.append(body)
         self._buffered += len(body)
         if self._collecting:
@@ -245,6 +283,18 @@ class _Connection(asyncio.Protocol):
         self._complete = True
         self._wake()
         self._reusable = self._parser.should_keep_alive()
+
+    def _hand_over(self, body: bytes, take: Callable[[bytes], bool]) -> None:
+        """To who follows; what goes wrong there is told there, and nobody else's matter."""
+        try:
+            satisfied = self._error is None and take(body)
+        except Exception as error:
+            self._fail(error)
+            self.transport.abort()
+        else:
+            if satisfied:
+                self._take = None
+                self._wake()
 
     def _fail(self, error: Exception) -> None:
         if self._complete:

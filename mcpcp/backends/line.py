@@ -37,6 +37,7 @@ class Line:
         self.waiting = 0
         """Requests that wait for a connection."""
         self._wanted = wanted
+        self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
 
     def put(self, connection: Connection) -> None:
@@ -65,7 +66,7 @@ class Line:
         repeated only where `repeatable`. Raises RpcError, Unavailable, Interrupted,
         DeadlineExceeded.
         """
-        give_up_at = asyncio.get_running_loop().time() + min(self.server.timeout, RESTART_WAIT)
+        give_up_at = self._loop.time() + min(self.server.timeout, RESTART_WAIT)
         try:
             return await self._deliver(method, params, back, give_up_at)
         except Interrupted as error:
@@ -93,7 +94,7 @@ class Line:
     async def wait(self, give_up_at: float | None = None) -> Connection:
         """The connection, as soon as there is one; raises Unavailable at that loop time."""
         if give_up_at is None:
-            give_up_at = asyncio.get_running_loop().time() + RESTART_WAIT
+            give_up_at = self._loop.time() + RESTART_WAIT
         self.waiting += 1
         try:
             while self.connection is None:
@@ -119,7 +120,7 @@ class Line:
 
         Without a session there is nothing to lose, and so nothing that would tell of a death.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         again_at = min(loop.time() + TRY_AGAIN, give_up_at)
         while self.connection is failed and loop.time() < again_at:  # noqa: ASYNC110  (it is short)
             await asyncio.sleep(0.01)

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from mcpcp.backends.addresses import Addresses
-from mcpcp.backends.events import events
+from mcpcp.backends.events import follow
 from mcpcp.backends.http import HttpClient
 from mcpcp.backends.transports import LOST, PING, Fail, Receive, refusal
 from mcpcp.errors import McpcpError, ProtocolError, Unavailable
@@ -86,6 +86,16 @@ class SseTransport:
     async def _read(self, ready: Callable[[], None], receive: Receive) -> None:
         parts = urlsplit(self._url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+        def take(event: str, data: bytes) -> None:
+            if event == "message" and data:
+                self._receive(data, receive)
+            elif event == "endpoint":
+                endpoint = self._same_origin(data.decode())
+                self._post_head = self._client.head("POST", endpoint, _POST_HEADERS)
+                opening.reschedule(None)
+                ready()
+
         async with asyncio.timeout(ENDPOINT_TIMEOUT) as opening:
             try:
                 accept = {"accept": "text/event-stream"}
@@ -94,14 +104,7 @@ class SseTransport:
                     answer.close()
                     raise Unavailable(f"{self._url} answered HTTP {answer.head.status}")
                 self._client.stay_with(answer)  # the session is there
-                async for event, data in events(answer):
-                    if event == "endpoint":
-                        endpoint = self._same_origin(data.decode())
-                        self._post_head = self._client.head("POST", endpoint, _POST_HEADERS)
-                        opening.reschedule(None)
-                        ready()
-                    elif event == "message" and data:
-                        self._receive(data, receive)
+                await follow(answer, take)
             except TimeoutError:
                 raise Unavailable(f"{self._url} did not open an event stream") from None
 

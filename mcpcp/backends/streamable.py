@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from mcpcp.backends.addresses import Address, Addresses
-from mcpcp.backends.events import Place, events
+from mcpcp.backends.events import Place, follow
 from mcpcp.backends.http import HttpClient, Response, encode_headers
 from mcpcp.backends.transports import LOST, PING, Fail, Receive, refusal
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
@@ -78,7 +78,7 @@ class StreamableTransport:
             self._tasks.create_task(self._read_stream(answer, message))
             return
         body = await answer.read()
-        if await self._is_lost(status, body, message):
+        if status in LOST and await self._is_lost(status, body, message):
             self._ended.set()
             raise Unavailable("the server forgot the session")
         if status in (200, 400, 404) and body.lstrip()[:1] in (b"{", b"["):
@@ -104,7 +104,7 @@ class StreamableTransport:
 
     async def _is_lost(self, status: int, body: bytes, message: Message) -> bool:
         """Whether the server has forgotten the session."""
-        if self._session is None or status not in LOST:
+        if self._session is None:
             return False
         if status == 404:
             return True
@@ -207,15 +207,20 @@ class StreamableTransport:
             self._fail(request_id, error)  # does nothing where the answer has come
 
     async def _read_to_answer(self, answer: Response, request_id: int, place: Place) -> bool:
-        async for event, data in events(answer, place):
+        answered = False
+
+        def take(event: str, data: bytes) -> bool:
+            nonlocal answered
             if event == "message" and data:
                 message = _decoded(data)
-                if _answers(message, request_id):
+                answered = _answers(message, request_id)
+                if answered:
                     self._note_state(message, answer.address)
-                    self._receive(message, request_id)
-                    return True
                 self._receive(message, request_id)
-        return False
+            return answered
+
+        await follow(answer, take, place)
+        return answered
 
     async def _resume(self, place: Place) -> Response | None:
         """The rest of a stream; None where the server can't send it."""
@@ -256,9 +261,7 @@ class StreamableTransport:
         try:
             answer = await self._client.request("GET", self._target, headers, lasting=True)
             if answer.head.status == 200:
-                async for event, data in events(answer):
-                    if event == "message" and data:
-                        self._receive(decode_reply(data))
+                await follow(answer, self._take_event)
                 return True
             answer.close()
         except Interrupted:
@@ -272,6 +275,10 @@ class StreamableTransport:
         if answer.head.status == 404:
             self._ended.set()
         return False
+
+    def _take_event(self, event: str, data: bytes) -> None:
+        if event == "message" and data:
+            self._receive(decode_reply(data))
 
     async def _delete_session(self) -> None:
         if self._session is None or self._ended.is_set():

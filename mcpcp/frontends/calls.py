@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from mcpcp.frontends.answers import answer
+from mcpcp.frontends.overdue import Overdue
 from mcpcp.frontends.replay import EventLog, Outlet
 from mcpcp.frontends.requests import PING_EVERY, EventStream, Reply, Request
 from mcpcp.gateway import Caller, Gateway
-from mcpcp.jsonrpc import CONNECTION_CLOSED, METHOD_NOT_FOUND, Message, encode, error_response
+from mcpcp.jsonrpc import CONNECTION_CLOSED, METHOD_NOT_FOUND, Message, error_response
 from mcpcp.sessions import way_back
+from mcpcp.verbatim import pieces
 
 _WATCH_AFTER: Final = 0.05
 """Seconds after which a call is worth a task that watches for its client's leaving."""
@@ -31,6 +33,15 @@ STATUS_OF_ERROR: Final = {
 Headers = Iterable[tuple[bytes, bytes]]
 
 
+class Patience:
+    """What is done for calls that are not answered at once; one for all calls of a frontend."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.brief = Overdue(_WATCH_AFTER)
+        self.long = Overdue(PING_EVERY)
+
+
 class PostedCall:
     """A request from its arrival to its answer.
 
@@ -43,14 +54,17 @@ class PostedCall:
         gateway: Gateway,
         reply: Reply,
         tasks: asyncio.TaskGroup,
+        patience: Patience,
         log: EventLog | None = None,
     ) -> None:
         self._gateway = gateway
         self._reply = reply
         self._tasks = tasks
+        self._patience = patience
         self._headers: Headers = ()
         self._caller: asyncio.Task[object] | None = None
         self._cancelled = False
+        self._request: Request
         self._request_id: Any = None
         self._log = log
         self._outlet: Outlet | None = None
@@ -61,14 +75,14 @@ class PostedCall:
         self, caller: Caller, message: Message, request: Request, headers: Headers = ()
     ) -> None:
         """Answer `message`; in the modern era a client that leaves cancels it."""
-        loop = asyncio.get_running_loop()
-        self._caller, self._headers = asyncio.current_task(loop), headers
-        self._request_id = message["id"]
+        patience = self._patience
+        self._caller, self._headers = asyncio.current_task(patience.loop), headers
+        self._request, self._request_id = request, message["id"]
         # A client that can take its stream up again is given one before it may need to.
-        silence = _WATCH_AFTER if self._log is not None else PING_EVERY
-        timers = [loop.call_later(silence, self._begin_stream)]
+        silence = patience.brief if self._log is not None else patience.long
+        silence.add(self._begin_stream)
         if caller.modern:
-            timers.append(loop.call_later(_WATCH_AFTER, self._watch, request))
+            patience.brief.add(self._watch)
         try:
             result = await self._outcome(caller, message)
             if self._outlet is None:
@@ -78,8 +92,9 @@ class PostedCall:
                 self._outlet.end()
                 await self._writer
         finally:
-            for timer in timers:
-                timer.cancel()
+            silence.remove(self._begin_stream)
+            if caller.modern:
+                patience.brief.remove(self._watch)
             for task in self._helpers:
                 task.cancel()
 
@@ -124,11 +139,11 @@ class PostedCall:
         status = 200
         if modern and "error" in result:
             status = STATUS_OF_ERROR.get(result["error"].get("code"), 200)
-        self._reply.json(status, encode(result), self._headers)
+        self._reply.json(status, pieces(result), self._headers)
 
-    def _watch(self, request: Request) -> None:
-        self._helpers.append(self._tasks.create_task(self._cancel_when_gone(request)))
+    def _watch(self) -> None:
+        self._helpers.append(self._tasks.create_task(self._cancel_when_gone()))
 
-    async def _cancel_when_gone(self, request: Request) -> None:
-        await request.gone()
+    async def _cancel_when_gone(self) -> None:
+        await self._request.gone()
         self.cancel()

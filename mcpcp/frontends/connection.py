@@ -11,11 +11,12 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol, cast
 
 import httptools
 
+from mcpcp.frontends.heads import Head, KnownHead, known
 from mcpcp.frontends.requests import BODY_TIMEOUT, MOST_DISCARDED, Reply, Request
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,10 @@ class HttpConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()
         self._coming: Request | None = None  # whose body is on its way
+        self._head: Head | None = None  # that was read last
+        self._known: KnownHead | None = None
         self._in_head = self._head_is_due = False
+        self._begun = 0  # requests in what came last
         self._head_size = self._framing_size = 0
         self._had_body = False
         self._held = False
@@ -100,7 +104,7 @@ class HttpConnection(asyncio.Protocol):
             await self._pass_over(request)
         if self._writable is not None:
             await self.drain()
-        return request.keep_alive and reply.whole
+        return request.head.keep_alive and reply.whole
 
     async def _next(self) -> Request | None:
         """The next request, its head; None where there will be none."""
@@ -134,6 +138,11 @@ class HttpConnection(asyncio.Protocol):
         """Send; what can't be sent any more is dropped."""
         if not self._transport.is_closing():
             self._transport.write(data)
+
+    def write_pieces(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """See `write`."""
+        if not self._transport.is_closing():
+            self._transport.writelines(pieces)
 
     async def drain(self) -> None:
         """Wait while the client does not read."""
@@ -173,9 +182,27 @@ class HttpConnection(asyncio.Protocol):
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        if self._last and self._coming is None:
-            return  # what follows the last request is nobody's
+        if self._coming is None:
+            if self._last:
+                return  # what follows the last request is nobody's
+            if self._known is not None and not self._in_head:
+                body = self._known.body_in(data)
+                if body is not None:
+                    self._take_whole(self._known.head, body)
+                    return
+        self._read(data)
+
+    def _take_whole(self, head: Head, body: bytes) -> None:
+        """Take a request that came in one piece, with the head of the one before it."""
+        request = Request(head, self)
+        request.feed(body)
+        request.end()
+        self._take(request)
+
+    def _read(self, data: bytes) -> None:
         in_body = self._coming is not None
+        fresh = not (in_body or self._in_head)
+        self._begun = 0
         self._had_body = False
         try:
             self._parser.feed_data(data)
@@ -188,6 +215,8 @@ class HttpConnection(asyncio.Protocol):
             self._bound_head(0 if in_body else len(data))
         elif in_body:
             self._bound_framing(len(data))
+        elif fresh and self._begun == 1 and self._coming is None and self._head is not None:
+            self._known = known(self._head, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._last = True
@@ -209,6 +238,7 @@ class HttpConnection(asyncio.Protocol):
     # What the parser calls.
 
     def on_message_begin(self) -> None:
+        self._begun += 1
         self._in_head = True
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
@@ -225,14 +255,23 @@ class HttpConnection(asyncio.Protocol):
         self._headers[name] = value
 
     def on_headers_complete(self) -> None:
-        self._in_head = self._head_is_due = False
+        self._in_head = False
+        parser = self._parser
+        self._head = Head(
+            parser.get_method(),
+            self._url,
+            self._headers,
+            keep_alive=parser.should_keep_alive(),
+            chunks=parser.get_http_version() != "1.0",
+        )
+        self._coming = request = Request(self._head, self)
+        self._take(request)
+
+    def _take(self, request: Request) -> None:
+        """Have a request answered in its turn."""
+        self._head_is_due = False
         self._head_size = 0
         self.deadline = math.inf
-        parser = self._parser
-        request = Request(parser.get_method(), self._url, self._headers, self)
-        request.keep_alive = parser.should_keep_alive()
-        request.chunks = parser.get_http_version() != "1.0"
-        self._coming = request
         if self._queue or self._is_busy():
             self._hold()
         self._queue.append(request)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Final
 
@@ -64,21 +65,20 @@ class HttpFrontend:
         self.old_sse.close()
         self._modern.close()
 
-    async def __call__(self, request: Request, reply: Reply) -> None:
+    def __call__(self, request: Request, reply: Reply) -> Awaitable[None]:
         """One HTTP request."""
         reply.add_header(requestid.HEADER, requestid.begin(request.header(requestid.HEADER)))
         tracecontext.begin(request.header)
         refusal = self._guard.refuse(request)
+        if refusal is None and request.path in _SERVED:
+            return self._serve(request, reply)
+        return self._show(request, reply, refusal)
+
+    async def _show(self, request: Request, reply: Reply, refusal: str | None) -> None:
+        """What is no business of agents."""
         if refusal is not None:
             reply.text(403, refusal)
-        elif request.path not in _SERVED:
-            self._show(request, reply)
-        else:
-            await self._serve(request, reply)
-
-    def _show(self, request: Request, reply: Reply) -> None:
-        """What is no business of agents."""
-        if request.path == "/health":
+        elif request.path == "/health":
             self._health(reply)
         elif request.path == "/ready":
             self._ready(reply)

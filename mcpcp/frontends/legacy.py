@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from mcpcp.errors import TokenError
 from mcpcp.frontends.answers import check_message
-from mcpcp.frontends.calls import PostedCall
+from mcpcp.frontends.calls import Patience, PostedCall
 from mcpcp.frontends.replay import EventLog, Outlet
 from mcpcp.frontends.requests import EventStream, Reply, Request
 from mcpcp.frontends.session import MOST_IN_FLIGHT
@@ -124,6 +124,7 @@ class LegacyHttp:
     def __init__(self, gateway: Gateway, tasks: asyncio.TaskGroup) -> None:
         self._gateway = gateway
         self._tasks = tasks
+        self._patience = Patience()
         self._sessions: dict[str, HttpSession] = {}
 
     @property
@@ -177,7 +178,7 @@ class LegacyHttp:
         self._make_room()
         session = HttpSession(self._gateway, agent, request.bearer)
         self._sessions[session.id] = session
-        call = PostedCall(self._gateway, reply, self._tasks)
+        call = PostedCall(self._gateway, reply, self._tasks, self._patience)
         header = (b"mcp-session-id", session.id.encode())
         await call.run(session.caller(agent), message, request, [header])
 
@@ -190,7 +191,9 @@ class LegacyHttp:
         if len(session.calls) >= MOST_IN_FLIGHT:
             raise RpcError(INVALID_REQUEST, f"more than {MOST_IN_FLIGHT} requests at once")
         log = session.log if session.resumable else None
-        session.calls[request_id] = call = PostedCall(self._gateway, reply, self._tasks, log)
+        session.calls[request_id] = call = PostedCall(
+            self._gateway, reply, self._tasks, self._patience, log
+        )
         try:
             await call.run(session.caller(agent), message, request)
         finally:

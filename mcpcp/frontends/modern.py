@@ -8,7 +8,7 @@ from typing import Any, Final
 from mcpcp.eras import id_in_state
 from mcpcp.errors import Interrupted, McpcpError
 from mcpcp.frontends.answers import check_message, error_object
-from mcpcp.frontends.calls import STATUS_OF_ERROR, PostedCall
+from mcpcp.frontends.calls import STATUS_OF_ERROR, Patience, PostedCall
 from mcpcp.frontends.forwarding import GONE, Forwarder
 from mcpcp.frontends.requests import EventStream, Reply, Request, event
 from mcpcp.frontends.subscriptions import Subscription
@@ -40,6 +40,7 @@ class ModernHttp:
     ) -> None:
         self._gateway = gateway
         self._tasks = tasks
+        self._patience = Patience()
         self._forwarder = forwarder
         self._streams: dict[EventStream, Subscription] = {}
         self._calls = 0
@@ -107,7 +108,8 @@ class ModernHttp:
             if message["method"] == LISTEN:
                 await self._listen(request, reply, message)
             else:
-                await PostedCall(self._gateway, reply, self._tasks).run(caller, message, request)
+                call = PostedCall(self._gateway, reply, self._tasks, self._patience)
+                await call.run(caller, message, request)
         finally:
             self._calls -= 1
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Protocol
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 from mcpcp.errors import McpcpError
-from mcpcp.jsonrpc import INVALID_REQUEST, Message, RpcError, encode
+from mcpcp.frontends.heads import Head
+from mcpcp.jsonrpc import INVALID_REQUEST, Message, RpcError
+from mcpcp.verbatim import pieces
 
 LARGEST_BODY: Final = 4 * 1024 * 1024
 MOST_DISCARDED: Final = 32 * 1024 * 1024
@@ -22,6 +24,8 @@ _UNASKED: Final = 64 * 1024
 """Bytes of a body that are taken before somebody asks for it."""
 _SLOW_READER: Final = 1024
 _SLOW_READER_BYTES: Final = 32 * 1024 * 1024
+_COPIED: Final = 16 * 1024
+"""Bytes of an answer up to which one piece is sent sooner than several are."""
 _JSON: Final = b"application/json"
 _SSE_HEADERS: Final = (
     (b"cache-control", b"no-cache, no-transform"),
@@ -29,6 +33,8 @@ _SSE_HEADERS: Final = (
 )
 
 Headers = Iterable[tuple[bytes, bytes]]
+Body = bytes | tuple[bytes | memoryview, ...]
+"""In one piece, or in several that are sent without being copied together."""
 
 
 class TooLarge(McpcpError):
@@ -45,6 +51,9 @@ class Wire(Protocol):
     def write(self, data: bytes) -> None:
         """Send; what can't be sent any more is dropped."""
 
+    def write_pieces(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """Send several, one after the other."""
+
     async def drain(self) -> None:
         """Wait while the client does not read."""
 
@@ -59,60 +68,45 @@ class Request:
     """A request's head, and its body as it comes: the connection feeds it."""
 
     __slots__ = (
-        "_bearer",
         "_broken",
-        "_headers",
         "_parts",
         "_wanted",
         "_whole",
         "_wire",
-        "chunks",
+        "bearer",
         "complete",
-        "keep_alive",
+        "head",
         "method",
         "path",
         "query",
         "size",
     )
 
-    def __init__(
-        self, method: bytes, target: bytes, headers: Mapping[bytes, bytes], wire: Wire
-    ) -> None:
-        path, _, query = target.decode("latin-1").partition("?")
-        self.method = method.decode("latin-1")
-        self.path = (unquote(path) if "%" in path else path).rstrip("/") or "/"
-        self.query = query
-        self.keep_alive = self.chunks = True
+    def __init__(self, head: Head, wire: Wire) -> None:
+        self.head = head
+        self.method = head.method
+        self.path = head.path
+        self.query = head.query
+        self.bearer = head.bearer
         self.complete = False
         self.size = 0
-        self._headers = headers
         self._wire = wire
         self._parts: list[bytes] = []
         self._wanted = self._broken = False
         self._whole: asyncio.Future[None] | None = None
-        self._bearer: str | None = None
 
     def raw(self, name: bytes) -> bytes | None:
         """A header's value as it came; `name` in lower case."""
-        return self._headers.get(name)
+        return self.head.headers.get(name)
 
     def header(self, name: bytes) -> str | None:
         """A header's value without the white space around it; `name` in lower case."""
-        value = self._headers.get(name)
-        return None if value is None else value.decode("latin-1").strip()
+        return self.head.text(name)
 
     def headers_from(self, prefix: bytes) -> dict[str, str]:
         """The headers whose lower-case names begin with `prefix`."""
-        found = {n: v for n, v in self._headers.items() if n.startswith(prefix)}
+        found = {n: v for n, v in self.head.headers.items() if n.startswith(prefix)}
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in found.items()}
-
-    @property
-    def bearer(self) -> str | None:
-        """The token of the Authorization header; an empty one where the header holds none."""
-        if self._bearer is None and (value := self._headers.get(b"authorization")) is not None:
-            scheme, _, token = value.strip().partition(b" ")
-            self._bearer = token.strip().decode("latin-1") if scheme.lower() == b"bearer" else ""
-        return self._bearer
 
     def parameter(self, name: str) -> str | None:
         """A parameter of the query."""
@@ -208,15 +202,21 @@ class Reply:
         self._own += b"%b: %b\r\n" % (name, value.encode("latin-1"))
 
     def send(
-        self, status: int, body: bytes, content_type: bytes = _JSON, headers: Headers = ()
+        self, status: int, body: Body, content_type: bytes = _JSON, headers: Headers = ()
     ) -> None:
         """A whole answer."""
-        head = self._head(status, content_type, headers)
-        sent = b"" if self._request.method == "HEAD" else body
-        self._wire.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), sent))
+        pieces = (body,) if isinstance(body, bytes) else body
+        size = sum(map(len, pieces))
+        head = self._head(status, content_type, headers) + b"content-length: %d\r\n\r\n" % size
+        if self._request.method == "HEAD":
+            self._wire.write(head)
+        elif size <= _COPIED:
+            self._wire.write(b"".join((head, *pieces)))
+        else:
+            self._wire.write_pieces((head, *pieces))
         self.whole = True
 
-    def json(self, status: int, body: bytes, headers: Headers = ()) -> None:
+    def json(self, status: int, body: Body, headers: Headers = ()) -> None:
         """A JSON answer."""
         self.send(status, body, _JSON, headers)
 
@@ -227,19 +227,19 @@ class Reply:
     def start_stream(self, headers: Headers = ()) -> None:
         """Begin an event stream."""
         head = self._head(200, b"text/event-stream", (*_SSE_HEADERS, *headers))
-        framing = b"transfer-encoding: chunked\r\n" if self._request.chunks else b""
+        framing = b"transfer-encoding: chunked\r\n" if self._request.head.chunks else b""
         self._wire.write(b"%b%b\r\n" % (head, framing))
 
     async def stream(self, data: bytes) -> None:
         """Send a piece of the stream; waits while the client does not read."""
-        self._wire.write(b"%x\r\n%b\r\n" % (len(data), data) if self._request.chunks else data)
+        self._wire.write(b"%x\r\n%b\r\n" % (len(data), data) if self._request.head.chunks else data)
         await self._wire.drain()
 
     def end_stream(self) -> None:
         """End the stream."""
-        if self._request.chunks:
+        if self._request.head.chunks:
             self._wire.write(b"0\r\n\r\n")
-        self.whole = self._request.chunks
+        self.whole = self._request.head.chunks
 
     def complete(self) -> None:
         """See that there is an answer where none was sent; what was begun can't be mended."""
@@ -250,7 +250,7 @@ class Reply:
         """The head, but for how its body is framed."""
         self.begun = True
         head = _status(status, content_type) + self._own
-        if self._wire.ending or not self._request.keep_alive:
+        if self._wire.ending or not self._request.head.keep_alive:
             head += b"connection: close\r\n"
         for header in headers:
             head += b"%b: %b\r\n" % header
@@ -265,7 +265,7 @@ def _status(status: int, content_type: bytes) -> bytes:
 
 def event(message: Message) -> bytes:
     """A message as a server-sent event."""
-    return b"event: message\ndata: " + encode(message) + b"\n\n"
+    return b"".join((b"event: message\ndata: ", *pieces(message), b"\n\n"))
 
 
 class EventStream:

@@ -19,6 +19,7 @@ from mcpcp.frontends.session import DuplexSession
 from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import Message, RpcError, decode, encode
 from mcpcp.policy import Agent
+from mcpcp.verbatim import pieces
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +142,7 @@ async def _serve(
 ) -> None:
     def send(message: Message) -> None:
         if not writer.is_closing():
-            writer.write(encode(message) + b"\n")
+            writer.write(b"".join((*pieces(message), b"\n")))
 
     async with asyncio.TaskGroup() as tasks:
         with DuplexSession(gateway, credentials.identify, send, tasks) as session:

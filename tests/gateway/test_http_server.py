@@ -120,6 +120,59 @@ async def test_requests_on_one_connection_are_answered_in_their_order() -> None:
         assert (await client.answer())[1] == b"GET /four\n"
 
 
+async def test_a_head_that_repeats_is_another_request_each_time() -> None:
+    """However they are cut: together, apart, and with others in between."""
+    bodies = [b"one", b"two", b"eleven of it", b"", b"5" * 5000]
+    async with serving(echo) as served, served.client() as client:
+        for body in bodies:
+            await client.say(post(body))
+            assert (await client.answer())[1] == (b"POST /p  " + body).strip() + b"\n"
+        await client.say(b"".join(post(body) for body in bodies[:3]) + post(b"half")[:-2])
+        for body in bodies[:3]:
+            assert (await client.answer())[1] == b"POST /p  %b\n" % body
+        await client.say(b"lf" + get("/other"))
+        assert (await client.answer())[1] == b"POST /p  half\n"
+        assert (await client.answer())[1] == b"GET /other\n"
+        await client.say(post(b"again"))
+        assert (await client.answer())[1] == b"POST /p  again\n"
+
+
+async def test_a_request_like_the_last_one_is_taken_while_that_is_answered() -> None:
+    go = asyncio.Event()
+    began = asyncio.Queue[bytes]()
+
+    async def slow(request: Request, reply: Reply) -> None:
+        body = await request.body()
+        began.put_nowait(body)
+        await go.wait()
+        reply.send(200, body)
+
+    async with serving(slow) as served, served.client() as client:
+        await client.say(post(b"one"))
+        assert await began.get() == b"one"
+        for body in (b"two", b"three"):
+            await client.say(post(body))
+        go.set()
+        for body in (b"one", b"two", b"three"):
+            assert (await client.answer())[1] == body
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+async def test_an_answer_may_be_in_several_pieces(size: int) -> None:
+    text = b"x" * size
+
+    async def application(request: Request, reply: Reply) -> None:
+        reply.json(200, (b"[", memoryview(text)[:-1], b"]"))
+
+    async with serving(application) as served, served.client() as client:
+        await client.say(get())
+        assert (await client.answer())[1] == b"[" + text[:-1] + b"]"
+        await client.say(get().replace(b"GET", b"HEAD"))
+        assert b"content-length: %d\r\n" % (size + 1) in await client.head()
+        await client.say(get())
+        assert (await client.answer())[1] == b"[" + text[:-1] + b"]"
+
+
 @pytest.mark.parametrize("size", [1, 7, 50])
 async def test_a_request_may_come_in_any_pieces(size: int) -> None:
     raw = post(b"hello")
