@@ -107,7 +107,12 @@ async def converse(link: Link, job: Job) -> Course:
         with anyio.move_on_after(job.limits.timeout) as deadline:
             if job.cpu_seconds is not None:
                 tasks.start_soon(_watch_processor_time, job, deadline)
-            await _hear(link, transcript, teller)
+
+            def begin() -> None:
+                """What it took until here was not the code's time."""
+                deadline.deadline = anyio.current_time() + job.limits.timeout
+
+            await _hear(link, transcript, teller, begin)
         duration = time.monotonic() - began
         if sent.is_set() and (deadline.cancelled_caught or transcript.flooded):
             await _stop(link, transcript)
@@ -132,21 +137,29 @@ async def _watch_processor_time(job: Job, deadline: anyio.CancelScope) -> None:
         await anyio.sleep(max(left / processors, _LOOK_SECONDS))
 
 
-async def _hear(link: Link, transcript: Transcript, teller: Teller | None) -> None:
+async def _hear(
+    link: Link, transcript: Transcript, teller: Teller | None, begin: Callable[[], None]
+) -> None:
     """Listen; a sandbox that breaks the protocol is heard no further."""
     try:
-        await _listen(link, transcript, teller)
+        await _listen(link, transcript, teller, begin)
     except frames.BadFrame as e:
         logger.warning("a sandbox breaks the protocol", extra={"error": str(e)})
 
 
-async def _listen(link: Link, transcript: Transcript, teller: Teller | None) -> None:
-    """To the report, the end, or more than anybody will read."""
+async def _listen(
+    link: Link, transcript: Transcript, teller: Teller | None, begin: Callable[[], None]
+) -> None:
+    """To the report, the end, or more than anybody will read; calls `begin` when the code does."""
     while transcript.report is None and not transcript.flooded:
         data = await link.receive()
         if not data:
             return
-        for kind, output in transcript.feed(data):
+        waited = not transcript.begun
+        pieces = transcript.feed(data)
+        if waited and transcript.begun:
+            begin()
+        for kind, output in pieces:
             if teller is not None:
                 teller.add("stdout" if kind == frames.STDOUT else "stderr", output)
 

@@ -19,7 +19,7 @@ class SandboxBroken(Exception):
 class Limits:
     """What one run may use; times are seconds, sizes bytes.
 
-    timeout        until the run is ended, by the clock on the wall
+    timeout        until the run is ended, by the clock on the wall, from when the code begins
     longest        the longest `timeout` that a call may ask for
     cpu_time       processor time of all its processes together
     memory         of all its processes together, files in memory included

@@ -29,7 +29,7 @@ def engine(docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Engi
 async def test_work_that_nobody_waits_for_leaves_no_connection_of_a_client_that_was_dropped(
     engine: Engine,
 ) -> None:
-    begun, dropped = anyio.Event(), threading.Event()
+    begun, dropped, asked = anyio.Event(), threading.Event(), threading.Event()
     held: list[DockerClient] = []
     open_before = psutil.Process().num_fds()
 
@@ -38,6 +38,7 @@ async def test_work_that_nobody_waits_for_leaves_no_connection_of_a_client_that_
         anyio.from_thread.run_sync(begun.set)
         dropped.wait()
         client.ping()  # connects again
+        asked.set()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(engine.call, ask, 600.0)
@@ -45,6 +46,7 @@ async def test_work_that_nobody_waits_for_leaves_no_connection_of_a_client_that_
         tasks.cancel_scope.cancel()
     engine.forget()
     dropped.set()
+    await until(asked.is_set)
     await until(lambda: psutil.Process().num_fds() <= open_before)
 
 
