@@ -175,10 +175,13 @@ def assert_targets(prometheus: Prometheus, fleet: Fleet) -> None:
     wanted = servers | {("mcpcp-gateway", None), ("mcpcp-supervisor", None)}
     assert targets(prometheus, "up") == wanted
     # Each at some time: on a busy machine one or the other misses its second.
-    seen: set[tuple[str, str | None]] = set()
-    prometheus.until(
-        lambda: seen.update(targets(prometheus, "up == 1")) or seen == wanted, lambda: wanted - seen
-    )
+    missing = set(wanted)
+
+    def all_seen() -> bool:
+        missing.difference_update(targets(prometheus, "up == 1"))
+        return not missing
+
+    prometheus.until(all_seen, lambda: missing)
     labels = {value for name in prometheus.ask("labels") for value in values(prometheus, name)}
     assert "no_such_tool" not in labels
     assert not [label for label in labels if "@example.com" in label]
