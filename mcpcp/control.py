@@ -69,6 +69,7 @@ async def listen_private(
         task = clients.create_task(_serve(path.name, on_client, secret, reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        task.add_done_callback(lambda _: writer.close())  # also of one cancelled before it began
 
     try:
         async with asyncio.TaskGroup() as clients:
@@ -186,8 +187,6 @@ async def _serve(
         logger.debug("a client of %s went away: %r", name, error)
     except Exception:
         logger.exception("serving a client of %s failed", name)
-    finally:
-        writer.close()
 
 
 async def _has_secret(reader: asyncio.StreamReader, secret: str | None) -> bool:

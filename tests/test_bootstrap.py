@@ -17,6 +17,10 @@ from mcpcp.errors import FleetError
 from mcpcp.pipoutput import explain
 from tests.fleet import PATIENCE
 
+pytestmark = pytest.mark.timeout(1500)
+INSTALLING = 600.0
+"""Seconds for an environment and an install into it: ten, on a machine with nothing else to do."""
+
 # A build backend of the project's own: nothing has to be fetched to install it.
 BACKEND = """
 import os, zipfile
@@ -96,7 +100,7 @@ def start_and_get_stuck(environment: Environment) -> list[psutil.Process]:
         env={**os.environ, "STUCK": str(reached)},
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + INSTALLING
     while not reached.exists():
         assert time.monotonic() < deadline
         assert starter.poll() is None

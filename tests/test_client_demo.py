@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.harness import PATIENCE, PROJECT, Gateway, open_gateway
+from tests.fleet import PATIENCE
+from tests.gateway.harness import PROJECT, Gateway, open_gateway
 
 AGENT_1 = """\
 🔍 Getting tools for agent: agent_name1

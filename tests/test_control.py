@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import stat
@@ -82,6 +83,8 @@ async def test_the_end_does_not_wait_for_clients(tmp_path: Path) -> None:
         writer.close()
 
 
+# Python 3.11 forgets a connection whose listener closes in the very turn after it was accepted.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_client_that_comes_while_it_closes_is_turned_away(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
     loop, problems = asyncio.get_running_loop(), list[object]()
@@ -96,6 +99,7 @@ async def test_a_client_that_comes_while_it_closes_is_turned_away(tmp_path: Path
             for _ in range(6):
                 await asyncio.sleep(0)
     loop.set_exception_handler(before)
+    gc.collect()
     assert not problems
 
 
