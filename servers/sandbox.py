@@ -11,12 +11,11 @@ if __name__ == "__main__":  # run as a file: use the package that this very file
 import base64
 import binascii
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import anyio.to_thread
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, ToolAnnotations
@@ -356,19 +355,10 @@ def last_character(piece: bytes) -> int:
     return end - 1 if end and piece[end - 1] >= 0xC0 else len(piece)
 
 
-@asynccontextmanager
-async def serving() -> AsyncIterator[None]:
-    """The sandbox and the store of packages, ready for as long as the context lasts."""
-    await anyio.to_thread.run_sync(shop.prepare)
-    async with sandbox.ready():
-        yield
-
-
 def health() -> Health:
     """Degraded while there is no sandbox to run code in."""
-    missing = sandbox.missing
-    return Health("degraded", missing) if missing else Health()
+    return Health.without(shop.missing)
 
 
 if __name__ == "__main__":
-    serve(server, port=9011, health=health, background=serving)
+    serve(server, port=9011, health=health, background=shop.ready)
