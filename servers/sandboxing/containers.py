@@ -30,6 +30,7 @@ from servers.sandboxing.wirelink import WireLink
 
 _ENGINE_SECONDS = 30
 _READY_SECONDS = 20.0
+_LOOK_SECONDS = 10.0
 _ENVIRONMENT = {
     "HOME": "/work",
     "LANG": "C.UTF-8",
@@ -152,6 +153,16 @@ class Containers:
             with suppress(*_TROUBLE):
                 await self._engine.complete(remove, _ENGINE_SECONDS)
                 self._remains.discard(name)
+
+    async def absence(self) -> str | None:
+        """Whether the engine answers."""
+        try:
+            await self._engine.call(DockerClient.ping, _LOOK_SECONDS)
+        except EngineAway as e:
+            return str(e)
+        except _TROUBLE as e:
+            return f"the Docker engine does not answer as it should: {e or 'its time was up'}"
+        return None
 
     async def close(self) -> None:
         """The containers are gone with their cells; let go of the engine."""
