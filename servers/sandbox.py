@@ -19,13 +19,13 @@ from typing import Annotated, Any, Literal
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from servers.packages import making
 from servers.packages.errors import NotAPackage, PackagesRefused, Trouble
 from servers.packages.names import Requirement, checked_version, normalized, requirement
 from servers.sandboxing.answers import RunResult, answer, listener
-from servers.sandboxing.arguments import RUNS_CODE, Code, Session, Timeout
+from servers.sandboxing.arguments import RUNS_CODE, Code, Session, Timeout, none_if_empty
 from servers.sandboxing.call import Call
 from servers.sandboxing.outcome import Outcome, refused
 from servers.sandboxing.sessions import SessionKey, SessionRefused
@@ -238,7 +238,11 @@ async def list_packages(ctx: Context[Any, Any]) -> Packages:
 )
 async def list_files(
     ctx: Context[Any, Any],
-    session: Annotated[str | None, Field(description="whose files; else: all sessions")] = None,
+    session: Annotated[
+        str | None,
+        Field(description="whose files; else: all sessions"),
+        AfterValidator(none_if_empty),
+    ] = None,
 ) -> Files:
     """List your sessions, or with `session` the files in it."""
     agent = agent_of(ctx)
