@@ -32,6 +32,7 @@ _TRY_AGAIN_SECONDS = 15.0
 _CHOICE_SECONDS = 60.0
 _SWEEP_SECONDS = 60.0
 _WATCH_SECONDS = 3.0
+_FURTHER_TRIES = 2
 
 HOW_TO_GET_ONE = (
     "install bubblewrap on Linux (`apt install bubblewrap`, `dnf install bubblewrap`, with user"
@@ -190,13 +191,16 @@ class Sandbox:
             self._places.release_on_behalf_of(queue)
 
     async def _run_anew(self, pool: Pool, job: Job) -> Outcome:
-        """A sandbox that went away while it waited is nobody's fault: make another one."""
+        """Where a sandbox went away before it was told to begin, another one is made."""
         with pool.running():
-            try:
-                return await self._run_in_cell(await pool.take(job.packages), job)
-            except SandboxBroken as e:
-                logger.warning("once more in a new sandbox", extra={"error": str(e)})
-                return await self._run_in_cell(await pool.fresh(job.packages), job)
+            cell = await pool.take(job.packages)
+            for _ in range(_FURTHER_TRIES):
+                try:
+                    return await self._run_in_cell(cell, job)
+                except SandboxBroken as e:
+                    logger.warning("once more in a new sandbox", extra={"error": str(e)})
+                    cell = await pool.fresh(job.packages)
+            return await self._run_in_cell(cell, job)
 
     async def _run_in_cell(self, cell: Cell, job: Job) -> Outcome:
         try:

@@ -59,6 +59,7 @@ class Transcript:
         self._files = _Files(limits)
         self.complaint: str | None = None
         self.hello = False
+        self.ready = False
         self.report: Report | None = None
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
@@ -80,6 +81,8 @@ class Transcript:
     def _take(self, kind: bytes, payload: bytes) -> None:
         if kind == frames.HELLO:
             self.hello = True
+        elif kind == frames.READY:
+            self.ready = True
         elif kind == frames.FILE:
             self._files.begin(payload)
         elif kind == frames.DATA:
@@ -95,11 +98,6 @@ class Transcript:
     def flooded(self) -> bool:
         """Whether the code wrote more than anybody will read."""
         return any(output.total > self._limits.flood for output in self._outputs.values())
-
-    @property
-    def spoken(self) -> bool:
-        """Whether the code wrote anything."""
-        return any(output.total for output in self._outputs.values())
 
     def outcome(self, ending: Ending) -> Outcome:
         """What to tell the caller."""
