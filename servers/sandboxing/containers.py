@@ -47,6 +47,7 @@ _TROUBLE = (
     requests.RequestException,
     OSError,  # no thread or no descriptor is left; a TimeoutError is one, too
 )
+_FULL = ("no space left on device", "disk quota exceeded")
 _STRONGER = {"runsc": "gVisor", "kata": "Kata", "kata-runtime": "Kata"}
 """Runtimes that put more than the host's kernel between the code and the host, best first."""
 
@@ -110,7 +111,7 @@ class Containers:
             return await self._make(limits, packages)
         except _TROUBLE as e:
             self._engine.forget()
-            raise SandboxBroken(str(e) or "the Docker engine did not answer in time") from e
+            raise SandboxBroken(_in_words(e)) from e
 
     async def _make(self, limits: Limits, packages: Sequence[Path]) -> ContainerCell:
         config = self._config(limits, packages)
@@ -233,6 +234,17 @@ class ContainerCell:
             await self._engine.complete(remove, _ENGINE_SECONDS)
         except _TROUBLE:
             self._remains.add(self._container)
+
+
+def _in_words(e: Exception) -> str:
+    """What a caller can do about it; an engine names its own folders where its disk is full."""
+    said = str(e)
+    if any(full in said.lower() for full in _FULL):
+        return (
+            "the Docker engine's disk is full: try again later; the operator has to make room where"
+            " the engine keeps its data (`docker system df` shows what takes it)"
+        )
+    return said or "the Docker engine did not answer in time"
 
 
 def _first(client: DockerClient, images: Sequence[str]) -> str | None:
