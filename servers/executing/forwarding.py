@@ -139,7 +139,7 @@ class Forwarder:
         if _refused(reason, attempt):
             raise SandboxAway(f"the sandbox server refused the call: {reason}") from e
         if not attempt.in_vain:
-            logger.error("a call was lost", exc_info=e)
+            logger.error("a call was lost", exc_info=e, extra={"why": _why(e, attempt)})
             raise SandboxAway(
                 "the sandbox server went away during the call: the code may have run, wholly or in"
                 " part. Look at what it should have changed before you run it again."

@@ -28,8 +28,6 @@ from servers.executing.route import Sandbox
 logger = logging.getLogger(__name__)
 
 _NOT_FOUND, _FAILED, _BAD_GATEWAY, _NOT_NOW = 404, 500, 502, 503
-_KEEP_ALIVE_SECONDS = 30.0
-"""Shorter than our servers keep a connection, so that it is not closed as a call is sent on it."""
 
 
 class NotNow(httpx2.TransportError):
@@ -89,8 +87,10 @@ class _Wire(httpx2.AsyncClient):
         attempt = _attempt.get()
         if attempt is None:  # a handshake
             return await self._greeted(request, **how)
-        request.extensions = {**request.extensions, "trace": attempt.trace}
         try:
+            # an answer, whatever it says: who has just been killed may still take connections
+            await super().send(self.build_request("OPTIONS", request.url))
+            request.extensions = {**request.extensions, "trace": attempt.trace}
             response = await super().send(request, **how)
         except httpx2.TransportError as e:
             attempt.failure = str(e) or type(e).__name__
@@ -191,9 +191,7 @@ async def keep(sandbox: Sandbox, connect_in: float, *, task_status: TaskStatus[L
             line.retired = True
 
 
-_LIMITS: Final = httpx2.Limits(
-    max_connections=None, max_keepalive_connections=16, keepalive_expiry=_KEEP_ALIVE_SECONDS
-)
+_LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=16)
 
 
 @cache

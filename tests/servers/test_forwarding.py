@@ -120,6 +120,9 @@ class Peer:
             self.changed.notify_all()
 
     async def _answer(self, visit: Visit) -> None:
+        if visit.body["method"] == "OPTIONS":
+            await visit.send("405 Method Not Allowed", b"")
+            return
         if visit.body["method"] == "server/discover":
             self.handshakes += 1
             known = DiscoverResult(
@@ -146,6 +149,8 @@ class Peer:
 
 async def _read(received: BufferedByteReceiveStream) -> Body:
     head = (await received.receive_until(b"\r\n\r\n", 65536)).decode().lower()
+    if head.startswith("options"):  # whether anybody is there
+        return {"method": "OPTIONS"}
     length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
     body: Body = json.loads(await received.receive_exactly(length))
     return body
