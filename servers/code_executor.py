@@ -15,7 +15,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult
 from pydantic import Field
 
-from servers.executing.forwarding import Forwarder, Patience, SandboxAway
+from servers.executing.forwarding import Forwarder, Order, SandboxAway
 from servers.executing.route import BadSetting, Route, route
 from servers.sandboxing.answers import RunResult
 from servers.sandboxing.arguments import RUNS_CODE, Code, Session, Timeout
@@ -46,6 +46,7 @@ def configured() -> Route:
 
 
 to_sandbox = configured()
+forwarder = Forwarder(to_sandbox.sandbox, to_sandbox.connect_in)
 
 
 @server.tool(
@@ -69,14 +70,12 @@ async def execute_code(
     given = {"code": code, "timeout": timeout, "session": session, "packages": packages}
     arguments = {name: value for name, value in given.items() if value is not None}
     answer_in = to_sandbox.answer_in if timeout is None else timeout + _ANSWER_MARGIN
-    forwarder = Forwarder(to_sandbox.sandbox(), Patience(to_sandbox.connect_in, answer_in))
+    order = Order("execute_code", arguments, on_behalf_of(ctx), answer_in)
     try:
-        return await forwarder.call(
-            "execute_code", arguments, on_behalf_of(ctx), ctx.report_progress
-        )
+        return await forwarder.call(order, ctx.report_progress)
     except SandboxAway as e:
         raise ToolError(str(e)) from e
 
 
 if __name__ == "__main__":
-    serve(server, port=9012, callees=to_sandbox.learn)
+    serve(server, port=9012, callees=to_sandbox.learn, background=forwarder.ready)

@@ -60,7 +60,8 @@ async def run_python_code(
     No network. /work is writable and small, and images that the code saves there are shown. Nothing
     else is kept between calls: no variables, and no files unless `session` is given.
     """
-    key = SessionKey(current_agent(ctx) or "anonymous", session) if session else None
+    agent = current_agent(ctx) or "anonymous"
+    key = None if session is None else SessionKey(agent, session)
     return answer(await sandbox.run(Call(code, timeout, key, listener=listener(ctx))))
 
 

@@ -11,22 +11,21 @@ if __name__ == "__main__":  # run as a file: use the package that this very file
 import base64
 import binascii
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import anyio.to_thread
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import CallToolResult, ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from servers.packages import making
 from servers.packages.errors import NotAPackage, PackagesRefused, Trouble
 from servers.packages.names import Requirement, checked_version, normalized, requirement
 from servers.sandboxing.answers import RunResult, answer, listener
-from servers.sandboxing.arguments import RUNS_CODE, Code, Session, Timeout
+from servers.sandboxing.arguments import RUNS_CODE, Code, Session, Timeout, none_if_empty
 from servers.sandboxing.call import Call
 from servers.sandboxing.outcome import Outcome, refused
 from servers.sandboxing.sessions import SessionKey, SessionRefused
@@ -239,7 +238,11 @@ async def list_packages(ctx: Context[Any, Any]) -> Packages:
 )
 async def list_files(
     ctx: Context[Any, Any],
-    session: Annotated[str | None, Field(description="whose files; else: all sessions")] = None,
+    session: Annotated[
+        str | None,
+        Field(description="whose files; else: all sessions"),
+        AfterValidator(none_if_empty),
+    ] = None,
 ) -> Files:
     """List your sessions, or with `session` the files in it."""
     agent = agent_of(ctx)
@@ -356,19 +359,10 @@ def last_character(piece: bytes) -> int:
     return end - 1 if end and piece[end - 1] >= 0xC0 else len(piece)
 
 
-@asynccontextmanager
-async def serving() -> AsyncIterator[None]:
-    """The sandbox and the store of packages, ready for as long as the context lasts."""
-    await anyio.to_thread.run_sync(shop.prepare)
-    async with sandbox.ready():
-        yield
-
-
 def health() -> Health:
     """Degraded while there is no sandbox to run code in."""
-    missing = sandbox.missing
-    return Health("degraded", missing) if missing else Health()
+    return Health.without(shop.missing)
 
 
 if __name__ == "__main__":
-    serve(server, port=9011, health=health, background=serving)
+    serve(server, port=9011, health=health, background=shop.ready)

@@ -1,1 +1,1 @@
-"""What code_executor.py consists of: `route` finds the sandbox server, `forwarding` calls it."""
+"""What code_executor.py consists of: `route` to the sandbox server, `line` open, `forwarding`."""

@@ -1,30 +1,38 @@
-"""One call of the sandbox server: retried only while nothing was sent, with a deadline of its own.
+"""Calls of the sandbox server: retried only while nothing of them was taken, each with a deadline.
 
-Each call has a connection of its own, so that one which breaks takes no other along. The client is
-imported by the first call: a server that nobody uses starts without it.
+Above: the tool server. Below: `line`, the session that calls share, opened by the first of them.
 """
 
 from __future__ import annotations
 
 import logging
-import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import Any, cast
 
 import anyio
-from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult, RequestParamsMeta
+from anyio.abc import TaskGroup
+from mcp.shared.dispatcher import ProgressFnT
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    CONNECTION_CLOSED,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    CallToolRequest,
+    CallToolRequestParams,
+    CallToolResult,
+    RequestParamsMeta,
+)
 
+from servers.executing.line import Attempt, Line, keep, watched
 from servers.executing.route import Sandbox
 
 logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
-
-if TYPE_CHECKING:
-    from mcp.shared.dispatcher import ProgressFnT
+_GOODBYE_SECONDS = 2.0
 
 
 class SandboxAway(Exception):
@@ -32,120 +40,128 @@ class SandboxAway(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds: until the sandbox server takes the call, and until it has answered it."""
+class Order:
+    """One call: `meta` says whose it is, `answer_in` are seconds until it has to be answered."""
 
-    connect_in: float
+    tool: str
+    arguments: dict[str, Any]
+    meta: dict[str, str]
     answer_in: float
 
-
-@dataclass(slots=True)
-class _Attempt:
-    sent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Forwarder:
-    """Calls one tool of the sandbox server, once."""
-
-    sandbox: Sandbox
-    patience: Patience
-
-    async def call(
-        self, tool: str, arguments: dict[str, Any], meta: dict[str, str], progress: ProgressFnT
-    ) -> CallToolResult:
-        """The sandbox server's answer as it is; `meta` says whose call it is.
-
-        Cancelling it cancels the call there. Raises SandboxAway.
-        """
-        params = CallToolRequestParams(
-            name=tool, arguments=arguments, _meta=cast("RequestParamsMeta", meta)
+    def request(self) -> CallToolRequest:
+        """As it goes over the wire."""
+        meta = cast("RequestParamsMeta", self.meta)
+        return CallToolRequest(
+            params=CallToolRequestParams(name=self.tool, arguments=self.arguments, _meta=meta)
         )
-        request = CallToolRequest(params=params)
-        _load()  # before the clock runs: what we take for it is not the sandbox server's fault
-        deadline = time.monotonic() + self.patience.connect_in
+
+
+class Forwarder:
+    """Calls tools of the sandbox server over one session, inside `async with forwarder.ready()`."""
+
+    def __init__(self, find: Callable[[], Sandbox], connect_in: float) -> None:
+        """`connect_in`: seconds until the sandbox server has to take a call."""
+        self._find = find
+        self._connect_in = connect_in
+        self._line: Line | None = None
+        self._opening = anyio.Lock()
+        self._lines: TaskGroup | None = None
+
+    @asynccontextmanager
+    async def ready(self) -> AsyncIterator[None]:
+        """Calls can be made while the context lasts; nothing of a session is left after it."""
+        async with anyio.create_task_group() as lines:
+            self._lines = lines
+            try:
+                yield
+            finally:
+                self._lines = None
+                if self._line is not None:
+                    self._line.retire()
+                lines.cancel_scope.deadline = anyio.current_time() + _GOODBYE_SECONDS
+
+    async def call(self, order: Order, progress: ProgressFnT) -> CallToolResult:
+        """The sandbox server's answer as it is.
+
+        Cancelling it cancels the call there, and no other. Raises SandboxAway.
+        """
+        deadline = time.monotonic() + self._connect_in
         pause = _FIRST_PAUSE
         while True:
-            attempt = _Attempt()
+            attempt = Attempt()
             try:
-                return await self._try(request, progress, attempt, deadline)
+                return await self._try(order, progress, attempt, deadline)
             except Exception as e:
-                self._give_up_unless_unsent(e, attempt, deadline)
-                logger.info(
-                    "the sandbox server is tried again", extra={"why": str(next(leaves(e)))}
-                )
+                self._give_up_unless_in_vain(e, attempt, deadline)
+                logger.info("the sandbox server is tried again", extra={"why": _why(e, attempt)})
             await anyio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _give_up_unless_unsent(self, e: Exception, attempt: _Attempt, deadline: float) -> None:
-        """Raises SandboxAway where trying again could run the code twice, or would be in vain."""
-        from mcp.shared.exceptions import MCPError
+    async def _try(
+        self, order: Order, progress: ProgressFnT, attempt: Attempt, deadline: float
+    ) -> CallToolResult:
+        connect_in = max(0.1, deadline - time.monotonic())
+        with anyio.CancelScope(deadline=anyio.current_time() + connect_in) as scope:
+            line = await self._open_line()
+            scope.deadline = anyio.current_time() + order.answer_in
+            try:
+                with line.used() as session, watched(attempt):
+                    return await session.send_request(
+                        order.request(), CallToolResult, progress_callback=progress
+                    )
+            except MCPError as e:
+                if e.code == UNSUPPORTED_PROTOCOL_VERSION:  # another server is there now
+                    attempt.turned_away = attempt.forgotten = True
+                if attempt.forgotten or e.code == CONNECTION_CLOSED:
+                    line.retire()
+                raise
+        if attempt.in_vain:
+            raise TimeoutError(f"it did not answer within {connect_in:.0f} s")
+        raise SandboxAway(
+            f"the sandbox server has not answered for {order.answer_in:.0f} s, and was told"
+            " to stop: the code may have run in part"
+        )
 
-        reasons = list(leaves(e))
-        for reason in reasons:
-            if isinstance(reason, SandboxAway):
-                raise reason
-            if isinstance(reason, MCPError):
-                raise SandboxAway(f"the sandbox server refused the call: {reason}") from e
-        if attempt.sent:
-            logger.error("a call was lost", exc_info=e)
+    async def _open_line(self) -> Line:
+        """The session, opened by the first who wants it; raises what opening it raises."""
+        async with self._opening:
+            if self._line is None or self._line.retired:
+                if self._lines is None:
+                    raise RuntimeError("a forwarder calls inside `async with forwarder.ready()`")
+                self._line = await self._lines.start(partial(keep, self._find(), self._connect_in))
+            return self._line
+
+    def _give_up_unless_in_vain(self, e: Exception, attempt: Attempt, deadline: float) -> None:
+        """Raises SandboxAway where trying again could run the code twice, or would be in vain."""
+        reason = next(leaves(e))
+        if isinstance(reason, SandboxAway):
+            raise reason
+        if _refused(reason, attempt):
+            raise SandboxAway(f"the sandbox server refused the call: {reason}") from e
+        if not attempt.in_vain:
+            logger.error("a call was lost", exc_info=e, extra={"why": _why(e, attempt)})
             raise SandboxAway(
                 "the sandbox server went away during the call: the code may have run, wholly or in"
                 " part. Look at what it should have changed before you run it again."
             ) from e
         if time.monotonic() >= deadline:
             raise SandboxAway(
-                f"the sandbox server at {self.sandbox.url} can't be reached ({reasons[0]}); the"
-                " code was not run. Try again later; the operator sees more in `mcpcp status`."
+                f"the sandbox server at {self._find().url} can't be reached"
+                f" ({_why(e, attempt)}); the code was not run. Try again later; the operator sees"
+                " more in `mcpcp status`."
             ) from e
 
-    async def _try(
-        self,
-        request: CallToolRequest,
-        progress: ProgressFnT,
-        attempt: _Attempt,
-        deadline: float,
-    ) -> CallToolResult:
-        import httpx2
-        from mcp.client.client import Client
-        from mcp.client.streamable_http import streamable_http_client
 
-        connect_in = max(0.1, deadline - time.monotonic())
-        timeout = httpx2.Timeout(connect_in, read=None)
-        with anyio.CancelScope(deadline=anyio.current_time() + connect_in) as scope:
-            async with (
-                httpx2.AsyncClient(
-                    headers=dict(self.sandbox.headers), timeout=timeout, verify=_trust()
-                ) as http,
-                Client(streamable_http_client(self.sandbox.url, http_client=http), cache=None) as c,
-            ):
-                scope.deadline = anyio.current_time() + self.patience.answer_in
-                attempt.sent = True
-                return await c.session.send_request(
-                    request, CallToolResult, progress_callback=progress
-                )
-        if not attempt.sent:
-            raise TimeoutError(f"it did not answer within {connect_in:.0f} s")
-        raise SandboxAway(
-            f"the sandbox server has not answered for {self.patience.answer_in:.0f} s, and was told"
-            " to stop: the code may have run in part"
-        )
+def _refused(reason: BaseException, attempt: Attempt) -> bool:
+    """Whether the server itself said no: to the call, or to opening a session for it."""
+    if not isinstance(reason, MCPError) or attempt.failure or attempt.turned_away:
+        return False
+    return reason.code != CONNECTION_CLOSED
 
 
-@cache
-def _load() -> None:
-    """Import the client, and read whom to believe."""
-    import httpx2  # noqa: F401
-    from mcp.client.client import Client  # noqa: F401
-    from mcp.client.streamable_http import streamable_http_client  # noqa: F401
-
-    _trust()
-
-
-@cache
-def _trust() -> ssl.SSLContext:
-    """Whom to believe over https; once, since reading the list takes longer than a call."""
-    return ssl.create_default_context()
+def _why(e: Exception, attempt: Attempt) -> str:
+    reason = next(leaves(e))
+    return attempt.failure or str(reason) or type(reason).__name__
 
 
 def leaves(e: BaseException) -> Iterator[BaseException]:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from servers.packages.disk import remove
 from servers.packages.errors import NotAPackage
 from servers.packages.judgement import Verdict
 from servers.packages.names import Requirement, requirement
@@ -87,5 +88,5 @@ def _replace(path: Path, content: object) -> None:
         draft.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
         os.replace(draft, path)  # noqa: PTH105 - atomic on every system
     except OSError as e:
-        draft.unlink(missing_ok=True)
+        remove(draft)
         logger.warning("it can't be noted what waits", extra={"file": str(path), "why": str(e)})

@@ -5,6 +5,7 @@ InstallationFailed  it was tried and did not work
 ├── BadLock         the resolution is not one that may be installed
 └── Unusable        what was installed may not be shown to a sandbox
 NoInstaller         nothing can be installed on this machine
+└── DiskRefuses     because its disk is full, or may not be written to
 PackagesRefused     what the door tells its caller
 """
 
@@ -33,6 +34,10 @@ class Unusable(InstallationFailed):
 
 class NoInstaller(Exception):
     """Nothing can be installed on this machine; the message says why, and what to do."""
+
+
+class DiskRefuses(NoInstaller):
+    """The disk does not take it; the message says why, and what to do."""
 
 
 class PackagesRefused(Exception):

@@ -6,16 +6,21 @@ to get it.
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
+import anyio.to_thread
+
+from servers.packages import disk
 from servers.packages.approvals import Approvals
-from servers.packages.errors import NoInstaller, NotAPackage
+from servers.packages.errors import DiskRefuses, NoInstaller, NotAPackage
 from servers.packages.judgement import STRICTNESSES, Rules, blocklist, shipped_blocklist
 from servers.packages.lock import Lock, Target
 from servers.packages.names import Requirement
@@ -31,22 +36,58 @@ from servers.serving import setting
 if TYPE_CHECKING:
     from servers.packages.uv import Uv
 
+logger = logging.getLogger(__name__)
+
+_TRY_AGAIN_SECONDS = 5.0
 _LINUX_ONLY = (
     "packages can be installed on Linux only, where bubblewrap holds the installer in; elsewhere,"
     " build an image that has them and name it in SANDBOX_IMAGE"
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shop:
-    """The door, the sandbox that its code runs in, and what must be done before either is used.
+    """The door, and the sandbox that its code runs in.
 
-    `prepare` blocks for a moment and raises OSError.
+    `prepare` is what must be done before either is used: it blocks for a moment and raises OSError.
     """
 
     packages: Packages
     sandbox: Sandbox
     prepare: Callable[[], None]
+    _trouble: str | None = None
+
+    @property
+    def missing(self) -> str | None:
+        """Why code can't be run now, and what to do; None when it can."""
+        return self._trouble or self.sandbox.missing
+
+    @asynccontextmanager
+    async def ready(self) -> AsyncIterator[None]:
+        """Both are of use while the context lasts, or as soon as the disk lets them."""
+        async with anyio.create_task_group() as tasks:
+            if not await self._prepared():
+                tasks.start_soon(self._keep_preparing)
+            try:
+                async with self.sandbox.ready():
+                    yield
+            finally:
+                tasks.cancel_scope.cancel()
+
+    async def _keep_preparing(self) -> None:
+        while not await self._prepared():  # noqa: ASYNC110 - nobody tells when there is room
+            await anyio.sleep(_TRY_AGAIN_SECONDS)
+
+    async def _prepared(self) -> bool:
+        try:
+            with disk.telling(disk.CACHE):
+                await anyio.to_thread.run_sync(self.prepare)
+        except DiskRefuses as e:
+            logger.exception("the store of packages can't be prepared")
+            self._trouble = str(e)
+        else:
+            self._trouble = None
+        return self._trouble is None
 
 
 def make(own: SandboxSettings) -> Shop:

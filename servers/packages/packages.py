@@ -19,6 +19,7 @@ from typing import Protocol
 
 import anyio
 
+from servers.packages import disk
 from servers.packages.approvals import Approvals
 from servers.packages.errors import (
     BadLock,
@@ -214,12 +215,13 @@ class Packages:
         }
         draft = place.with_suffix(f".{secrets.token_hex(4)}")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(content) + "\n", "utf-8")
-            os.replace(draft, place)  # noqa: PTH105 - atomic on every system
-        except OSError as e:
-            draft.unlink(missing_ok=True)
-            raise PackagesRefused("failed", f"it can't be noted what is installed: {e}") from e
+            with _told(), disk.telling(disk.RECORDS):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                draft.write_text(json.dumps(content) + "\n", "utf-8")
+                os.replace(draft, place)  # noqa: PTH105 - atomic on every system
+        except PackagesRefused:
+            disk.remove(draft)
+            raise
 
 
 @contextmanager

@@ -10,15 +10,17 @@ there is too much.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
 import os
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,12 +30,15 @@ import anyio.to_thread
 if sys.platform == "win32":
     raise ImportError("only Unix has this")
 
-from servers.packages import usage
+from servers.packages import disk, usage
 from servers.packages.errors import Unusable
 from servers.packages.lock import Lock
 from servers.sandboxing.outcome import MIB
 
 logger = logging.getLogger(__name__)
+
+_SHOWN = 0o755
+"""Of the folders: sandboxes are another user."""
 
 Fill = Callable[[Lock, Path], Awaitable[Path]]
 """Installs a lock into an empty folder; where below it the packages lie then."""
@@ -53,6 +58,7 @@ class Store:
         self._fill = fill
         self._most = most
         self._turns: dict[str, _Turn] = {}
+        self._prepared = False
 
     @property
     def environments(self) -> Path:
@@ -60,10 +66,14 @@ class Store:
         return self._root / "environments"
 
     def prepare(self) -> None:
-        """Make the folders and remove what a killed process left; raises OSError."""
+        """Make the folders and remove what a killed process left; raises OSError.
+
+        Where it could not be done, `lease` does it.
+        """
         for folder in (self._root, self.environments, self._records, self._staging):
             folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o755)  # sandboxes are another user
+            if stat.S_IMODE(folder.stat().st_mode) != _SHOWN:
+                folder.chmod(_SHOWN)
         with self._exclusively():
             for folder in self._staging.iterdir():
                 with suppress(BlockingIOError), _held(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -71,27 +81,36 @@ class Store:
             for folder in self.environments.iterdir():
                 if not self._record(folder.name).exists():
                     _discard(folder)
+        self._prepared = True
 
     @asynccontextmanager
     async def lease(self, lock: Lock) -> AsyncIterator[Path]:
         """The lock's environment, which stays as long as the context lasts; installed if need be.
 
         One caller installs, the others wait; where that one gives up, the next one does it. Raises
-        what the installation raises, and Unusable.
+        what the installation raises, Unusable and DiskRefuses.
         """
         digest = lock.digest
         while True:
             async with self._turn(digest):
-                held = self._leased(digest)
-                if held is None:
-                    await self._install(lock)
-                    held = self._leased(digest)
+                with disk.telling(disk.CACHE):
+                    held = await self._found_or_installed(lock)
             if held is not None:
                 break
         try:
             yield self.environments / digest
         finally:
             os.close(held)
+
+    async def _found_or_installed(self, lock: Lock) -> int | None:
+        """A descriptor that keeps the environment; None where it was evicted at once."""
+        if not self._prepared:
+            await anyio.to_thread.run_sync(self.prepare)
+        held = self._leased(lock.digest)
+        if held is None:
+            await self._install(lock)
+            held = self._leased(lock.digest)
+        return held
 
     @asynccontextmanager
     async def _turn(self, digest: str) -> AsyncIterator[None]:
@@ -111,40 +130,62 @@ class Store:
             held = os.open(self._record(digest), os.O_RDONLY)
         except FileNotFoundError:
             return None
-        with self._exclusively():
-            if os.fstat(held).st_nlink:
-                fcntl.flock(held, fcntl.LOCK_SH)
-                os.utime(held)
-                return held
-        os.close(held)  # evicted in that moment
-        return None
+        kept = False
+        try:
+            with self._exclusively():
+                kept = bool(os.fstat(held).st_nlink)
+                if kept:
+                    fcntl.flock(held, fcntl.LOCK_SH)
+                    with suppress(OSError):  # on a disk that became read-only it is still of use
+                        os.utime(held)
+        finally:
+            if not kept:  # evicted in that moment
+                os.close(held)
+        return held if kept else None
 
     async def _install(self, lock: Lock) -> None:
-        draft = self._draft(lock.digest)
-        with self._exclusively():
-            draft.mkdir()
-            held = os.open(draft, os.O_RDONLY)
-            fcntl.flock(held, fcntl.LOCK_EX)
-        try:
-            filled = await self._fill(lock, draft)
+        async with self._drafted(lock.digest) as draft:
+            (draft / "target").mkdir()
+            filled = await self._fill(lock, draft / "target")
             size = await anyio.to_thread.run_sync(_checked, filled)
             with self._exclusively():
-                self._publish(lock, filled, size)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(_discard, draft)
-            os.close(held)
-        await anyio.to_thread.run_sync(self._evict, lock.digest)
+                self._publish(lock, draft, filled, size)
+        try:
+            await anyio.to_thread.run_sync(self._evict, lock.digest)
+        except OSError:  # what was installed is there
+            logger.exception("environments can't be evicted")
 
-    def _publish(self, lock: Lock, filled: Path, size: int) -> None:
+    @asynccontextmanager
+    async def _drafted(self, digest: str) -> AsyncIterator[Path]:
+        """A folder to install into, that no sweep takes for a dead process's; gone at the end."""
+        draft = self._draft(digest)
+        with ExitStack() as held:
+            try:
+                with self._exclusively():
+                    draft.mkdir()
+                    held.enter_context(_held(draft, fcntl.LOCK_EX))
+                yield draft
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(_discard, draft)
+
+    def _publish(self, lock: Lock, draft: Path, filled: Path, size: int) -> None:
+        """The record last, and in one step: without it an environment does not count.
+
+        It is written where the installer could not lay a link in its way.
+        """
         record, place = self._record(lock.digest), self.environments / lock.digest
         if record.exists():  # another process was quicker
             return
+        written = draft / record.name
+        written.write_text(json.dumps({"size": size, "lock": lock.to_json()}) + "\n", "utf-8")
         _discard(place)
         filled.rename(place)
-        draft = record.with_suffix(".draft")
-        draft.write_text(json.dumps({"size": size, "lock": lock.to_json()}) + "\n", "utf-8")
-        draft.replace(record)
+        try:
+            written.rename(record)
+        except OSError:
+            _discard(place)
+            raise
 
     def _evict(self, spared: str) -> None:
         """Remove the least recently used environments that nobody uses, until the rest fits."""
@@ -173,7 +214,7 @@ class Store:
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
         """Against other processes: for moments only, never while an installation runs."""
-        descriptor = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = _opened(self._root / "lock")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -190,6 +231,15 @@ class Store:
 
     def _record(self, digest: str) -> Path:
         return self._records / f"{digest}.json"
+
+
+def _opened(lock: Path) -> int:
+    try:
+        return os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as e:
+        if e.errno != errno.EROFS:
+            raise
+        return os.open(lock, os.O_RDONLY)  # what is there can be used on a disk that is read-only
 
 
 @contextmanager

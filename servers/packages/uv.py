@@ -20,7 +20,7 @@ import anyio.to_thread
 if sys.platform != "linux":
     raise ImportError("only Linux has this")
 
-from servers.packages import lock, usage
+from servers.packages import disk, lock, usage
 from servers.packages.box import Box, BoxBroken, Job, Ran
 from servers.packages.errors import InstallationFailed, NoInstaller
 from servers.packages.lock import Lock, Target
@@ -136,6 +136,9 @@ class Uv:
                 ran = await box.run(job, proxy.serving)
         except (BoxBroken, OSError) as e:
             raise NoInstaller(f"the installer's sandbox did not come up: {e}") from e
+        full = disk.fullness(ran.stderr) if ran.exit_code and job.folder else None
+        if full is not None:
+            raise disk.refusal(full, disk.CACHE)
         if ran.exit_code != 0:
             raise InstallationFailed(self._why(ran, proxy))
         return ran

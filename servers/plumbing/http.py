@@ -104,8 +104,8 @@ class Door:
     async def _refusal(self, scope: Scope, receive: Receive) -> Response | None:
         if scope["path"] == METRICS:
             return self._metrics_refusal(scope)
-        if self.closed:
-            return Response("the server is stopping", 503)
+        if self.closed:  # with the header that says: nothing was begun, try again
+            return Response("the server is stopping", 503, {"retry-after": "1"})
         if self._credential and not self._credential.admits(scope):
             return Response("this server answers only its gateway", 401)
         return await self._headers.validate_request(Request(scope, receive))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from mcp_types import ToolAnnotations
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 RUNS_CODE: Final = ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
@@ -17,7 +17,15 @@ RUNS_CODE: Final = ToolAnnotations(
 
 Code = Annotated[str, Field(description="Python source; may end in an expression")]
 Timeout = Annotated[float | None, Field(description="seconds the code may take; usually 30", gt=0)]
+
+
+def none_if_empty(name: str | None) -> str | None:
+    """A name as it is meant: models like to fill in every argument there is."""
+    return name or None
+
+
 Session = Annotated[
     str | None,
     Field(description="a name of yours: files in /work are kept for later calls that give it"),
+    AfterValidator(none_if_empty),
 ]

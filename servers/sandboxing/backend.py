@@ -50,6 +50,13 @@ class Backend(Protocol):
         """A fresh sandbox; raises SandboxBroken when none came up."""
         ...
 
+    async def absence(self) -> str | None:
+        """What it needs and has not now, and what to do; None where a look finds nothing missing.
+
+        Seconds at most, also where something hangs.
+        """
+        ...
+
     async def close(self) -> None:
         """End everything it has made."""
         ...

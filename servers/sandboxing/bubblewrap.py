@@ -336,6 +336,10 @@ class Bubblewrap:
             with anyio.CancelScope(shield=True):
                 await maker.stop()
 
+    async def absence(self) -> str | None:
+        """Nothing: whether a maker comes up is known when one is started."""
+        return None
+
     async def close(self) -> None:
         """End the maker, and every sandbox with it."""
         async with self._starting:

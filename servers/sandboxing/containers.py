@@ -30,6 +30,7 @@ from servers.sandboxing.wirelink import WireLink
 
 _ENGINE_SECONDS = 120
 _READY_SECONDS = 120.0
+_LOOK_SECONDS = 10.0
 _ENVIRONMENT = {
     "HOME": "/work",
     "LANG": "C.UTF-8",
@@ -46,6 +47,7 @@ _TROUBLE = (
     requests.RequestException,
     OSError,  # no thread or no descriptor is left; a TimeoutError is one, too
 )
+_FULL = ("no space left on device", "disk quota exceeded")
 _STRONGER = {"runsc": "gVisor", "kata": "Kata", "kata-runtime": "Kata"}
 """Runtimes that put more than the host's kernel between the code and the host, best first."""
 
@@ -108,7 +110,7 @@ class Containers:
             return await self._make(limits, packages)
         except _TROUBLE as e:
             self._engine.forget()
-            raise SandboxBroken(str(e) or "the Docker engine did not answer in time") from e
+            raise SandboxBroken(_in_words(e)) from e
 
     async def _make(self, limits: Limits, packages: Sequence[Path]) -> ContainerCell:
         config = self._config(limits, packages)
@@ -151,6 +153,16 @@ class Containers:
             with suppress(*_TROUBLE):
                 await self._engine.complete(remove, _ENGINE_SECONDS)
                 self._remains.discard(name)
+
+    async def absence(self) -> str | None:
+        """Whether the engine answers."""
+        try:
+            await self._engine.call(DockerClient.ping, _LOOK_SECONDS)
+        except EngineAway as e:
+            return str(e)
+        except _TROUBLE as e:
+            return f"the Docker engine does not answer as it should: {e or 'its time was up'}"
+        return None
 
     async def close(self) -> None:
         """The containers are gone with their cells; let go of the engine."""
@@ -221,6 +233,17 @@ class ContainerCell:
             await self._engine.complete(remove, _ENGINE_SECONDS)
         except _TROUBLE:
             self._remains.add(self._container)
+
+
+def _in_words(e: Exception) -> str:
+    """What a caller can do about it; an engine names its own folders where its disk is full."""
+    said = str(e)
+    if any(full in said.lower() for full in _FULL):
+        return (
+            "the Docker engine's disk is full: try again later; the operator has to make room where"
+            " the engine keeps its data (`docker system df` shows what takes it)"
+        )
+    return said or "the Docker engine did not answer in time"
 
 
 def _first(client: DockerClient, images: Sequence[str]) -> str | None:

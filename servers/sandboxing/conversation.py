@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -25,8 +25,7 @@ from servers.sandboxing.transcript import Transcript
 
 logger = logging.getLogger(__name__)
 
-_STOP_SECONDS = 30.0
-"""Of silence: a machine that is slow may take long for the last words, but they are coming."""
+_STOP_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
 _CPU_GRACE = 2
 _ADDRESS_SPACE_FACTOR = 4
@@ -66,16 +65,17 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How the conversation went."""
+    """How the conversation went; `begun`: the sandbox may have begun with the code."""
 
     transcript: Transcript
     duration: float
     timed_out: bool
+    begun: bool
 
     @property
     def vanished(self) -> bool:
-        """Whether the sandbox was gone before the code began: killed while it waited."""
-        return not (self.transcript.begun or self.transcript.report or self.timed_out)
+        """Whether the sandbox was gone before it was told to begin: nothing was run."""
+        return not self.begun and not self.timed_out
 
 
 async def greeting(link: Link, seconds: float) -> str | None:
@@ -98,32 +98,43 @@ async def converse(link: Link, job: Job) -> Course:
     """
     transcript = Transcript(job.limits)
     began = time.monotonic()
-    sent = anyio.Event()
+    cue = _Cue()
     async with anyio.create_task_group() as tasks:
         teller = Teller(job.listener, job.limits.output) if job.listener else None
         if teller is not None:
             tasks.start_soon(teller.run)
-        tasks.start_soon(_send, link, job, sent)
         with anyio.move_on_after(job.limits.timeout) as deadline:
+            tasks.start_soon(_send, link, job, cue, deadline)
             if job.cpu_seconds is not None:
                 tasks.start_soon(_watch_processor_time, job, deadline)
-
-            def begin() -> None:
-                """What it took until here was not the code's time."""
-                deadline.deadline = anyio.current_time() + job.limits.timeout
-
-            await _hear(link, transcript, teller, begin)
+            await _hear(link, transcript, teller, cue)
         duration = time.monotonic() - began
-        if sent.is_set() and (deadline.cancelled_caught or transcript.flooded):
+        if cue.given and (deadline.cancelled_caught or transcript.flooded):
             await _stop(link, transcript)
         tasks.cancel_scope.cancel()
-    return Course(transcript, duration, deadline.cancelled_caught)
+    return Course(transcript, duration, deadline.cancelled_caught, cue.begun)
 
 
-async def _send(link: Link, job: Job, sent: anyio.Event) -> None:
+@dataclass(slots=True)
+class _Cue:
+    """The word to begin: `due` when the sandbox is ready, `begun` once it may have heard it.
+
+    `given`: all of it was said, so that other words can follow.
+    """
+
+    due: anyio.Event = field(default_factory=anyio.Event)
+    begun: bool = False
+    given: bool = False
+
+
+async def _send(link: Link, job: Job, cue: _Cue, deadline: anyio.CancelScope) -> None:
     for piece in _request(job):
         await link.send(piece)
-    sent.set()
+    await cue.due.wait()
+    deadline.deadline = anyio.current_time() + job.limits.timeout  # until now was not the code's
+    cue.begun = True
+    await link.send(frames.encode(frames.GO))
+    cue.given = True
 
 
 async def _watch_processor_time(job: Job, deadline: anyio.CancelScope) -> None:
@@ -137,43 +148,36 @@ async def _watch_processor_time(job: Job, deadline: anyio.CancelScope) -> None:
         await anyio.sleep(max(left / processors, _LOOK_SECONDS))
 
 
-async def _hear(
-    link: Link, transcript: Transcript, teller: Teller | None, begin: Callable[[], None]
-) -> None:
+async def _hear(link: Link, transcript: Transcript, teller: Teller | None, cue: _Cue) -> None:
     """Listen; a sandbox that breaks the protocol is heard no further."""
     try:
-        await _listen(link, transcript, teller, begin)
+        await _listen(link, transcript, teller, cue)
     except frames.BadFrame as e:
         logger.warning("a sandbox breaks the protocol", extra={"error": str(e)})
 
 
-async def _listen(
-    link: Link, transcript: Transcript, teller: Teller | None, begin: Callable[[], None]
-) -> None:
-    """To the report, the end, or more than anybody will read; calls `begin` when the code does."""
+async def _listen(link: Link, transcript: Transcript, teller: Teller | None, cue: _Cue) -> None:
+    """To the report, the end, or more than anybody will read."""
     while transcript.report is None and not transcript.flooded:
         data = await link.receive()
         if not data:
             return
-        waited = not transcript.begun
-        pieces = transcript.feed(data)
-        if waited and transcript.begun:
-            begin()
-        for kind, output in pieces:
+        for kind, output in transcript.feed(data):
             if teller is not None:
                 teller.add("stdout" if kind == frames.STDOUT else "stderr", output)
+        if transcript.ready:
+            cue.due.set()
 
 
 async def _stop(link: Link, transcript: Transcript) -> None:
     """Have the first process end all others, to hear what became of them and of the files."""
-    with anyio.move_on_after(_STOP_SECONDS) as silence, suppress(frames.BadFrame):
+    with anyio.move_on_after(_STOP_SECONDS), suppress(frames.BadFrame):
         await link.send(frames.encode(frames.STOP))
         while transcript.report is None:
             data = await link.receive()
             if not data:
                 return
             transcript.feed(data)
-            silence.deadline = anyio.current_time() + _STOP_SECONDS
 
 
 def _request(job: Job) -> Iterator[bytes]:
@@ -194,7 +198,7 @@ def _request(job: Job) -> Iterator[bytes]:
     yield from frames.encode_file(b'{"path": ""}', json.dumps(request).encode())
     for path, content in job.files:
         yield from frames.encode_file(json.dumps({"path": path}).encode(), content)
-    yield frames.encode(frames.GO)
+    yield frames.encode(frames.COMPLETE)
 
 
 def _resource_limits(limits: Limits, per_process_memory: bool) -> dict[str, int]:

@@ -35,6 +35,8 @@ class Pool:
         self._wanted = anyio.Event()
         self._running = 0
         self._calm = anyio.Event()
+        self.trouble: str | None = None
+        """Why no sandbox could be made in advance at the last try; it is tried on and on."""
 
     @property
     def ready(self) -> int:
@@ -74,9 +76,20 @@ class Pool:
     async def _add(self) -> None:
         try:
             self._ready.append(await self._backend.make(self._limits))
+            self.trouble = None
         except (SandboxBroken, OSError) as e:
-            logger.warning("no sandbox in advance", extra={"error": str(e)})
+            if self.trouble != str(e):  # or the log would have it once a second
+                logger.warning("no sandbox in advance", extra={"error": str(e)})
+            self.trouble = str(e)
             await anyio.sleep(_PAUSE_SECONDS)
+
+    def renew(self) -> list[Cell]:
+        """Have others made for those that died while they waited; these are for the caller."""
+        dead = [cell for cell in self._ready if not cell.alive]
+        for cell in dead:
+            self._ready.remove(cell)
+            self._wanted.set()
+        return dead
 
     async def take(self, packages: Sequence[Path] = ()) -> Cell:
         """A sandbox that waits, or one made now where none does; raises SandboxBroken.

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 _TRY_AGAIN_SECONDS = 15.0
 _CHOICE_SECONDS = 300.0
 _SWEEP_SECONDS = 60.0
+_WATCH_SECONDS = 3.0
+_FURTHER_TRIES = 2
 
 HOW_TO_GET_ONE = (
     "install bubblewrap on Linux (`apt install bubblewrap`, `dnf install bubblewrap`, with user"
@@ -49,6 +51,7 @@ class Sandbox:
         self._pool: Pool | None = None
         self._tasks: TaskGroup | None = None
         self._why_not: list[str] = []
+        self._absence: str | None = None
         self._tried = float("-inf")
         self._choosing = anyio.Lock()
         self._places = anyio.CapacityLimiter(settings.at_once)
@@ -61,6 +64,7 @@ class Sandbox:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 tasks.start_soon(self._keep_choosing)
+                tasks.start_soon(self._keep_watching)
                 tasks.start_soon(self._keep_sweeping)
                 try:
                     yield
@@ -82,6 +86,22 @@ class Sandbox:
                 logger.exception("no backend could be chosen")
             await anyio.sleep(_TRY_AGAIN_SECONDS)
 
+    async def _keep_watching(self) -> None:
+        """What was chosen may go away and come back, also while nobody calls."""
+        while True:
+            await anyio.sleep(_WATCH_SECONDS)
+            try:
+                await self._watch()
+            except Exception:
+                logger.exception("the backend can't be watched")
+
+    async def _watch(self) -> None:
+        if self._backend is None or self._pool is None or self._tasks is None:
+            return
+        self._absence = await self._backend.absence()
+        for dead in self._pool.renew():
+            self._tasks.start_soon(_let_go, dead)
+
     async def _keep_sweeping(self) -> None:
         while True:
             try:
@@ -93,12 +113,16 @@ class Sandbox:
     @property
     def missing(self) -> str | None:
         """Why code can't be run now, and what to do; None when it can."""
-        if self._backend is not None:
-            return None
+        if self._pool is not None:
+            return self._absence or self._unmade(self._pool)
         if not self._why_not:
             return "the sandbox's self-test is still running"
         advice = HOW_TO_GET_ONE.format(image=self._settings.images[-1])
         return f"no sandbox on this machine: {'; '.join(self._why_not)}. To get one: {advice}"
+
+    def _unmade(self, pool: Pool) -> str | None:
+        trouble = pool.trouble
+        return None if trouble is None else f"sandboxes do not come up, it is tried on: {trouble}"
 
     async def run(self, call: Call) -> Outcome:
         """Run the code in a fresh sandbox; the first call waits for the self-test."""
@@ -167,13 +191,16 @@ class Sandbox:
             self._places.release_on_behalf_of(queue)
 
     async def _run_anew(self, pool: Pool, job: Job) -> Outcome:
-        """A sandbox that went away while it waited is nobody's fault: make another one."""
+        """Where a sandbox went away before it was told to begin, another one is made."""
         with pool.running():
-            try:
-                return await self._run_in_cell(await pool.take(job.packages), job)
-            except SandboxBroken as e:
-                logger.warning("once more in a new sandbox", extra={"error": str(e)})
-                return await self._run_in_cell(await pool.fresh(job.packages), job)
+            cell = await pool.take(job.packages)
+            for _ in range(_FURTHER_TRIES):
+                try:
+                    return await self._run_in_cell(cell, job)
+                except SandboxBroken as e:
+                    logger.warning("once more in a new sandbox", extra={"error": str(e)})
+                    cell = await pool.fresh(job.packages)
+            return await self._run_in_cell(cell, job)
 
     async def _run_in_cell(self, cell: Cell, job: Job) -> Outcome:
         try:

@@ -131,7 +131,7 @@ class Workspace:
             self._commit(replace(self._manifest, entries=entries))
         except BaseException:
             for blob in fresh:
-                blob.unlink(missing_ok=True)
+                _remove(blob)
             raise
 
     def touch(self, now: float) -> None:
@@ -161,7 +161,7 @@ class Workspace:
             _save(self._folder, manifest)
         self._manifest = manifest
         for blob in before - {entry.blob for entry in manifest.entries.values()}:
-            (self._folder / blob).unlink(missing_ok=True)
+            _remove(self._folder / blob)
 
 
 @contextmanager
@@ -300,18 +300,33 @@ class Sessions:
 
     def _open(self, key: SessionKey) -> Workspace | None:
         place = self._place(key)
-        manifest = _load(place)
+        with _disk():  # one that can't be read now is no reason to begin another one
+            manifest = _load(place)
         return None if manifest is None else Workspace(place, manifest, self._rules)
 
     def _place(self, key: SessionKey) -> Path:
         return self._folder / _hash(f"{len(key.agent)}:{key.agent}:{key.name}")
 
     def _all(self) -> Iterator[tuple[Path, _Manifest]]:
-        with suppress(FileNotFoundError):
-            for folder in self._folder.iterdir():
+        """Those that can be read."""
+        for folder in _folders(self._folder):
+            try:
                 manifest = _load(folder)
-                if manifest is not None:
-                    yield folder, manifest
+            except OSError as e:
+                logger.warning("a session can't be read", extra={"error": str(e)})
+                continue
+            if manifest is not None:
+                yield folder, manifest
+
+
+def _folders(above: Path) -> list[Path]:
+    try:
+        return list(above.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        logger.warning("sessions can't be read", extra={"error": str(e)})
+        return []
 
 
 def _check_name(name: str) -> None:
@@ -352,5 +367,11 @@ def _save(folder: Path, manifest: _Manifest) -> None:
         fresh.write_text(text, "utf-8")
         os.replace(fresh, folder / _MANIFEST)  # noqa: PTH105 - atomic on every system
     except BaseException:
-        fresh.unlink(missing_ok=True)
+        _remove(fresh)
         raise
+
+
+def _remove(path: Path) -> None:
+    """A file, if it is there; a disk that does not even let go of it is told by what writes."""
+    with suppress(OSError):
+        path.unlink()

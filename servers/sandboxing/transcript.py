@@ -59,7 +59,7 @@ class Transcript:
         self._files = _Files(limits)
         self.complaint: str | None = None
         self.hello = False
-        self.begun = False
+        self.ready = False
         self.report: Report | None = None
 
     def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
@@ -81,8 +81,8 @@ class Transcript:
     def _take(self, kind: bytes, payload: bytes) -> None:
         if kind == frames.HELLO:
             self.hello = True
-        elif kind == frames.BEGUN:
-            self.begun = True
+        elif kind == frames.READY:
+            self.ready = True
         elif kind == frames.FILE:
             self._files.begin(payload)
         elif kind == frames.DATA:

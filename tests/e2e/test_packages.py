@@ -10,6 +10,7 @@ import pytest
 from servers.sandboxing import bubblewrap
 from tests.engine import absent
 from tests.fleet import PATIENCE, CallFailed, Fleet
+from tests.processes import alive
 from tests.servers.packages.index import serving
 
 SERVERS = Path(__file__).resolve().parents[2] / "servers"
@@ -23,8 +24,10 @@ def test_a_package_is_approved_installed_and_used_by_way_of_the_executor(fleet: 
         index.add("reqeusts", files={"reqeusts.py": b"VALUE = 42\n"})
         env = {"SANDBOX_BACKEND": "bubblewrap", "SANDBOX_INDEX_URL": index.url}
         fleet.add("sandbox", SERVERS / "sandbox.py", env=env, timeout="1h")
-        fleet.add("executor", SERVERS / "code_executor.py", calls=["sandbox"], timeout="1h")
-        fleet.add("stranger", SERVERS / "code_executor.py", timeout="1h", env=address(fleet))
+        wait = {"EXECUTOR_CONNECT_TIMEOUT": str(PATIENCE)}
+        path = SERVERS / "code_executor.py"
+        fleet.add("executor", path, calls=["sandbox"], timeout="1h", env=wait)
+        fleet.add("stranger", path, timeout="1h", env=address(fleet))
         fleet.launch()
         use = {"code": "import reqeusts\nopen('out.txt', 'w').write('x')\nreqeusts.VALUE"}
         made = fleet.call("sandbox_install_package", PATIENCE, name="reqeusts")
@@ -38,7 +41,9 @@ def test_a_package_is_approved_installed_and_used_by_way_of_the_executor(fleet: 
         assert ran == "42"
         files = fleet.call("sandbox_list_files", session="s")["files"]
         assert [file["path"] for file in files] == ["out.txt"]
-        fleet.signal("sandbox", signal.SIGKILL)
+        killed = fleet.signal("sandbox", signal.SIGKILL)
+        # a call that is sent to one that is about to end may have run: it would be told so
+        fleet.until(lambda: not alive(killed), "the sandbox server has ended")
         assert fleet.call("executor_execute_code", PATIENCE, **use) == "42"
         # who is not told the sandbox's secret gets nowhere
         with pytest.raises(CallFailed):

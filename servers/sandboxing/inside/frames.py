@@ -11,13 +11,13 @@ from collections.abc import Iterator
 # both ways: a file's description in JSON, and its content in as many pieces as it takes
 FILE, DATA = b"F", b"D"
 # to a sandbox: prepare, once the host has put it where it is counted; files, of which the one
-# without a path is the request; then go; then perhaps stop
-PREPARE, GO, STOP = b"P", b"G", b"S"
-TO_SANDBOX = PREPARE + FILE + DATA + GO + STOP
-# from a sandbox: ready or not; begun, before the code runs; output; files; paths that are gone; the
-# report, which is the last
-HELLO, BROKEN, BEGUN, STDOUT, STDERR, GONE, REPORT = b"H", b"B", b"R", b"1", b"2", b"X", b"E"
-FROM_SANDBOX = HELLO + BROKEN + BEGUN + STDOUT + STDERR + FILE + DATA + GONE + REPORT
+# without a path is the request; complete, after which it says that it is ready; then go, and not
+# before: as long as the host has not said so, it knows that no code has begun; then perhaps stop
+PREPARE, COMPLETE, GO, STOP = b"P", b"C", b"G", b"S"
+TO_SANDBOX = PREPARE + FILE + DATA + COMPLETE + GO + STOP
+# from a sandbox: up or not; ready to go; output; files; paths that are gone; the report, the last
+HELLO, BROKEN, READY, STDOUT, STDERR, GONE, REPORT = b"H", b"B", b"R", b"1", b"2", b"X", b"E"
+FROM_SANDBOX = HELLO + BROKEN + READY + STDOUT + STDERR + FILE + DATA + GONE + REPORT
 
 LONGEST = 1 << 20
 

@@ -96,7 +96,8 @@ def serve(link: Link, show: Callable[[list[str]], None], harden: Callable[[], No
     request, known = _receive(link)
     show(request["packages"])
     harden()
-    link.write(frames.encode(frames.BEGUN))
+    link.write(frames.encode(frames.READY))
+    link.next()  # go
     _ask(to_ask, request)
     run = _Run(child, os.pidfd_open(child), outputs, cpu_limit=request["cpu_time"])
     _watch(link, run)
@@ -136,7 +137,7 @@ def _receive(link: Link) -> tuple[dict[str, Any], collect.Known]:
             continue
         if path:
             known[path] = collect.unpack(".", path, content)
-        if kind == frames.GO:
+        if kind == frames.COMPLETE:
             return json.loads(request), known
         path = json.loads(payload)["path"]
         content = bytearray() if path else request

@@ -1,4 +1,4 @@
-"""What is made of a sandbox that falls silent: whether its code ever began."""
+"""What a run's time counts, with a sandbox played over a real socket."""
 
 from __future__ import annotations
 
@@ -16,82 +16,56 @@ from servers.sandboxing.sockets import SocketLink
 pytestmark = pytest.mark.anyio
 
 
-async def after(*said: bytes) -> Course:
-    """The course of a conversation in which the sandbox says this and is gone."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        for kind in said:
-            theirs.sendall(frames.encode(kind))
-    link = SocketLink(ours)
-    try:
-        return await converse(link, Job("1", Limits()))
-    finally:
-        link.close()
+class Played:
+    """The sandbox's end of a conversation, which is ready `late` seconds after it could be."""
 
+    def __init__(self, late: float = 0.0) -> None:
+        self.had = 0.0
+        """Seconds from when it was ready to when it was told to stop; 0 where it never was."""
+        self._late = late
+        self._ours, self._theirs = socket.socketpair()
+        self._theirs.setblocking(False)
+        self._heard = bytearray()
 
-async def test_a_sandbox_that_was_gone_before_its_code_began_ran_nothing() -> None:
-    assert (await after()).vanished
-    assert (await after(frames.HELLO)).vanished
+    async def converse(self, timeout: float) -> Course:
+        """One run of a program that would go on for ever."""
+        link = SocketLink(self._ours)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._play)
+            course = await converse(link, Job("1", Limits(timeout=timeout)))
+            link.close()
+        return course
 
+    async def _play(self) -> None:
+        with self._theirs:
+            await self._hear(frames.COMPLETE)
+            await anyio.sleep(self._late)
+            ready = time.monotonic()
+            self._theirs.send(frames.encode(frames.READY))
+            if await self._hear(frames.STOP):
+                self.had = time.monotonic() - ready
 
-async def test_a_sandbox_that_was_killed_while_its_code_ran_is_not_asked_again() -> None:
-    assert not (await after(frames.HELLO, frames.BEGUN)).vanished
-
-
-async def late_by_half(timeout: float) -> tuple[bool, float]:
-    """A sandbox that takes half of the code's time to begin: whether it did before it was told to
-    stop, and how long it had then."""
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    link, heard, stop = SocketLink(ours), bytearray(), frames.encode(frames.STOP)
-    had: list[float] = []
-
-    async def hear(word: bytes) -> None:
-        while not heard.endswith(word):
-            await anyio.wait_readable(theirs)
-            heard.extend(theirs.recv(1 << 16))
-
-    async def begin_late() -> None:
-        await hear(frames.encode(frames.GO))
-        with anyio.move_on_after(timeout / 2):
-            await hear(stop)
-        began = time.monotonic()
-        theirs.send(frames.encode(frames.BEGUN))
-        if not heard.endswith(stop):
-            await hear(stop)
-            had.append(time.monotonic() - began)
-        theirs.close()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(begin_late)
-        await converse(link, Job("1", Limits(timeout=timeout)))
-    link.close()
-    return bool(had), sum(had)
+    async def _hear(self, kind: bytes) -> bool:
+        """Listen until the host has said this; whether it has, before it hung up."""
+        while not self._heard.endswith(frames.encode(kind)):
+            await anyio.wait_readable(self._theirs)
+            piece = self._theirs.recv(1 << 16)
+            if not piece:
+                return False
+            self._heard.extend(piece)
+        return True
 
 
 async def test_the_code_s_time_runs_from_when_it_begins() -> None:
     for timeout in (0.5, 5.0, 50.0):  # as the machine is quick enough to show it
-        began_in_time, had = await late_by_half(timeout)
-        if began_in_time:
-            assert had >= timeout
+        sandbox = Played(late=timeout / 2)
+        course = await sandbox.converse(timeout)
+        if course.begun:
+            assert sandbox.had >= timeout
             return
     raise AssertionError("half a minute was not enough to begin")
 
 
 async def test_a_deadline_that_passed_first_is_a_deadline() -> None:
-    ours, theirs = socket.socketpair()
-    link = SocketLink(ours)
-    with theirs:
-        async with anyio.create_task_group() as tasks:
-
-            async def go_when_it_is_told_to_stop() -> None:
-                heard = b""
-                while not heard.endswith(frames.encode(frames.STOP)):
-                    await anyio.wait_readable(theirs)
-                    heard += theirs.recv(1 << 16)
-                theirs.close()
-
-            tasks.start_soon(go_when_it_is_told_to_stop)
-            course = await converse(link, Job("1", Limits(timeout=0.1)))
-    link.close()
-    assert course.timed_out and not course.vanished
+    course = await Played().converse(timeout=5.0)
+    assert course.timed_out and course.begun and not course.vanished

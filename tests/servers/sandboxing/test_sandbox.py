@@ -42,6 +42,9 @@ class Broken:
     async def make(self, limits: Limits, packages: Sequence[Path] = ()) -> Cell:
         raise SandboxBroken("no namespaces here")
 
+    async def absence(self) -> str | None:
+        return None
+
     async def close(self) -> None:
         pass
 

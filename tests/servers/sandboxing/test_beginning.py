@@ -1,0 +1,139 @@
+"""A call goes to another sandbox when, and only when, it is certain that its code did not begin."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+import psutil
+import pytest
+
+from servers.sandboxing.call import Call
+from servers.sandboxing.conversation import Job, converse
+from servers.sandboxing.inside import frames
+from servers.sandboxing.outcome import Limits, Outcome
+from tests.servers.sandboxing.runner import Runner
+
+if sys.platform != "linux":
+    pytest.skip("only Linux has makers", allow_module_level=True)
+
+from tests.servers.sandboxing.test_pool import WARM, maker_of, sandboxes_of, serving, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+
+
+class Line:
+    """The host's end of a link to a sandbox that says `says`, each when it has heard a frame."""
+
+    def __init__(self, says: dict[bytes, bytes]) -> None:
+        self._says = says
+        self._decoder = frames.Decoder(frames.TO_SANDBOX)
+        self._send, self._receive = anyio.create_memory_object_stream[bytes](9)
+        self.heard: list[bytes] = []
+
+    async def send(self, data: bytes) -> None:
+        for kind, _ in self._decoder.feed(data):
+            self.heard.append(kind)
+            said = self._says.get(kind)
+            if said is not None:
+                await self._send.send(said)
+
+    async def receive(self) -> bytes:
+        return await self._receive.receive()
+
+    def close(self) -> None:
+        self._send.close()
+        self._receive.close()
+
+
+READY, END = frames.encode(frames.READY), b""
+
+
+@pytest.mark.parametrize(
+    ("says", "begun"),
+    [
+        ({frames.COMPLETE: END}, False),
+        ({frames.FILE: END}, False),
+        ({frames.COMPLETE: READY, frames.GO: END}, True),
+        ({frames.COMPLETE: READY, frames.GO: frames.encode(frames.STDOUT, b"x") + b"?"}, True),
+        ({frames.COMPLETE: b"nonsense"}, False),
+    ],
+)
+async def test_it_may_have_begun_from_the_word_to_begin_on(
+    says: dict[bytes, bytes], begun: bool
+) -> None:
+    line = Line(says)
+    try:
+        with anyio.fail_after(60):
+            course = await converse(line, Job("1", Limits()))
+    finally:
+        line.close()
+    assert (course.begun, course.vanished) == (begun, not begun)
+    assert (frames.GO in line.heard) == begun
+
+
+async def test_one_that_never_gets_ready_is_out_of_time_and_was_not_begun() -> None:
+    line = Line({})
+    try:
+        course = await converse(line, Job("1", Limits(timeout=0.2)))
+    finally:
+        line.close()
+    assert (course.begun, course.vanished, course.timed_out) == (False, False, True)
+    assert frames.GO not in line.heard
+
+
+@pytest.mark.bwrap
+async def test_a_maker_that_dies_as_a_call_comes_costs_it_nothing(
+    bwrap: Runner, tmp_path: Path
+) -> None:
+    outcomes: list[Outcome] = []
+    async with serving(tmp_path) as (sandbox, backend):
+        pool = sandbox._pool
+        assert pool is not None
+
+        async def run() -> None:
+            outcomes.append(await sandbox.run(Call("6 * 7")))
+
+        for calls in (1, 4):
+            await until(lambda: pool.ready == WARM, "all wait, and none is in the making")
+            outermost = maker_of(backend)
+            [inner] = outermost.children()
+            # as on a machine that gives them no turn: they neither begin nor end
+            inner.suspend()
+            for process in sandboxes_of(backend):
+                process.suspend()
+            left = max(WARM - calls, 0)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(calls):
+                    tasks.start_soon(run)
+                await until(lambda left=left: pool.ready == left, "they are taken")
+                os.kill(outermost.pid, signal.SIGKILL)
+                inner.kill()
+        assert [outcome.result for outcome in outcomes] == ["42"] * 5, outcomes
+
+
+@pytest.mark.bwrap
+async def test_code_that_began_and_said_nothing_is_not_run_again(
+    bwrap: Runner, tmp_path: Path
+) -> None:
+    name = f"silent{os.getpid()}"
+    code = f"import ctypes, time\nctypes.CDLL(None).prctl(15, b'{name}')\ntime.sleep(600)"
+    outcomes: list[Outcome] = []
+    async with serving(tmp_path) as (sandbox, backend):
+
+        async def run() -> None:
+            outcomes.append(await sandbox.run(Call(code)))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await until(lambda: name in names(), "it runs")
+            os.kill(maker_of(backend).pid, signal.SIGKILL)
+        assert [outcome.status for outcome in outcomes] == ["killed"]
+        assert name not in names()
+
+
+def names() -> list[str]:
+    return [process.info["name"] for process in psutil.process_iter(["name"])]
