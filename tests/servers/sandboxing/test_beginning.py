@@ -20,7 +20,8 @@ from tests.servers.sandboxing.runner import Runner
 if sys.platform != "linux":
     pytest.skip("only Linux has makers", allow_module_level=True)
 
-from tests.servers.sandboxing.test_pool import WARM, maker_of, sandboxes_of, serving, until
+from tests.servers.harness import until
+from tests.servers.sandboxing.test_pool import WARM, maker_of, sandboxes_of, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
@@ -97,19 +98,21 @@ async def test_a_maker_that_dies_as_a_call_comes_costs_it_nothing(
         async def run() -> None:
             outcomes.append(await sandbox.run(Call("6 * 7")))
 
+        async def ready(number: int) -> None:
+            await until(lambda: pool.ready == number)
+
         for calls in (1, 4):
-            await until(lambda: pool.ready == WARM, "all wait, and none is in the making")
+            await ready(WARM)
             outermost = maker_of(backend)
             [inner] = outermost.children()
             # as on a machine that gives them no turn: they neither begin nor end
             inner.suspend()
             for process in sandboxes_of(backend):
                 process.suspend()
-            left = max(WARM - calls, 0)
             async with anyio.create_task_group() as tasks:
                 for _ in range(calls):
                     tasks.start_soon(run)
-                await until(lambda left=left: pool.ready == left, "they are taken")
+                await ready(max(WARM - calls, 0))
                 os.kill(outermost.pid, signal.SIGKILL)
                 inner.kill()
         assert [outcome.result for outcome in outcomes] == ["42"] * 5, outcomes
@@ -129,7 +132,7 @@ async def test_code_that_began_and_said_nothing_is_not_run_again(
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
-            await until(lambda: name in names(), "it runs")
+            await until(lambda: name in names())
             os.kill(maker_of(backend).pid, signal.SIGKILL)
         assert [outcome.status for outcome in outcomes] == ["killed"]
         assert name not in names()

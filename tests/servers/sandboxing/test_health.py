@@ -14,13 +14,13 @@ import psutil
 import pytest
 
 from tests.engine import IMAGE, Dockerd
-from tests.servers.harness import ROOT, Script, connected, running
+from tests.servers.harness import ROOT, Script, connected, running, until
 from tests.servers.sandboxing.runner import Runner
 
 if sys.platform != "linux":
     pytest.skip("only Linux stops processes and engines so", allow_module_level=True)
 
-from tests.servers.sandboxing.test_trouble import execute, lives, no_process_left, started, until
+from tests.servers.sandboxing.test_trouble import execute, lives, no_process_left, started
 
 pytestmark = pytest.mark.anyio
 
