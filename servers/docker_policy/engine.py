@@ -12,9 +12,9 @@ from typing import TypeVar
 import anyio
 import docker
 import requests
-from docker.constants import DEFAULT_UNIX_SOCKET
 from docker.context import ContextAPI
 from docker.errors import DockerException
+from docker.transport import unixconn
 
 from servers.plumbing.threads import in_thread
 from servers.serving import setting
@@ -136,10 +136,25 @@ def _let_go(client: docker.DockerClient) -> None:
         client.close()
 
 
+if sys.platform != "win32":
+
+    class _UnixConnection(unixconn.UnixHTTPConnection):
+        """The SDK's, but a socket that found nobody there is closed, not left to the garbage."""
+
+        def connect(self) -> None:
+            self.sock = socket.socket(socket.AF_UNIX)
+            try:
+                self.sock.settimeout(self.timeout)
+                self.sock.connect(self.unix_socket)
+            except OSError:
+                self.close()
+                raise
+
+    unixconn.UnixHTTPConnection = _UnixConnection  # type: ignore[misc]
+
+
 def _from_environment() -> docker.DockerClient | None:
     """DOCKER_HOST, or the usual socket."""
-    if not _listens(setting("DOCKER_HOST", DEFAULT_UNIX_SOCKET)):
-        return None
     return docker.from_env(timeout=_CONNECT_SECONDS)
 
 
@@ -151,23 +166,7 @@ def _from_context() -> docker.DockerClient | None:
     context = ContextAPI.get_current_context()
     if context is None or context.Name == "default" or setting("DOCKER_HOST", ""):
         return None
-    if not _listens(context.Host or ""):
-        return None
     return docker.DockerClient(base_url=context.Host, timeout=_CONNECT_SECONDS)
-
-
-def _listens(host: str) -> bool:
-    """Whether somebody may: the SDK does not close a unix socket that found nobody there."""
-    before, found, path = host.partition("unix://")
-    if sys.platform == "win32" or not found or before not in ("", "http+"):
-        return True
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(_CONNECT_SECONDS)
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-    return True
 
 
 def _answers(client: docker.DockerClient) -> bool:

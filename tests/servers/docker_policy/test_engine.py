@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -59,6 +60,10 @@ async def test_where_nobody_listens_no_socket_is_left_to_the_garbage(
     for path in (taken, tmp_path / "none.sock"):
         monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
         assert not Engine().ping()
+        # nor by a client whose engine has gone since
+        client = DockerClient(f"unix://{path}", version="1.41")
+        with closing(client), pytest.raises(OSError):
+            client.ping()
     gc.collect()  # a socket that nobody closed would be a warning, and that an error
 
 
