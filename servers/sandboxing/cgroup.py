@@ -28,6 +28,7 @@ if sys.platform != "linux":
     raise ImportError("only Linux has this")
 
 _PREFIX = "mcpcp-sandbox-"
+_SCOPE = "mcpcp-maker-"
 _CPU_PERIOD_US = 100_000
 _WANTED = ("memory", "pids", "cpu", "cpuacct")
 _REQUIRED = {"memory", "pids"}
@@ -231,7 +232,8 @@ def scoped(command: list[str]) -> list[str]:
 
     A group is divided where it is; so what is to be moved has to be started in it.
     """
-    options = ("--scope", "--quiet", "--collect", "--property=Delegate=yes")
+    unit = f"--unit={_SCOPE}{os.getpid()}-{secrets.token_hex(6)}"
+    options = ("--scope", "--quiet", "--collect", unit, "--property=Delegate=yes")
     clean = ("env", "-i", f"PATH={os.defpath}")
     if os.geteuid() == 0:
         return ["systemd-run", *options, "--", *clean, *command]
@@ -240,10 +242,13 @@ def scoped(command: list[str]) -> list[str]:
 
 
 def of_scope(pid: int) -> Groups:
-    """The groups to be made in the scope of that process; raises OSError where it can't be."""
+    """The groups to be made in the scope of that process; raises OSError where it can't be.
+
+    Only a scope that `scoped` asked for is divided: init and a login have scopes too.
+    """
     mount = _mount("cgroup2", None)
     path = next((line[3:] for line in _lines(f"/proc/{pid}/cgroup") if line[:3] == "0::"), None)
-    if mount is None or path is None or not path.endswith(".scope"):
+    if mount is None or path is None or not Path(path).match(f"{_SCOPE}*.scope"):
         raise OSError("systemd gave no scope")
     return divided(mount.locate(path))
 
