@@ -18,40 +18,43 @@ def candidates(settings: Settings) -> Iterator[Backend]:
     Blocks while it looks for control groups and engines.
     """
     wanted = settings.backend
-    bounded, bubblewraps = _bubblewraps(settings) if wanted != "docker" else (False, [])
-    if bounded:
-        yield from bubblewraps
+    bounded, others = _bubblewraps(settings) if wanted != "docker" else ([], [])
+    yield from bounded
     if wanted != "bubblewrap":
         yield from _containers(settings)
-    if not bounded:
-        yield from bubblewraps
+    yield from others
 
 
-def _bubblewraps(settings: Settings) -> tuple[bool, list[Backend]]:
-    """Whether the sum of a sandbox's memory is bounded, and a backend for each Python."""
+def _bubblewraps(settings: Settings) -> tuple[list[Backend], list[Backend]]:
+    """Those that bound the sum of a sandbox's memory and those that don't, one for each Python."""
     if sys.platform != "linux":
-        return False, []
+        return [], []
     from servers.sandboxing import bubblewrap, cgroup
 
     path = bubblewrap.find_bwrap()
     if path is None:
-        return False, []
+        return [], []
+    pythons = list(bubblewrap.interpreters(settings.python, libraries()))
+
+    def each(groups: cgroup.Groups | None, *, scope: bool = False) -> list[Backend]:
+        return [
+            bubblewrap.Bubblewrap(
+                path,
+                python,
+                groups,
+                scope=scope,
+                packages=settings.packages,
+                imports=settings.imports,
+            )
+            for python in pythons
+        ]
+
+    scoped = each(None, scope=True) if cgroup.has_scopes() else []
     groups = cgroup.find()
-    if groups is not None:
-        groups.sweep()
-    scope = groups is None and cgroup.has_scopes()
-    pythons = bubblewrap.interpreters(settings.python, libraries())
-    return groups is not None or scope, [
-        bubblewrap.Bubblewrap(
-            path,
-            python,
-            groups,
-            scope=scope,
-            packages=settings.packages,
-            imports=settings.imports,
-        )
-        for python in pythons
-    ]
+    if groups is None:
+        return scoped, each(None)
+    groups.sweep()
+    return scoped + each(groups), []
 
 
 def _containers(settings: Settings) -> Iterator[Backend]:

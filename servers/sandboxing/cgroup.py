@@ -28,10 +28,12 @@ if sys.platform != "linux":
     raise ImportError("only Linux has this")
 
 _PREFIX = "mcpcp-sandbox-"
+_SCOPE = "mcpcp-maker-"
 _CPU_PERIOD_US = 100_000
 _REMOVALS = 3000
 """How often a group is tried to be removed, 10 ms apart: what is killed takes a while to end."""
 _WANTED = ("memory", "pids", "cpu", "cpuacct")
+_REQUIRED = {"memory", "pids"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,14 +213,20 @@ def find() -> Groups | None:
 
 
 def has_scopes() -> bool:
-    """Whether an ordinary user's systemd can hand out a control group to divide (version 2)."""
-    bus = Path(f"/run/user/{os.getuid()}/bus")
-    return (
-        os.geteuid() != 0
-        and shutil.which("systemd-run") is not None
-        and bus.exists()
-        and _mount("cgroup2", None) is not None
-    )
+    """Whether systemd can hand out a control group to divide (version 2), ours or the user's own.
+
+    What systemd did not hand out it takes for its own: it may switch the processor's controller off
+    in it when any service starts.
+    """
+    mount = _mount("cgroup2", None)
+    if mount is None or not _REQUIRED.issubset(_words(mount.point / "cgroup.controllers")):
+        return False  # the memory controller is version 1's, in a machine that has both
+    bus = Path("/run/systemd/private") if os.geteuid() == 0 else _runtime() / "bus"
+    return shutil.which("systemd-run") is not None and bus.exists()
+
+
+def _runtime() -> Path:
+    return Path(f"/run/user/{os.getuid()}")
 
 
 def scoped(command: list[str]) -> list[str]:
@@ -226,17 +234,23 @@ def scoped(command: list[str]) -> list[str]:
 
     A group is divided where it is; so what is to be moved has to be started in it.
     """
-    options = ("--user", "--scope", "--quiet", "--collect", "--property=Delegate=yes")
+    unit = f"--unit={_SCOPE}{os.getpid()}-{secrets.token_hex(6)}"
+    options = ("--scope", "--quiet", "--collect", unit, "--property=Delegate=yes")
     clean = ("env", "-i", f"PATH={os.defpath}")
-    runtime = f"XDG_RUNTIME_DIR=/run/user/{os.getuid()}"
-    return ["env", runtime, "systemd-run", *options, "--", *clean, *command]
+    if os.geteuid() == 0:
+        return ["systemd-run", *options, "--", *clean, *command]
+    runtime = f"XDG_RUNTIME_DIR={_runtime()}"
+    return ["env", runtime, "systemd-run", "--user", *options, "--", *clean, *command]
 
 
 def of_scope(pid: int) -> Groups:
-    """The groups to be made in the scope of that process; raises OSError where it can't be."""
+    """The groups to be made in the scope of that process; raises OSError where it can't be.
+
+    Only a scope that `scoped` asked for is divided: init and a login have scopes too.
+    """
     mount = _mount("cgroup2", None)
     path = next((line[3:] for line in _lines(f"/proc/{pid}/cgroup") if line[:3] == "0::"), None)
-    if mount is None or path is None or not path.endswith(".scope"):
+    if mount is None or path is None or not Path(path).match(f"{_SCOPE}*.scope"):
         raise OSError("systemd gave no scope")
     return divided(mount.locate(path))
 
@@ -248,11 +262,24 @@ def divided(folder: Path) -> Groups:
     for pid in (folder / "cgroup.procs").read_text().split():
         with suppress(ProcessLookupError):
             (maker / "cgroup.procs").write_text(pid)
+    _enable(folder)
+    return Groups({c: folder for c in _WANTED if c in _given(folder) | _REQUIRED}, 2)
+
+
+def _enable(folder: Path) -> None:
+    """Have the controllers that we want in the groups below; raises OSError."""
     (folder / "cgroup.subtree_control").write_text("+memory +pids")
     with suppress(OSError):  # not every systemd delegates it
         (folder / "cgroup.subtree_control").write_text("+cpu")
-    enabled = {w.lstrip("+") for w in (folder / "cgroup.subtree_control").read_text().split()}
-    return Groups({c: folder for c in _WANTED if c in enabled | {"memory", "pids"}}, 2)
+
+
+def _given(folder: Path) -> set[str]:
+    """The controllers that the groups below have."""
+    return {word.lstrip("+") for word in _words(folder / "cgroup.subtree_control")}
+
+
+def _words(path: Path) -> set[str]:
+    return set(" ".join(_lines(path)).split())
 
 
 def _version_1() -> Iterator[Groups]:
@@ -279,10 +306,10 @@ def _version_2() -> Iterator[Groups]:
             return
         if os.access(folder, os.W_OK):
             with suppress(OSError):
-                (folder / "cgroup.subtree_control").write_text("+memory +pids")
-            enabled = set(" ".join(_lines(folder / "cgroup.subtree_control")).split())
-            if {"memory", "pids"} <= enabled:
-                yield Groups({c: folder for c in _WANTED if c in enabled}, 2)
+                _enable(folder)
+            given = _given(folder)
+            if given >= _REQUIRED:
+                yield Groups({c: folder for c in _WANTED if c in given}, 2)
 
 
 @dataclass(frozen=True, slots=True)

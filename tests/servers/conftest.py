@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import anyio
 import pytest
 
-from servers.sandboxing.libraries import libraries
+from servers.sandboxing.candidates import candidates
 from servers.sandboxing.outcome import SandboxBroken
+from servers.sandboxing.settings import Settings
 from tests.engine import absent, docker_engine, own_engine
 from tests.servers.sandboxing.images import sandbox_image
 from tests.servers.sandboxing.runner import Runner
 
 __all__ = ["bwrap", "docker_engine", "own_engine", "sandbox_image"]
 
-if os.name == "posix":
-    from servers.sandboxing import bubblewrap, cgroup
-
 
 @pytest.fixture(scope="session")
 def bwrap() -> Iterator[Runner]:
-    """bubblewrap with the first Python that it can show to a sandbox."""
-    path = bubblewrap.find_bwrap()
-    if path is None:
-        absent("bubblewrap")
-    groups = cgroup.find()
-    for interpreter in bubblewrap.interpreters(libraries=libraries()):
-        backend = bubblewrap.Bubblewrap(
-            path or "", interpreter, groups, imports=("numpy", "numpy.random")
-        )
+    """bubblewrap as the servers would use it: with the first candidate that comes up."""
+    for backend in candidates(Settings(backend="bubblewrap")):
         runner = Runner(backend)
         try:
             anyio.run(runner.run, "1")

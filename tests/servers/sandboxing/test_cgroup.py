@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,15 @@ from servers.sandboxing.outcome import MIB, Limits
 pytestmark = pytest.mark.bwrap
 
 
-def test_a_scope_is_asked_for_and_leaves_nothing_in_the_environment() -> None:
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_scope_is_asked_for_and_leaves_nothing_in_the_environment(
+    uid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
     words = cgroup.scoped(["bwrap", "--die-with-parent"])
-    assert words[0] == "env" and words[2] == "systemd-run"
-    assert "--property=Delegate=yes" in words and "--user" in words and "--scope" in words
-    after = words[words.index("--") + 1 :]
+    asked, after = words[: words.index("--")], words[words.index("--") + 1 :]
+    assert "systemd-run" in asked and "--property=Delegate=yes" in asked and "--scope" in asked
+    assert ("--user" in asked) == (uid != 0), "root asks the system's, others their own"
     assert after[:2] == ["env", "-i"] and after[-2:] == ["bwrap", "--die-with-parent"]
 
 

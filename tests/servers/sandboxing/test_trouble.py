@@ -75,17 +75,24 @@ def no_process_left(pid: int) -> Iterator[None]:
             resource.prlimit(pid, resource.RLIMIT_NPROC, before)
         return
     parent = groups.parents["pids"]
+    home = parent if groups.version == 1 else _group_of(pid)  # divided ones hold no processes
     group = parent / f"mcpcp-test-{pid}"
     group.mkdir()
     try:
         (group / "cgroup.procs").write_text(str(pid))
         (group / "pids.max").write_text("1")
         yield
-        (parent / "cgroup.procs").write_text(str(pid))
+        (home / "cgroup.procs").write_text(str(pid))
     finally:
         for left in (group / "cgroup.procs").read_text().split():
-            (parent / "cgroup.procs").write_text(left)
+            (home / "cgroup.procs").write_text(left)
         group.rmdir()
+
+
+def _group_of(pid: int) -> Path:
+    """Its control group in version 2."""
+    path = Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::/")
+    return Path("/sys/fs/cgroup") / path
 
 
 @pytest.mark.bwrap
