@@ -195,9 +195,9 @@ async def test_a_request_without_an_answer_ends_at_its_deadline_and_the_server_i
     assert peer.idle_since is not None
 
 
-def test_progress_moves_the_deadline(peer: Peer, wire: Wire) -> None:
+def test_progress_moves_the_deadline(wire: Wire, heard: list[Message]) -> None:
     async def work() -> None:
-        loop = asyncio.get_running_loop()
+        peer, loop = Peer(wire, Ears(heard)), asyncio.get_running_loop()
         began = loop.time()
         with fastclock.jumping():
             async with asyncio.TaskGroup() as tasks:

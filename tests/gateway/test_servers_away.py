@@ -166,7 +166,8 @@ async def test_a_server_that_never_starts_costs_only_its_own_tools(fresh: Gatewa
     fresh.servers["refused"] = {"url": "http://127.0.0.1:1/mcp"}
     fresh.servers["gone"] = {"url": "http://127.0.0.1:1/sse", "type": "sse"}
     fresh.add_raw("raw")
-    fresh.start()  # which waits for `first_list_wait` where there is something to wait for
+    fresh.settings["first_list_wait"] = "1s"  # for which it waits at a url where nobody answers
+    fresh.start()
     async with fresh.client(HTTP) as client:
         found = await names(client)
         assert found
