@@ -59,7 +59,10 @@ READY, END = frames.encode(frames.READY), b""
         ({frames.COMPLETE: END}, False),
         ({frames.FILE: END}, False),
         ({frames.COMPLETE: READY, frames.GO: END}, True),
-        ({frames.COMPLETE: READY, frames.GO: frames.encode(frames.STDOUT, b"x") + b"nonsense"}, True),
+        (
+            {frames.COMPLETE: READY, frames.GO: frames.encode(frames.STDOUT, b"x") + b"nonsense"},
+            True,
+        ),
         ({frames.COMPLETE: b"nonsense"}, False),
     ],
 )
