@@ -39,7 +39,14 @@ class Project:
 
     def run(self, *args: str) -> str:
         """Run docker-compose; what it printed."""
-        ran = subprocess.run(
+        ran = self._try(*args)
+        if ran.returncode != 0:
+            logs = self._try("logs", "--no-color").stdout
+            raise AssertionError(ran.stdout[-3000:] + ran.stderr[-6000:] + logs[-6000:])
+        return ran.stdout
+
+    def _try(self, *args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [*self.command(), *args],
             cwd=self.files[0].parent,
             env=self.environment(),
@@ -48,8 +55,6 @@ class Project:
             timeout=DEADLINE,
             check=False,
         )
-        assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-6000:]
-        return ran.stdout
 
     def left(self) -> dict[str, list[str]]:
         """What there is of it on the engine, by kind."""

@@ -23,7 +23,10 @@ from tests.engine import NetworkedEngine, libraries, needed
 BASE: Final = "mcpcp-tests-base:latest"
 IMAGE: Final = "mcpcp:latest"
 
-_PROGRAMS: Final = ("sh", "mkdir", "chown", "chmod", "sleep", "env", "ls", "cat")
+_PROGRAMS: Final = (
+    *("sh", "bash", "ldd", "mkdir", "chown", "chmod", "cp", "echo", "sleep", "env", "ls", "cat"),
+    *("head", "tail", "sort", "grep", "sed", "id", "mv", "rm", "true", "false", "uname", "wc"),
+)
 _VERSION: Final = f"python3.{sys.version_info.minor}"
 DEADLINE: Final = 1200
 """Seconds after which something hangs, here and in the tests: images are built, and engines wait

@@ -1,24 +1,30 @@
-"""A language model that knows one thing: whoever asks is told what a clock says. It stands in for
-Ollama, which can't be pulled here; the standard library alone, since it runs in a container.
+"""A language model that knows two things: whoever asks is told what a clock says, and whoever says
+"Execute" what came of a program too. It stands in for Ollama, which can't be pulled here; the
+standard library alone, since it runs in a container.
 """
 
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-CALL = {
-    "index": 0,
-    "id": "call-1",
-    "type": "function",
-    "function": {"name": "time_get_current_time", "arguments": '{"timezone": "Europe/Paris"}'},
-}
+
+def call(index: int, name: str, arguments: str) -> dict[str, Any]:
+    """One of the model's tool calls."""
+    function = {"name": name, "arguments": arguments}
+    return {"index": index, "id": f"call-{index}", "type": "function", "function": function}
+
+
+CLOCK = call(0, "time_get_current_time", '{"timezone": "Europe/Paris"}')
+PROGRAM = call(1, "code_executor_execute_code", '{"code": "print(\'Hello\')"}')
 
 
 def reply(messages: list[Any]) -> dict[str, Any]:
-    """A call of the clock, or what it said."""
-    if messages[-1]["role"] == "tool":
-        return {"role": "assistant", "content": f"It is {messages[-1]['content'][:100]}"}
-    return {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    """The calls, or what they brought."""
+    heard = [message["content"] for message in messages if message["role"] == "tool"]
+    if heard:
+        return {"role": "assistant", "content": f"It is {' and '.join(heard)}"}
+    calls = [CLOCK, PROGRAM] if "Execute" in messages[-1]["content"] else [CLOCK]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
 
 
 class Model(BaseHTTPRequestHandler):

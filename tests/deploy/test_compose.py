@@ -144,8 +144,11 @@ def test_the_chat_is_up_and_answers_as_documented_and_down_leaves_nothing(
     }
     metrics = {"entrypoint": ["/bin/prometheus"]}  # as the image that can't be pulled has it
     instead.write_text(yaml.safe_dump({"services": {"ollama": model, "prometheus": metrics}}))
-    files = (copied / "chat" / "compose.yaml", instead)
+    files = (copied / "chat" / "compose.yaml", copied / "chat" / "compose.docker.yaml", instead)
+    socket = networked_engine.host.removeprefix("unix://")
     environ = {
+        "DOCKER_GID": str(Path(socket).stat().st_gid),
+        "DOCKER_SOCKET": socket,
         "MCPCP_BASE": BASE,
         "PROMETHEUS_IMAGE": PROMETHEUS,
         "GRAFANA_IMAGE": image,  # is not started: it would only be pulled
@@ -154,8 +157,9 @@ def test_the_chat_is_up_and_answers_as_documented_and_down_leaves_nothing(
     with project(networked_engine, "mcpcptestchat", files, environ) as chat:
         chat.run("up", "--no-build", "--detach", "--scale", "grafana=0")
         until_healthy(networked_engine, "mcpcptestchat", 6)
-        (block,) = shell_blocks("deploy.md", "The chat with Compose")
-        command = "docker() { shift; " + shlex.join(chat.command()) + ' "$@"; }\n' + block
+        blocks = shell_blocks("deploy.md", "The chat with Compose")
+        docker_compose = "docker() { shift; " + shlex.join(chat.command()) + ' "$@"; }'
+        command = "\n".join((docker_compose, *blocks))
         ran = subprocess.run(
             networked_engine.inside("bash", "-ec", command),
             env=chat.environment(),
@@ -169,12 +173,18 @@ def test_the_chat_is_up_and_answers_as_documented_and_down_leaves_nothing(
         answers = [
             json.loads(line) for line in ran.stdout.replace("}{", "}\n{").splitlines() if line
         ]
-        gateway, middleware, tools, executed, said = answers
+        gateway, middleware, tools, executed, said, ran_code, both = answers
         assert gateway["status"] == middleware["status"] == "ok"
         assert "time_get_current_time" in json.dumps(tools), chat.run("logs", "mcp-server")
         assert "Europe/Paris" in json.dumps(executed)
         assert [call["name"] for call in said["tool_calls"]] == ["time_get_current_time"]
         assert "It is" in json.dumps(said["message"])
+        assert "42" in json.dumps(ran_code)
+        assert {call["name"]: call["error"] for call in both["tool_calls"]} == {
+            "time_get_current_time": None,
+            "code_executor_execute_code": None,
+        }
+        assert "Hello" in json.dumps(both["message"])
         until_scraped(networked_engine)
     assert chat.left() == NOTHING
 
