@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from mcpcp import patience
 from mcpcp.errors import DeadlineExceeded, McpcpError, ProtocolError, Unavailable
 from mcpcp.verbatim import pieces, read_answer
 
@@ -82,8 +83,6 @@ _SURELY_FLAT: Final = 200
 """Brackets in a message that can't be nested deeper than orjson writes, which is 254 levels."""
 _GRAIN: Final = 0.001
 """Seconds by which a timer may be early."""
-_STANDSTILL: Final = 0.25
-"""Seconds by which a timer is late where we stood still, or the machine did."""
 MOST_SERVED: Final = 100
 """Requests of one server that may wait for its client at once."""
 
@@ -195,6 +194,8 @@ class _Pending:
     asked: int = 0
     sender: asyncio.Task[Any] | None = None
     """Who is sending it right now, for the timer to end that."""
+    moved: float = 0.0
+    """Seconds by which our own standstills have moved the deadline."""
 
 
 class Peer:
@@ -335,15 +336,18 @@ class Peer:
     def _expire(self) -> None:
         """End the requests that are due.
 
-        While we stand still no time passes for a server: its answer may lie there unread.
+        While we stand still no time passes for a server: its answer may lie there unread. But
+        who stands still all the time does not wait for ever.
         """
         now = self._loop.time()
         late = now - self._timer.when() if self._timer is not None else 0.0
         self._timer = None
         waiting = [pending for pending in self._pending.values() if not pending.future.done()]
-        if late > _STANDSTILL:
+        if late > patience.STANDSTILL:
             for pending in waiting:
-                pending.deadline = max(pending.deadline, now) + late
+                more = min(late, patience.MOST_MOVED - pending.moved)
+                pending.moved += more
+                pending.deadline = max(pending.deadline, now) + more
         for pending in waiting:
             if pending.asked:  # the server waits for the client, who may be thinking
                 pending.deadline = now + pending.timeout
@@ -437,7 +441,7 @@ class Peer:
         pending = self._lookup(params.get("progressToken")) if isinstance(params, dict) else None
         if params is None or pending is None:
             return
-        pending.deadline = asyncio.get_running_loop().time() + pending.timeout
+        pending.deadline = self._loop.time() + pending.timeout
         if pending.back is not None and pending.progress_token is not None:
             restored = {**params, "progressToken": pending.progress_token}
             pending.back.notify({**message, "params": restored})

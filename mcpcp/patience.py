@@ -13,6 +13,8 @@ from typing import Final
 
 STANDSTILL: Final = 0.25
 """Seconds by which a timer is late where we stood still."""
+MOST_MOVED: Final = 60.0
+"""Seconds by which standstills move one deadline in all: who is always late must end, too."""
 
 
 @contextlib.asynccontextmanager
@@ -20,12 +22,15 @@ async def patience(seconds: float) -> AsyncIterator[None]:
     """As `asyncio.timeout`; for as long as we stood still when it would have ended, it goes on."""
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle
+    moved = 0.0
 
     def end() -> None:
-        nonlocal timer
+        nonlocal timer, moved
         late = loop.time() - timer.when()
-        if late > STANDSTILL:
-            timer = loop.call_later(late, end)
+        more = min(late, MOST_MOVED - moved)
+        if late > STANDSTILL and more > 0:
+            moved += more
+            timer = loop.call_later(more, end)
         else:
             waiting.reschedule(loop.time())
 

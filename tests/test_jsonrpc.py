@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcpcp import patience
 from mcpcp.errors import DeadlineExceeded, Interrupted, ProtocolError, Unavailable
 from mcpcp.jsonrpc import (
     LISTEN,
@@ -224,6 +225,20 @@ async def test_an_answer_that_came_while_we_stood_still_came_in_time(
         time.sleep(1.0)  # noqa: ASYNC251  which is what this is about
         loop.call_later(0.05, peer.receive, result(sent["id"], "in time"))
     assert asked.result() == "in time"
+
+
+async def test_who_stands_still_all_the_time_does_not_wait_for_ever(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "MOST_MOVED", 0.5)
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(deadline(peer, 0.5))
+        for _ in range(5):
+            await asyncio.sleep(0)
+            time.sleep(1.0)  # noqa: ASYNC251  late by half a second, again and again
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert asked.done()
 
 
 async def test_after_the_last_progress_the_deadline_counts_again(peer: Peer, wire: Wire) -> None:
