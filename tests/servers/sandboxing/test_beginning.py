@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -12,7 +14,7 @@ import psutil
 import pytest
 
 from servers.sandboxing.call import Call
-from servers.sandboxing.conversation import Job, converse
+from servers.sandboxing.conversation import Job, Link, converse
 from servers.sandboxing.inside import frames
 from servers.sandboxing.outcome import Limits, Outcome
 from tests.servers.sandboxing.runner import Runner
@@ -87,6 +89,36 @@ async def test_one_that_never_gets_ready_is_out_of_time_and_was_not_begun() -> N
         line.close()
     assert (course.begun, course.vanished, course.timed_out) == (False, False, True)
     assert frames.GO not in line.heard
+
+
+@dataclass
+class Late:
+    """A real sandbox's link, on which the word to begin comes late."""
+
+    link: Link
+    said: float = 0.0
+
+    async def send(self, data: bytes) -> None:
+        if data == frames.encode(frames.GO):
+            await anyio.sleep(0.5)
+            self.said = time.monotonic()
+        await self.link.send(data)
+
+    async def receive(self) -> bytes:
+        return await self.link.receive()
+
+
+@pytest.mark.bwrap
+async def test_no_code_begins_before_the_word(bwrap: Runner, tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, backend):
+        cell = await backend.make(Limits())
+        try:
+            link = Late(cell.sandboxed.link)
+            course = await converse(link, Job("import time\ntime.monotonic()", Limits()))
+        finally:
+            await cell.discard()
+    assert course.transcript.report is not None
+    assert float(course.transcript.report.result or "nan") >= link.said > 0
 
 
 @pytest.mark.bwrap
