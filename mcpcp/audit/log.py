@@ -20,6 +20,7 @@ import orjson
 
 from mcpcp.audit.chain import GENESIS, CallRecord, body_of, read_line, seal
 from mcpcp.audit.checkpoint import read_checkpoint, write_checkpoint
+from mcpcp.audit.files import next_segment, segments
 from mcpcp.errors import KeyRingError, Unavailable
 from mcpcp.files import locked
 
@@ -294,19 +295,6 @@ def _last_line(path: Path) -> tuple[bytes | None, int]:
             if start >= 0 or (end >= 0 and position == 0):
                 return block[start + 1 : end + 1], len(block) - end - 1
     return None, size
-
-
-def segments(path: Path) -> list[Path]:
-    """The files that were full before `path`, the oldest first."""
-    numbered = path.parent.glob(f"{path.stem}.[0-9]*.jsonl")
-    return sorted(p for p in numbered if p.name[len(path.stem) + 1 : -6].isdecimal())
-
-
-def next_segment(path: Path) -> Path:
-    """The name that the current file gets when a new one is begun."""
-    earlier = segments(path)
-    number = int(earlier[-1].name[len(path.stem) + 1 : -6]) + 1 if earlier else 1
-    return path.with_name(f"{path.stem}.{number:06d}.jsonl")
 
 
 def _sync(file: int) -> None:

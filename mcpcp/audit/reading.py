@@ -1,15 +1,9 @@
-"""Reading the audit log: which records are meant, in the order of time. (pure, but for the files)
-
-Above: the command line. Below: `audit.log` says which files there are.
-"""
+"""Which records of the audit log are meant, and when they were written. (pure)"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
@@ -66,23 +60,3 @@ def when(record: Record) -> float:
     """The record's time, in seconds since 1970; 0 where it has none that can be read."""
     moment = record.get("ts")
     return float(moment) if isinstance(moment, int | float) else 0.0
-
-
-def read(files: Iterable[Path]) -> Iterator[Record]:
-    """Every record of `files`."""
-    for file in files:
-        if not file.exists():
-            continue
-        with file.open("rb") as lines:
-            yield from parsed(lines)
-
-
-def parsed(lines: Iterable[str | bytes]) -> Iterator[Record]:
-    """The records in `lines`; a line that is none is left to `verify` to complain of."""
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            yield record

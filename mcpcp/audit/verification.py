@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mcpcp.audit.checkpoint import (
     read_checkpoint,
     why_not_signed,
 )
-from mcpcp.audit.log import segments
+from mcpcp.audit.files import LogFiles, open_if_there, opened, segments
 from mcpcp.errors import KeyRingError
 
 
@@ -49,34 +49,32 @@ def _has_traces(log: Path) -> bool:
 
 
 def verify(path: Path, keys_dir: Path) -> Verdict:
-    """Read the whole log at `path` and the files before it.
-
-    A gateway may be writing: the checkpoint is read first, and a rotation in between reads anew.
-    """
-    before = segments(path)
-    verdict = _verify_once(path, keys_dir)
-    if not verdict.ok and segments(path) != before:
-        return _verify_once(path, keys_dir)
-    return verdict
-
-
-def _verify_once(path: Path, keys_dir: Path) -> Verdict:
-    checkpoint = read_checkpoint(path)
+    """Read the whole log at `path` and the files before it; a gateway may be writing it."""
+    checkpoint = read_checkpoint(path)  # first: what comes after it is in the files, too
     if checkpoint is None:
         return Verdict(path, 0, f"{path}: its checkpoint is missing or unreadable")
+    with opened(path) as files:
+        number, broken = _walk(_lines(path, files), checkpoint)
+    if broken:
+        return Verdict(path, number, broken)
+    broken = _check_checkpoint(checkpoint, number, path, keys_dir)
+    return Verdict(path, number, broken, _signer(checkpoint, path, keys_dir))
+
+
+def _walk(lines: Iterable[tuple[str, bytes]], checkpoint: Checkpoint) -> tuple[int, str | None]:
+    """The last good record's number, and what is wrong with the one after it, if anything."""
     number, head = 0, GENESIS
-    for place, line in _lines(path):
+    for place, line in lines:
         link = read_line(line, head)
         if link is None:
-            return Verdict(path, number, f"{place}: is not a record (after record {number})")
+            return number, f"{place}: is not a record (after record {number})"
         wrong = _why_not_next(link.number, number, intact=link.stated == link.computed)
         if wrong is None and link.number == checkpoint.count and link.stated != checkpoint.head:
             wrong = "is not the one that the checkpoint was signed for"
         if wrong:
-            return Verdict(path, number, f"{place}: record {link.number} {wrong}")
+            return number, f"{place}: record {link.number} {wrong}"
         number, head = link.number, link.stated
-    broken = _check_checkpoint(checkpoint, number, path, keys_dir)
-    return Verdict(path, number, broken, _signer(checkpoint, path, keys_dir))
+    return number, None
 
 
 def _why_not_next(number: int, before: int, *, intact: bool) -> str | None:
@@ -108,10 +106,13 @@ def _check_checkpoint(
     return None
 
 
-def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    for file in (*segments(path), path):
-        if not file.exists():
-            continue
-        with file.open("rb") as lines:
-            for n, line in enumerate(lines, 1):
-                yield f"{file}, line {n}", line
+def _lines(path: Path, files: LogFiles) -> Iterator[tuple[str, bytes]]:
+    for file in files.full:
+        with open_if_there(file) as lines:
+            yield from _numbered(file, lines)
+    yield from _numbered(path, files.current)
+
+
+def _numbered(file: Path, lines: Iterable[bytes] | None) -> Iterator[tuple[str, bytes]]:
+    for n, line in enumerate(lines or (), 1):
+        yield f"{file}, line {n}", line

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -13,9 +12,8 @@ from typing import Any, TypeVar, get_args
 import click
 
 from mcpcp import audit as records
-from mcpcp.audit.log import segments
-from mcpcp.audit.reading import Filter, Record, parsed, read, when
-from mcpcp.cli.following import follow_file
+from mcpcp.audit import reader
+from mcpcp.audit.reading import Filter, Record, when
 from mcpcp.cli.options import Moment, config_option, json_option, load_config
 from mcpcp.errors import ConfigError
 
@@ -121,10 +119,15 @@ def tail(count: int, follow: bool, as_json: bool, config: str | None, **wanted: 
     mcpcp audit tail -n 1000 --json | jq .duration_ms
     """
     path = load_config(config).audit_path
+    logs = _logs(None, path)
     meant = _filter(wanted)
-    _show(_newest(_logs(None, path), meant, count), as_json=as_json)
-    if follow:
-        _follow(path, meant, as_json=as_json)
+    try:
+        _show(
+            reader.follow(path, meant, count) if follow else reader.newest(logs, meant, count),
+            as_json=as_json,
+        )
+    except KeyboardInterrupt:
+        click.echo(err=True)
 
 
 @audit.command()
@@ -140,31 +143,13 @@ def search(as_json: bool, config: str | None, **wanted: Any) -> None:
     mcpcp audit search --request 5f0c1d2e-1a
     """
     logs = _logs(None, load_config(config).audit_path)
-    if not _show(_found(logs, _filter(wanted)), as_json=as_json):
+    if not _show(filter(_filter(wanted), reader.records(logs)), as_json=as_json):
         click.echo("no record is like that", err=True)
         sys.exit(NOTHING_FOUND)
 
 
 def _filter(wanted: dict[str, Any]) -> Filter:
     return Filter(**{**wanted, "outcomes": frozenset(wanted["outcomes"])})
-
-
-def _found(logs: Iterable[Path], meant: Filter) -> Iterator[Record]:
-    """The records of all gateways, each with the files before its current one, by time."""
-    chains = (filter(meant, read((*segments(log), log))) for log in logs)
-    return heapq.merge(*chains, key=when)
-
-
-def _newest(logs: Iterable[Path], meant: Filter, count: int) -> list[Record]:
-    """The last `count` of them; older files are read only where newer ones have too few."""
-    found: list[Record] = []
-    for log in logs:
-        of_log: list[Record] = []
-        for file in (log, *reversed(segments(log))):
-            if len(of_log) < count:
-                of_log = [*filter(meant, read((file,))), *of_log]
-        found += of_log
-    return sorted(found, key=when)[-count:] if count > 0 else []
 
 
 def _show(found: Iterable[Record], *, as_json: bool) -> int:
@@ -174,13 +159,6 @@ def _show(found: Iterable[Record], *, as_json: bool) -> int:
         click.echo(json.dumps(record) if as_json else line_of(record))
         shown += 1
     return shown
-
-
-def _follow(log: Path, meant: Filter, *, as_json: bool) -> None:
-    try:
-        _show(filter(meant, parsed(follow_file(log, 0))), as_json=as_json)
-    except KeyboardInterrupt:
-        click.echo(err=True)
 
 
 def line_of(record: Record) -> str:

@@ -16,29 +16,38 @@ LOOK = 0.2
 
 def last_lines(path: Path, count: int) -> list[str]:
     """The last `count` lines, reaching into the rotated file where the new one is short."""
-    lines: deque[str] = deque(maxlen=max(0, count))
-    for part in (_rotated(path), path):
-        with _open(part) or nullcontext() as file:
-            lines.extend(line.rstrip("\n") for line in file or ())
+    rotated, file = _open_pair(path)
+    lines = deque(rotated, max(0, count))
+    with file or nullcontext():
+        lines.extend(line.rstrip("\n") for line in file or ())
     return list(lines)
 
 
-def follow_file(path: Path, count: int | None = None) -> Generator[str, None, None]:
-    """The last `count` lines (None: all of the file), and then, without a gap, those to come.
+def follow_file(path: Path, count: int) -> Generator[str, None, None]:
+    """The last `count` lines, and then, without a gap, those to come.
 
     A file that was replaced is opened anew.
     """
-    shown = None if count is None else deque(last_lines(_rotated(path), count), count)
+    rotated, file = _open_pair(path)
+    shown: deque[str] | None = deque(rotated, max(0, count))
     while True:
-        with _open(path) or nullcontext() as file:
+        with file or nullcontext():
             if file is not None:
                 yield from _lines(file, path, shown)
                 shown = None
         time.sleep(LOOK)
+        file = open_log(path)
 
 
-def _rotated(path: Path) -> Path:
-    return path.with_name(path.name + ".1")
+def _open_pair(path: Path) -> tuple[list[str], IO[str] | None]:
+    """The rotated file's lines and the file that followed it, open: no third one between them."""
+    while True:
+        file = open_log(path)
+        with open_log(path.with_name(path.name + ".1")) or nullcontext() as rotated:
+            lines = [line.rstrip("\n") for line in rotated or ()]
+        if file is None or _is_at(file, path):
+            return lines, file
+        file.close()
 
 
 def _lines(file: IO[str], path: Path, shown: deque[str] | None) -> Iterator[str]:
@@ -59,7 +68,8 @@ def _lines(file: IO[str], path: Path, shown: deque[str] | None) -> Iterator[str]
         time.sleep(LOOK)
 
 
-def _open(path: Path) -> IO[str] | None:
+def open_log(path: Path) -> IO[str] | None:
+    """The file as text; None where there is none just now, as in the midst of a rotation."""
     try:
         return path.open(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -67,9 +77,22 @@ def _open(path: Path) -> IO[str] | None:
 
 
 def _is_replaced(file: IO[str], path: Path) -> bool:
+    """Whether another file has its place, or it was cut."""
+    now = _status(path)
+    return now is not None and (not _is(file, now) or now.st_size < file.tell())
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    now = _status(path)
+    return now is not None and _is(file, now)
+
+
+def _is(file: IO[str], status: os.stat_result) -> bool:
+    return os.path.samestat(status, os.fstat(file.fileno()))
+
+
+def _status(path: Path) -> os.stat_result | None:
     try:
-        now = path.stat()
+        return path.stat()
     except FileNotFoundError:
-        return False
-    then = os.fstat(file.fileno())
-    return (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino) or now.st_size < file.tell()
+        return None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from mcpcp import audit
-from mcpcp.audit.log import segments
-from mcpcp.audit.reading import Filter, read, when
+from mcpcp.audit.reader import records
+from mcpcp.audit.reading import Filter, when
 from mcpcp.cli.audit import line_of
+from mcpcp.cli.following import open_log
 from mcpcp.config import Config
 
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(?:Z|[+-]\d\d:\d\d)) ")
@@ -35,8 +37,8 @@ def gather(config: Config, request: str) -> list[Line]:
 
 
 def _from_audit(config: Config, request: str) -> Iterator[Line]:
-    files = (file for log in audit.chains(config.audit_path) for file in (*segments(log), log))
-    for record in filter(Filter(request=_literal(request)), read(files)):
+    found = records(audit.chains(config.audit_path))
+    for record in filter(Filter(request=_literal(request)), found):
         yield Line(when(record), "audit", line_of(record))
 
 
@@ -49,8 +51,8 @@ def _from_logs(folder: Path, request: str) -> Iterator[Line]:
     for path in sorted(folder.glob("*.log*")):
         named = _LOG_NAME.fullmatch(path.name)
         if named is not None:
-            with path.open(encoding="utf-8", errors="replace") as lines:
-                yield from _of_request(named[1], lines, request)
+            with open_log(path) or nullcontext() as lines:
+                yield from _of_request(named[1], lines or (), request)
 
 
 def _of_request(source: str, lines: Iterable[str], request: str) -> Iterator[Line]:

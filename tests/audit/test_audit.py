@@ -16,7 +16,7 @@ import pytest
 from mcpcp import keyring
 from mcpcp.audit import AuditLog, CallRecord, chains, verify
 from mcpcp.audit.checkpoint import HMAC_KEY, write_checkpoint
-from mcpcp.audit.log import segments
+from mcpcp.audit.files import segments
 from mcpcp.errors import Unavailable
 from tests.fleet import PATIENCE
 

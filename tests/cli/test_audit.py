@@ -125,6 +125,7 @@ def test_a_request_s_lines_are_gathered_in_order_whole_and_only_its_own(log: Pro
         f"{late} INFO s: says request=r-1x\nnoise request=r-2\n"
     )
     line = {"time": late, "message": "as JSON", "request": "r-1"}
+    (folder / "mcp2.log").symlink_to("moved away in the midst of a look")
     (folder / "gateway.log").write_text(json.dumps(line) + "\n" + json.dumps({"request": "r-9"}))
     lines = gather(load(log.config), "r-1")
     assert [line.source for line in lines] == ["mcp1", "audit", "gateway", "mcp1"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 from mcpcp.cli.following import follow_file, last_lines
+from tests.fleet import PATIENCE
 
 
 def test_the_last_lines_reach_into_the_rotated_file(tmp_path: Path) -> None:
@@ -20,7 +23,7 @@ def test_the_last_lines_reach_into_the_rotated_file(tmp_path: Path) -> None:
 def test_following_goes_on_in_the_file_that_replaced_the_old_one(tmp_path: Path) -> None:
     log = tmp_path / "mcp1.log"
     log.write_text("before\n")
-    with closing(follow_file(log)) as following:
+    with closing(follow_file(log, 10)) as following:
         assert next(following) == "before"
         with log.open("a") as file:
             file.write("half")
@@ -42,3 +45,22 @@ def test_between_the_last_lines_and_those_to_come_nothing_is_lost(tmp_path: Path
         with log.open("a") as file:
             file.write("f\nfour\n")
         assert [next(following) for _ in range(3)] == ["three", "half", "four"]
+
+
+def test_a_file_that_is_rotated_while_the_one_before_it_is_read_is_not_left_out(
+    tmp_path: Path,
+) -> None:
+    log, rotated = tmp_path / "mcp1.log", tmp_path / "mcp1.log.1"
+    log.write_text("two\n")
+    os.mkfifo(rotated)
+
+    def rotate() -> None:
+        with rotated.open("w") as file:  # the reader has come to it
+            file.write("one\n")
+            log.replace(rotated)
+            log.write_text("three\n")
+
+    with ThreadPoolExecutor() as others:
+        rotation = others.submit(rotate)
+        assert last_lines(log, 10) == ["two", "three"]
+        rotation.result(PATIENCE)
