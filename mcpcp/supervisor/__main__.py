@@ -17,10 +17,11 @@ from mcpcp.logs import configure, without_secrets
 from mcpcp.processes import become_subreaper, open_pidfd
 from mcpcp.supervisor import lock
 from mcpcp.supervisor.guard import is_heard
+from mcpcp.supervisor.inheritance import Place
 from mcpcp.supervisor.logs import LogFile
 from mcpcp.supervisor.options import FleetOptions, View
 from mcpcp.supervisor.remains import kill_rest
-from mcpcp.supervisor.supervisor import Place, Supervisor
+from mcpcp.supervisor.supervisor import Supervisor
 from mcpcp.supervisor.view import open_view
 from mcpcp.supervisor.watch import FileWatch
 

@@ -202,6 +202,30 @@ class ProcessLog:
             self._keep(f"\n[mcpcp] {dropped} bytes dropped: faster than the log keeps\n".encode())
 
 
+class ProcessLogs:
+    """The logs of a fleet's processes, by name; `folder` says where one is begun."""
+
+    def __init__(self, folder: Callable[[], Path], show: Callable[[str, str], None]) -> None:
+        self._folder = folder
+        self._show = show
+        self._logs: dict[str, ProcessLog] = {}
+
+    def of(self, name: str) -> ProcessLog:
+        """The log of that process, begun where there was none."""
+        if name not in self._logs:
+            self._logs[name] = ProcessLog(name, self._folder() / f"{name}.log", self._show)
+        return self._logs[name]
+
+    def end(self, name: str) -> None:
+        """Close the log of a process that is not coming back."""
+        self._logs.pop(name).close()
+
+    def close(self) -> None:
+        """Close them all."""
+        for log in self._logs.values():
+            log.close()
+
+
 class PipeReader:
     """Reads a pipe to its end in the event loop, a bounded piece a turn (on Windows, a thread).
 
