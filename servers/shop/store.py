@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
 
+import anyio
 from pymongo import AsyncMongoClient, ReturnDocument, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import (
@@ -33,6 +34,8 @@ Order = Sequence[tuple[str, Literal[1, -1]]]
 
 ANSWER_SECONDS = 5.0
 """How long the database may take to be found, to let us in, or to answer."""
+GOODBYE_SECONDS = 1.0
+CLOSING_SECONDS = 10.0
 POOL = 32
 
 AWAY = "the shop's database can't be reached; nothing was changed. Try again in a minute."
@@ -178,7 +181,7 @@ async def open_store(
     uri: str, database: str, answer_seconds: float = ANSWER_SECONDS
 ) -> AsyncIterator[Store]:
     """A store that is ready for use; Away where the database does not answer."""
-    async with _client(uri, answer_seconds) as client:
+    async with _closing(_client(uri, answer_seconds)) as client:
         async with _reading():
             hello = await client.admin.command("hello")
         # A write that a replica set's majority has not seen can be rolled back under the next one.
@@ -201,6 +204,22 @@ def _client(uri: str, answer_seconds: float) -> AsyncMongoClient[Document]:
             maxPoolSize=POOL,
             appname="mcpcp-shop",
         )
+
+
+@asynccontextmanager
+async def _closing(
+    client: AsyncMongoClient[Document],
+) -> AsyncIterator[AsyncMongoClient[Document]]:
+    """The client, closed in the end, also by a task that is cancelled."""
+    try:
+        yield client
+    finally:
+        # A database that hangs is not told that we go: closing again says nothing any more.
+        for seconds in (GOODBYE_SECONDS, CLOSING_SECONDS):
+            with anyio.move_on_after(seconds, shield=True) as closing:
+                await client.close()
+            if not closing.cancelled_caught:
+                break
 
 
 @contextmanager
