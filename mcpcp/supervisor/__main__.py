@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mcpcp.config import load
 from mcpcp.errors import McpcpError
 from mcpcp.logs import configure, without_secrets
 from mcpcp.processes import become_subreaper, open_pidfd
@@ -20,10 +19,10 @@ from mcpcp.supervisor.guard import is_heard
 from mcpcp.supervisor.inheritance import Place
 from mcpcp.supervisor.logs import LogFile
 from mcpcp.supervisor.options import FleetOptions, View
+from mcpcp.supervisor.reloading import LiveConfig
 from mcpcp.supervisor.remains import kill_rest
 from mcpcp.supervisor.supervisor import Supervisor
 from mcpcp.supervisor.view import open_view
-from mcpcp.supervisor.watch import FileWatch
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +89,12 @@ async def _run(options: FleetOptions, place: Place) -> int:
     loop = asyncio.get_running_loop()
     signals = _Signals(loop)
     _watch_guard(loop, place)
-    # Before the config is read: what is changed while the fleet comes up is a change too.
-    watch = FileWatch(options.config, options.config.with_name(".env"))
-    config = load(options.config)
+    live = LiveConfig(options.config, options.only)
+    config = live.now
     with open_view(options.ui, config, signals.terminal_lost) as view:
         handler = _LogHandler(config.data_dir / "logs" / "supervisor.log", view)
         configure(config.logs.format, config.logs.level, handler)
-        supervisor = Supervisor(options, config, watch, place, view)
+        supervisor = Supervisor(options, live, place, view)
         signals.deliver_to(supervisor)
         summary = await supervisor.run()
         handler.keep(logger.makeRecord(__name__, logging.INFO, "", 0, summary, (), None))

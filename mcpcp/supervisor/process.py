@@ -230,17 +230,21 @@ class ManagedProcess:
         """Name a stranger on our port; what has just died may hold it for a moment."""
         port = self.spec.port
         self._blocked = False
-        began = time.monotonic()
+        waited = 0.0  # added up: time in which we stood still was none for others either
         while port is not None and not port_is_free(port, self.spec.host):
-            waited = time.monotonic() - began
             if waited > PORT_GRACE:
-                owner = await asyncio.to_thread(port_owner, port)
-                if waited > KILL_TIMEOUT or not self._may_be_dying(owner):
-                    self._blocked = True
-                    raise FleetError(
-                        f"port {port} is used by {await asyncio.to_thread(describe, owner)}"
-                    )
+                await self._consider_owner(port, waited)
             await asyncio.sleep(PORT_POLL)
+            waited += PORT_POLL
+
+    async def _consider_owner(self, port: int, waited: float) -> None:
+        """Raise FleetError where a stranger has the port; one of our own is waited for."""
+        owner = await asyncio.to_thread(port_owner, port)
+        who = await asyncio.to_thread(describe, owner)
+        if waited > KILL_TIMEOUT or not self._may_be_dying(owner):
+            self._blocked = True
+            raise FleetError(f"port {port} is used by {who}")
+        self._enter(ProcessState.STARTING, error=f"waits for port {port}, still used by {who}")
 
     def _may_be_dying(self, owner: int | None) -> bool:
         """Whether it may be left of the life before, which a slow system takes its time to end."""

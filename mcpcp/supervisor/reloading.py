@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from mcpcp.config import Config, load
 from mcpcp.errors import McpcpError
@@ -13,14 +14,18 @@ logger = logging.getLogger(__name__)
 
 
 class LiveConfig:
-    """Follows the file while the fleet runs; `only` are the servers that are wanted, or all."""
+    """Reads the file, and follows it while the fleet runs; `only` are the servers that are wanted.
 
-    def __init__(self, config: Config, only: tuple[str, ...] | None, watch: FileWatch) -> None:
+    Made, it raises ConfigError where the file is not good from the first.
+    """
+
+    def __init__(self, path: Path, only: tuple[str, ...] | None) -> None:
         self._only = only
-        self._watch = watch
-        self.now = config
+        # Before the file is read: what is changed while the fleet comes up is a change too.
+        self._watch = FileWatch(path, path.with_name(".env"))
+        self.now: Config = load(path)
         """What is in force."""
-        self.plan: dict[str, ProcessSpec] = plan(config, only)
+        self.plan: dict[str, ProcessSpec] = plan(self.now, only)
         """The processes that it asks for."""
         self.error: str | None = None
         """Why the file, as it is now, is not in force."""

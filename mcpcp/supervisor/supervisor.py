@@ -18,7 +18,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Final
 
-from mcpcp.config import Config
 from mcpcp.control import CONTROL_SOCKET, listen_private
 from mcpcp.errors import FleetError
 from mcpcp.fleet import (
@@ -44,7 +43,6 @@ from mcpcp.supervisor.reaper import Reaper
 from mcpcp.supervisor.reloading import LiveConfig
 from mcpcp.supervisor.roster import Roster
 from mcpcp.supervisor.specs import ProcessSpec
-from mcpcp.supervisor.watch import FileWatch
 
 logger = logging.getLogger(__name__)
 
@@ -54,19 +52,12 @@ PUBLISH_PAUSE: Final = 0.02
 class Supervisor:
     """One fleet, from its start to its end."""
 
-    def __init__(
-        self,
-        options: FleetOptions,
-        config: Config,
-        watch: FileWatch,
-        place: Place,
-        view: View,
-    ) -> None:
+    def __init__(self, options: FleetOptions, live: LiveConfig, place: Place, view: View) -> None:
         self._options = options
-        self._live = LiveConfig(config, options.only, watch)
+        self._live = live
         self._place = place
         self._view = view
-        scrape_token = load_token(config.monitoring.token_file)
+        scrape_token = load_token(live.now.monitoring.token_file)
         self._inheritance = Inheritance(place, scrape_token)
         self._exposition = Exposition(scrape_token, self.snapshot)
         self._logs = ProcessLogs(lambda: self._live.now.data_dir / "logs", view.log)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -42,7 +43,28 @@ def stray(query: dict[str, list[str]]) -> dict[str, object]:
     return {"pid": int(done.stdout)}
 
 
-ACTIONS = {"/health": health, "/eat": eat, "/stray": stray}
+HELD: list[socket.socket] = []
+
+
+def hold(query: dict[str, list[str]]) -> dict[str, object]:
+    """Listen on a port beside our own."""
+    HELD.append(socket.create_server(("127.0.0.1", int(query["port"][0]))))
+    return {}
+
+
+def release(_: dict[str, list[str]]) -> dict[str, object]:
+    """Give back what `hold` took."""
+    HELD.pop().close()
+    return {}
+
+
+ACTIONS = {
+    "/health": health,
+    "/eat": eat,
+    "/stray": stray,
+    "/hold": hold,
+    "/release": release,
+}
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,26 @@ def test_a_server_takes_its_port_as_soon_as_a_stranger_leaves_it(
     assert f"port {port} is used by pid {os.getpid()} (" in row_error(fleet, "s")
     taken.close()
     running(fleet, "s")
+
+
+def test_a_port_that_one_of_our_own_still_holds_is_waited_for(fleet: Fleet) -> None:
+    late = {"backoff": "1h", "max_backoff": "1h", "stable_after": "1h"}
+    port = fleet.add("s", PLAIN, restart=late)
+    holder = fleet.add("holder", PLAIN)
+    fleet.start()
+    running(fleet, "s", "holder")
+    fleet.signal("s", signal.SIGKILL)
+    fleet.until(lambda: fleet.state("s") == "BACKOFF", "it rests")
+    get(holder, f"/hold?port={port}")
+    with ThreadPoolExecutor() as others:
+        others.submit(fleet.mcpcp, "restart", "s")
+        used = f"used by pid {fleet.pid('holder')} ("
+        said = fleet.until(
+            lambda: [line for line in fleet.log().splitlines() if used in line], "it is told"
+        )
+        assert f"STARTING: waits for port {port}, still {used}" in said[0]
+        get(holder, "/release")
+        running(fleet, "s")
 
 
 def row_error(fleet: Fleet, name: str) -> str:
