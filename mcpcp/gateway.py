@@ -56,6 +56,7 @@ from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
 from mcpcp.tokens import TokenVerifier
 from mcpcp.tracing import UNTRACED, Tracing
+from mcpcp.verbatim import failed
 
 if TYPE_CHECKING:
     from mcpcp.state.shared import SharedState
@@ -93,7 +94,7 @@ class Call(NamedTuple):
     def over(self, line: Line) -> Awaitable[Any]:
         """Send it on `line`; its result."""
         repeatable = self.entry.repeatable
-        return line.request(self.method, self.params, back=self.back, repeatable=repeatable)
+        return line.relay(self.method, self.params, back=self.back, repeatable=repeatable)
 
 
 class Gateway:
@@ -171,7 +172,7 @@ class Gateway:
                 result = await self._send(call)
             else:
                 result = await self._send_in_turn(call)
-            outcome = "error" if isinstance(result, dict) and result.get("isError") else "ok"
+            outcome = "error" if failed(result) else "ok"
             return self._as_known(server, listing.in_era(result, method, caller.modern))
         except McpcpError as error:
             outcome, reason = _outcome(error), str(error)

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from mcpcp import patience
+from mcpcp import depth, patience
 from mcpcp.errors import DeadlineExceeded, McpcpError, ProtocolError, Unavailable
 from mcpcp.verbatim import pieces, read_answer
 
@@ -79,8 +79,6 @@ LIST_CHANGES: Final = {
     "resource": "notifications/resources/list_changed",
 }
 SESSION_WIDE: Final = frozenset({UPDATED, *LIST_CHANGES.values()})
-_SURELY_FLAT: Final = 200
-"""Brackets in a message that can't be nested deeper than orjson writes, which is 254 levels."""
 _GRAIN: Final = 0.001
 """Seconds by which a timer may be early."""
 MOST_SERVED: Final = 100
@@ -111,40 +109,18 @@ class RpcError(McpcpError):
 def decode(raw: bytes) -> Any:
     """Parse one JSON text; `RpcError` with PARSE_ERROR where it is none, or nested too deep."""
     try:
-        return _shallow(orjson.loads(raw), raw)
+        value = orjson.loads(raw)
+        if depth.may_be_deep(raw):
+            depth.check(value)
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
         raise RpcError(PARSE_ERROR, f"Parse error: {error}") from None
+    return value
 
 
 def decode_reply(raw: bytes) -> Any:
     """Parse what a server says, as `decode` does; an answer's result can pass as it was written."""
     answer = read_answer(raw)
-    if answer is None:
-        return decode(raw)
-    try:
-        return _shallow(answer, raw)
-    except orjson.JSONEncodeError as error:
-        raise RpcError(PARSE_ERROR, f"Parse error: {error}") from None
-
-
-def _shallow(value: Any, text: bytes) -> Any:
-    """`value` itself; raises JSONEncodeError where it is nested too deep.
-
-    Reading goes deeper than writing does: what can't be passed on must not come in.
-    """
-    if len(text) > 2 * _SURELY_FLAT and (_is_rich(text, b"{") or _is_rich(text, b"[")):
-        orjson.dumps([[[[[[[[value]]]]]]]])
-    return value
-
-
-def _is_rich(text: bytes, bracket: bytes) -> bool:
-    """Whether there are many of them; searching a text is faster than counting in it."""
-    at = -1
-    for _ in range(_SURELY_FLAT // 2):
-        at = text.find(bracket, at + 1)
-        if at < 0:
-            return False
-    return True
+    return decode(raw) if answer is None else answer
 
 
 def encode(value: Any) -> bytes:

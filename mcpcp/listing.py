@@ -19,6 +19,7 @@ from mcpcp.jsonrpc import (
     Message,
     RpcError,
 )
+from mcpcp.verbatim import Verbatim
 
 SERVER_INFO: Final = {"name": "mcpcp", "title": "mcpcp gateway", "version": __version__}
 PAGE: Final = 1000
@@ -116,6 +117,12 @@ def cacheable(result: Message) -> Message:
 
 def in_era(result: Any, method: str, modern: bool) -> Any:
     """A server's result as the client's era writes it."""
+    if type(result) is Verbatim:
+        if result.modern == modern:
+            return result
+        if modern:
+            return result.modernized(_modern_members(method))
+        result = result.read()
     if not isinstance(result, dict):
         return result
     if modern:

@@ -42,6 +42,7 @@ from mcpcp.jsonrpc import (
     RpcError,
 )
 from mcpcp.paramheaders import DeclaredBy
+from mcpcp.verbatim import whole
 
 HANDSHAKE_TIMEOUT: Final = 120.0
 """Seconds for a server to start: many that start at once on a small machine take their time."""
@@ -153,10 +154,14 @@ class Connection:
         if self._carrier is not None:
             self._carrier.cancel()
 
-    def request(
+    async def request(self, method: str, params: Message, timeout: float) -> Any:
+        """Send a request, and wait for what its result says; see `relay`."""
+        return whole(await self.relay(method, params, timeout))
+
+    def relay(
         self, method: str, params: Message, timeout: float, back: Back | None = None
     ) -> Coroutine[Any, Any, Any]:
-        """Send a request in this server's era; see Peer.request."""
+        """Send a request in this server's era; its result, maybe Verbatim. See Peer.request."""
         if self._peer is None:
             raise Unavailable(f"{self.server.name} is not connected")
         return self._peer.request(method, self.enveloped(params), timeout, back)
