@@ -34,14 +34,8 @@ from mcpcp.errors import (
 )
 from mcpcp.jsonrpc import (
     INVALID_PARAMS,
-    META_CLIENT_CAPABILITIES,
-    META_CLIENT_INFO,
-    META_LOG_LEVEL,
-    META_VERSION,
-    MODERN_VERSIONS,
     RESOURCE_NOT_FOUND,
     UNSUPPORTED_PROTOCOL_VERSION,
-    Back,
     Message,
     Notify,
     RpcError,
@@ -49,8 +43,16 @@ from mcpcp.jsonrpc import (
 from mcpcp.limits import Limiter
 from mcpcp.metrics import Metrics
 from mcpcp.names import ToolName
+from mcpcp.peer import Back
 from mcpcp.policy import NONE, Agent
 from mcpcp.profiles import BASE, Profile, profile_of
+from mcpcp.protocol import (
+    META_CLIENT_CAPABILITIES,
+    META_CLIENT_INFO,
+    META_LOG_LEVEL,
+    META_VERSION,
+    MODERN_VERSIONS,
+)
 from mcpcp.registry import Registry
 from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns

@@ -9,15 +9,13 @@ from typing import Any, Final
 
 from mcpcp import __version__
 from mcpcp.catalog import Kind, View
-from mcpcp.jsonrpc import (
-    INVALID_PARAMS,
+from mcpcp.jsonrpc import INVALID_PARAMS, Message, RpcError
+from mcpcp.protocol import (
     LATEST_LEGACY,
     LEGACY_VERSIONS,
     LIST_CHANGES,
     META_SERVER_INFO,
     MODERN_VERSIONS,
-    Message,
-    RpcError,
 )
 from mcpcp.verbatim import Verbatim
 

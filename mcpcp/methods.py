@@ -15,8 +15,9 @@ from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import Hello
 from mcpcp.catalog import Entry, Kind
 from mcpcp.gateway import Caller, Gateway
-from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Back, Message, Notify, RpcError
+from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Message, Notify, RpcError
 from mcpcp.names import ToolName
+from mcpcp.peer import Back
 
 LOG_LEVELS: Final = frozenset(
     {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}

@@ -1,7 +1,7 @@
 """Connection: one live connection to one server, from its opening over the handshake to its end.
 
 Above: `backend.Backend` keeps one that all clients share, `link.Link` one that is a client's own.
-Below: `jsonrpc.Peer` over one of three transports.
+Below: `peer.Peer` over one of three transports.
 """
 
 from __future__ import annotations
@@ -26,22 +26,17 @@ from mcpcp.errors import (
     ProtocolError,
     Unavailable,
 )
-from mcpcp.jsonrpc import (
+from mcpcp.jsonrpc import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION, Message, RpcError
+from mcpcp.paramheaders import DeclaredBy
+from mcpcp.peer import Back, Inbound, Peer
+from mcpcp.protocol import (
     LATEST_LEGACY,
     LATEST_MODERN,
     LEGACY_VERSIONS,
     META_CLIENT_CAPABILITIES,
     META_CLIENT_INFO,
     META_VERSION,
-    METHOD_NOT_FOUND,
-    UNSUPPORTED_PROTOCOL_VERSION,
-    Back,
-    Inbound,
-    Message,
-    Peer,
-    RpcError,
 )
-from mcpcp.paramheaders import DeclaredBy
 from mcpcp.verbatim import whole
 
 HANDSHAKE_TIMEOUT: Final = 120.0

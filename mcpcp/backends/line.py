@@ -9,7 +9,8 @@ from typing import Any, Final
 from mcpcp.backends.connection import Connection
 from mcpcp.config import ServerConfig
 from mcpcp.errors import Interrupted, Unavailable
-from mcpcp.jsonrpc import Back, Message
+from mcpcp.jsonrpc import Message
+from mcpcp.peer import Back
 from mcpcp.verbatim import whole
 
 RESTART_WAIT: Final = 30.0

@@ -20,13 +20,13 @@ from mcpcp.jsonrpc import (
     INVALID_REQUEST,
     LIMITED,
     REQUEST_TIMEOUT,
-    Back,
     Message,
     RpcError,
     error_response,
     response,
 )
 from mcpcp.methods import dispatch
+from mcpcp.peer import Back
 
 logger = logging.getLogger(__name__)
 

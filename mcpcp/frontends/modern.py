@@ -16,9 +16,6 @@ from mcpcp.gateway import Caller, Gateway, check_modern, declared_profile
 from mcpcp.jsonrpc import (
     CONNECTION_CLOSED,
     HEADER_MISMATCH,
-    LISTEN,
-    META_VERSION,
-    MODERN_VERSIONS,
     UNSUPPORTED_PROTOCOL_VERSION,
     Message,
     RpcError,
@@ -28,6 +25,7 @@ from mcpcp.jsonrpc import (
 )
 from mcpcp.paramheaders import declared, decode_header, mismatch
 from mcpcp.policy import Agent
+from mcpcp.protocol import LISTEN, META_VERSION, MODERN_VERSIONS
 
 _NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 
