@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from mcpcp.callers import Caller
 from mcpcp.errors import (
     DeadlineExceeded,
     Interrupted,
@@ -13,7 +14,7 @@ from mcpcp.errors import (
     TokenError,
     Unavailable,
 )
-from mcpcp.gateway import Caller, Gateway
+from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import (
     CONNECTION_CLOSED,
     INTERNAL_ERROR,

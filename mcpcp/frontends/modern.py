@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from mcpcp.callers import Caller, check_modern, declared_profile
 from mcpcp.eras import id_in_state
 from mcpcp.errors import Interrupted, McpcpError
 from mcpcp.frontends.answers import check_message, error_object
@@ -12,7 +13,7 @@ from mcpcp.frontends.calls import STATUS_OF_ERROR, Patience, PostedCall
 from mcpcp.frontends.forwarding import GONE, Forwarder
 from mcpcp.frontends.requests import EventStream, Reply, Request, event
 from mcpcp.frontends.subscriptions import Subscription
-from mcpcp.gateway import Caller, Gateway, check_modern, declared_profile
+from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import (
     CONNECTION_CLOSED,
     HEADER_MISMATCH,

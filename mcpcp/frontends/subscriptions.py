@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
+from mcpcp.callers import Caller, declared_profile
 from mcpcp.catalog import KINDS
 from mcpcp.errors import McpcpError, TokenError
-from mcpcp.gateway import Caller, Gateway, declared_profile
+from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import INVALID_PARAMS, Message, RpcError, notification, response
 from mcpcp.listing import Shown
 from mcpcp.methods import follow_resource

@@ -14,10 +14,11 @@ import pytest
 
 from mcpcp import pins, service
 from mcpcp.audit import log
+from mcpcp.callers import Caller
 from mcpcp.config import load
 from mcpcp.eras import PARKED_FOR
 from mcpcp.errors import DeadlineExceeded, Interrupted
-from mcpcp.gateway import Caller, Gateway
+from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import Message, RpcError
 from mcpcp.methods import dispatch
 from mcpcp.profiles import profile_of
