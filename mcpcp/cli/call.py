@@ -6,15 +6,15 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from mcpcp import keyring
 from mcpcp.backends.backend import Backend
+from mcpcp.cli.options import config_option, load_config
 from mcpcp.cli.pins import approve, diff
-from mcpcp.config import Config, ServerConfig, find_config, load, process_environment
+from mcpcp.config import Config, ServerConfig, process_environment
 from mcpcp.errors import ConfigError, Refused, Unavailable
 from mcpcp.policy import Allowlist
 from mcpcp.tokens import TokenSource, issue
@@ -22,9 +22,6 @@ from mcpcp.tokens import TokenSource, issue
 OPERATOR = "operator"
 """Who calls when no agent is named: whoever can read the signing key may do everything anyway."""
 
-config_option = click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), help="The config file."
-)
 agent_option = click.option(
     "--agent", metavar="NAME", help="See and call as this agent of the config."
 )
@@ -35,7 +32,7 @@ agent_option = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Whole definitions, as JSON.")
 @config_option
 @click.pass_context
-def tools(ctx: click.Context, agent: str | None, as_json: bool, config_path: Path | None) -> None:
+def tools(ctx: click.Context, agent: str | None, as_json: bool, config: str | None) -> None:
     """List the tools that are on offer, or those that one agent sees.
 
     \b
@@ -44,9 +41,9 @@ def tools(ctx: click.Context, agent: str | None, as_json: bool, config_path: Pat
               mcpcp tools diff
     """
     if ctx.invoked_subcommand is not None:
-        ctx.obj = config_path
+        ctx.obj = config
         return
-    config = load(find_config(config_path))
+    loaded = load_config(config)
 
     async def show(gateway: Backend) -> None:
         offered = gateway.offer.tools if gateway.offer else ()
@@ -57,7 +54,7 @@ def tools(ctx: click.Context, agent: str | None, as_json: bool, config_path: Pat
             summary = str(tool.get("description") or "").strip().partition("\n")[0]
             click.echo(f"{tool['name']:<40} {summary}".rstrip())
 
-    _with_gateway(config, agent, show)
+    _with_gateway(loaded, agent, show)
 
 
 tools.add_command(diff)
@@ -75,7 +72,7 @@ def call(
     arguments: tuple[str, ...],
     agent: str | None,
     as_json: bool,
-    config_path: Path | None,
+    config: str | None,
 ) -> None:
     """Call a tool and print its answer; the exit code is 1 when the tool reports an error.
 
@@ -86,7 +83,7 @@ def call(
     Example:  mcpcp call mcp1_echo message=hello
               mcpcp call mcp3_run_python_code code='print(6 * 7)'
     """
-    config = load(find_config(config_path))
+    loaded = load_config(config)
 
     async def run(gateway: Backend) -> bool:
         offered = {t["name"]: t for t in (gateway.offer.tools if gateway.offer else ())}
@@ -97,7 +94,7 @@ def call(
         click.echo(json.dumps(result, indent=2, ensure_ascii=False) if as_json else _text(result))
         return bool(result.get("isError"))
 
-    sys.exit(1 if _with_gateway(config, agent, run) else 0)
+    sys.exit(1 if _with_gateway(loaded, agent, run) else 0)
 
 
 def _arguments(words: tuple[str, ...], schema: dict[str, Any]) -> dict[str, Any]:

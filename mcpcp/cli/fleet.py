@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from mcpcp.cli.launching import STOP_PATIENCE, launch_foreground
+from mcpcp.cli.options import config_option
 from mcpcp.config import Config, find_config, load, runtime_dir
 from mcpcp.control import ControlClient
 from mcpcp.errors import FleetError, Unavailable
@@ -25,17 +24,6 @@ from mcpcp.supervisor.starting import unknown
 READY_PATIENCE = 60.0
 NOT_RUNNING = 3
 """The exit code of `status` without a fleet, as systemctl's."""
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def config_option(command: Command) -> Command:
-    """The `--config` that all of them take."""
-    return click.option(
-        "--config",
-        metavar="FILE",
-        help="The config (default: $MCPCP_CONFIG, ./mcpcp.json, the project's).",
-    )(command)
 
 
 @click.command()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import click
 
 from mcpcp import keyring, logs
-from mcpcp.config import Config, find_config, load, process_environment
+from mcpcp.cli.options import config_option, load_config
+from mcpcp.config import process_environment
 
 
 @click.command()
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="The config file.")
-def serve(config_path: Path | None) -> None:
+@config_option
+def serve(config: str | None) -> None:
     """Serve the gateway over HTTP, without a supervisor.
 
     Servers of type stdio are started by the gateway itself; those with a port must run already, or
@@ -26,18 +26,13 @@ def serve(config_path: Path | None) -> None:
     from mcpcp import eventloop, service
     from mcpcp.channel import FleetChannel
 
-    config = _load(config_path)
-    logs.configure(config.logs.format, config.logs.level, logging.StreamHandler())
+    loaded = load_config(config)
+    keyring.ensure(loaded.keys_dir)
+    logs.configure(loaded.logs.format, loaded.logs.level, logging.StreamHandler())
     descriptor = process_environment().get("MCPCP_FLEET_FD")
 
     async def main() -> None:
         channel = await FleetChannel.open(int(descriptor)) if descriptor is not None else None
-        await service.serve(config, channel)
+        await service.serve(loaded, channel)
 
     eventloop.run(main)
-
-
-def _load(path: Path | None) -> Config:
-    config = load(find_config(path))
-    keyring.ensure(config.keys_dir)
-    return config
