@@ -90,7 +90,7 @@ async def change(store: Store, seller: str, key: str, field: Field, value: Any) 
 
 
 def _edit(product: Document, field: Field, value: Any) -> tuple[Document, Document]:
-    """What to set for a field's new value, and what that was made from: a search needs all texts at once."""
+    """What to set for a field's new value, and what that was made from: `words` need both texts."""
     if field in ("price", "quantity"):
         return {"stock" if field == "quantity" else field: value}, {}
     basis = {text: product[text] for text in ("name", "description")}

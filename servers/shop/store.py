@@ -42,10 +42,10 @@ UNSURE = (
 )
 
 _NEVER_BEGUN = frozenset({10058, 10107, 13435, 13436})
-"""Not primary, in MongoDB's codes; those of members that step down or end (91, 189, 11600, 11602) are not here."""
+"""MongoDB's codes for not primary; not those of members that step down or end (91, 189, 11602)."""
 
-# The embedded database looks for an equal value only in an index of that field alone, and in an index of a
-# list it finds nothing at all: `sellers` and `words` must have none.
+# The embedded database looks for an equal value only in an index of that field alone, and in an
+# index of a list it finds nothing at all: `sellers` and `words` must have none.
 INDEXES: tuple[tuple[str, Order, bool], ...] = (
     ("users", (("email", 1),), True),
     ("users", (("name", 1),), False),
@@ -105,7 +105,10 @@ class Table:
     async def find(
         self, where: Where, order: Order = (), *, skip: int = 0, limit: int
     ) -> list[Document]:
-        """At most `limit` documents that are so, whole: the embedded database takes longer for some of their fields."""
+        """At most `limit` documents that are so.
+
+        Whole ones: to leave out fields takes the embedded database longer.
+        """
         with _reading:
             cursor = self._plain.find(where, skip=skip, limit=limit)
             if order:
@@ -226,7 +229,7 @@ def of_write(error: PyMongoError) -> DatabaseTrouble:
 
 
 def _is_refused(error: PyMongoError) -> bool:
-    """By a member that was no primary when it was asked; one that stepped down on the way may have written."""
+    """By a member that was no primary when asked; one that stepped down since may have written."""
     said = error.details if isinstance(error, NotPrimaryError) else None
     return isinstance(said, Mapping) and said.get("code") in _NEVER_BEGUN
 
@@ -236,7 +239,7 @@ def _is_disk_full(error: PyMongoError) -> bool:
 
 
 class _Translated:
-    """Around work with the driver: its errors become ours. A plain class, for each call of a tool enters it."""
+    """Around work with the driver, whose errors become ours; nothing that has to be made anew."""
 
     def __init__(self, translate: Callable[[PyMongoError], DatabaseTrouble]) -> None:
         self._translate = translate
