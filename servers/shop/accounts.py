@@ -33,7 +33,7 @@ HASHES_AT_ONCE = 4
 """Each takes 64 MiB and a processor: many sign-ins at once wait for each other."""
 
 SIGN_IN = "sign in with shop_auth's login_user and use the session that it returns"
-WRONG = "e-mail or password is wrong"
+WRONG = "e-mail or password is wrong: check both; register_user makes an account"
 NO_SESSION = f"the session is unknown, has expired or was ended: {SIGN_IN}"
 
 _MINUTE = 60_000
