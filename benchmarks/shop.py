@@ -25,7 +25,7 @@ from servers.shop import accounts, carts, checkout, products
 from servers.shop.products import NewProduct
 from servers.shop.store import Store, open_store
 from tests.fleet import PROJECT, Fleet, make_keys, open_fleet
-from tests.shop import Customer, add_shop, customer
+from tests.shop import PATIENCE, Customer, add_shop, customer
 
 PRODUCTS = 10_000
 PAGE_LIMIT_MS = 8.0
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 async def _measure(fleet: Fleet, uri: str, seller: Customer, buyer: Customer, rounds: int) -> None:
-    async with open_store(uri, "shop") as store:
+    async with open_store(uri, "shop", PATIENCE) as store:
         who = await accounts.signed_in(store, seller.session)
         new = [NewProduct(f"Thing {i * 7919 % PRODUCTS}", 100, 1000) for i in range(PRODUCTS)]
         for start in range(0, PRODUCTS, 1000):

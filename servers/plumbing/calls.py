@@ -24,11 +24,11 @@ from prometheus_client import (
 )
 
 from servers.plumbing.credential import calling_agent
-from servers.plumbing.logs import CALLS, request_id
+from servers.plumbing.logs import request_id
 from servers.plumbing.metrics import REGISTRY
 from servers.plumbing.patience import ticks
 
-logger = logging.getLogger(CALLS)
+logger = logging.getLogger(__name__)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
 

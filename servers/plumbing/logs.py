@@ -5,15 +5,13 @@ Each line that is written while a request is worked on carries the request's id;
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
 import sys
-from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Literal
 
 Format = Literal["text", "json"]
 
@@ -29,49 +27,6 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _CHATTY = ("mcp", "uvicorn", "httpx2", "httpcore2", "sse_starlette", "asyncio", "docker", "urllib3")
 
 
-CALLS: Final = "servers.plumbing.calls"
-"""The logger that has a line for each call that has ended."""
-
-TOGETHER: Final = 0.05
-"""Seconds that such a line may wait for more of them."""
-
-
-class Gathering(logging.StreamHandler[TextIO]):
-    """Writes the lines of ended calls together: each write wakes whoever reads them.
-
-    Any other line goes out at once, after those that waited, so that none is missing of a process
-    that ends badly.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
-        self._lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._lines.append(self.format(record) + self.terminator)
-        except Exception:
-            self.handleError(record)
-            return
-        if record.name != CALLS or not self._is_flushed_soon():
-            self.flush()
-
-    def flush(self) -> None:
-        with self.lock or nullcontext(), suppress(OSError, ValueError):  # nobody reads any more
-            lines, self._lines = self._lines, []
-            self.stream.write("".join(lines))
-            super().flush()
-
-    def _is_flushed_soon(self) -> bool:
-        if len(self._lines) > 1:  # those before it are
-            return True
-        try:
-            asyncio.get_running_loop().call_later(TOGETHER, self.flush)
-        except RuntimeError:
-            return False
-        return True
-
-
 def hide(*secrets: str) -> None:
     """Keep these out of every line from now on."""
     _secrets.update(secrets)
@@ -80,7 +35,7 @@ def hide(*secrets: str) -> None:
 def configure(level: str, style: Format) -> None:
     """Send every record to stderr; libraries are heard from WARNING on, unless `level` is DEBUG."""
     logging._srcfile = None  # file and line are not looked for: no formatter here shows them
-    handler = Gathering(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     if level != "DEBUG":
