@@ -62,7 +62,7 @@ class HttpClient:
     async def open(self) -> None:
         """See Client."""
         answer = await self._post(_envelope(0, "initialize", orjson.dumps(_INITIALIZE)))
-        _message(answer)
+        message_of(answer)
         self._headers["mcp-protocol-version"] = _VERSION
         if (session := answer.headers.get(b"mcp-session-id")) is not None:
             self._headers["mcp-session-id"] = session.decode()
@@ -71,7 +71,7 @@ class HttpClient:
 
     async def request(self, method: str, params: bytes) -> bytes:
         """See Client."""
-        return _message(await self._post(_envelope(next(self._ids), method, params)))
+        return message_of(await self._post(_envelope(next(self._ids), method, params)))
 
     async def close(self) -> None:
         """See Client."""
@@ -193,7 +193,8 @@ def _envelope(request_id: int, method: str, params: bytes) -> bytes:
     return head % (request_id, method.encode(), params)
 
 
-def _message(answer: Answer) -> bytes:
+def message_of(answer: Answer) -> bytes:
+    """The JSON-RPC message of an HTTP answer; raises Failed for an error, or a tool's."""
     if not answer.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
         return _checked(answer.body)
     lines = answer.body.replace(b"\r\n", b"\n").split(b"\n")

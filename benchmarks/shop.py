@@ -9,8 +9,6 @@ call costs that needs no database is shown beside them: less than that nobody ca
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
 import statistics
 import tempfile
 import time
@@ -19,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import orjson
 
+from benchmarks.load import message_of
+from benchmarks.wire import Pool, request_head, with_body
 from servers.shop import accounts, carts, checkout, products
 from servers.shop.products import NewProduct
 from servers.shop.store import Store, open_store
 from tests.fleet import PROJECT, Fleet, make_keys, open_fleet
-from tests.shop import Customer, add_shop, customer
+from tests.shop import PATIENCE, Customer, add_shop, customer
 
 PRODUCTS = 10_000
 PAGE_LIMIT_MS = 8.0
@@ -33,13 +34,14 @@ RATIO_LIMIT = 1.5
 
 
 class Client:
-    """A modern client on one kept-alive connection: what it costs itself is next to nothing."""
+    """A modern client on connections that are kept: what it costs itself is next to nothing."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", fleet.gateway["port"])
+        self._url = f"http://127.0.0.1:{fleet.gateway['port']}/mcp"
+        self._pool = Pool(self._url)
         self._token = fleet.token()
 
-    def call(self, tool: str, **arguments: Any) -> Any:
+    async def call(self, tool: str, **arguments: Any) -> Any:
         """The structured answer; raises RuntimeError with what the tool said instead."""
         prefix, version = "io.modelcontextprotocol/", "2026-07-28"
         meta = {
@@ -50,23 +52,22 @@ class Client:
         params = {"name": tool, "arguments": arguments, "_meta": meta}
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
         headers = {
-            "Authorization": f"Bearer {self._token}",
-            "Content-Type": "application/json",
-            "Accept": "application/json, text/event-stream",
-            "MCP-Protocol-Version": version,
-            "Mcp-Method": "tools/call",
-            "Mcp-Name": tool,
+            "authorization": f"Bearer {self._token}",
+            "content-type": "application/json",
+            "accept": "application/json, text/event-stream",
+            "mcp-protocol-version": version,
+            "mcp-method": "tools/call",
+            "mcp-name": tool,
         }
-        self._connection.request("POST", "/mcp", json.dumps(body), headers)
-        text = self._connection.getresponse().read().decode()
-        lines = [line[5:] for line in text.splitlines() if line.startswith("data:")]
-        result = json.loads(lines[-1] if lines else text)["result"]
+        head = request_head("POST", self._url, headers)
+        answer = await self._pool.exchange(with_body(head, orjson.dumps(body)))
+        result = orjson.loads(message_of(answer))["result"]
         if result.get("isError"):
             raise RuntimeError(str(result["content"]))
         return result["structuredContent"]
 
     def close(self) -> None:
-        self._connection.close()
+        self._pool.close()
 
 
 def main() -> None:
@@ -79,7 +80,7 @@ def main() -> None:
         keys = make_keys(folder / "keys")
         with open_fleet(folder, keys) as fleet:
             port = add_shop(fleet)
-            fleet.add("time", PROJECT / "servers" / "time_client.py")
+            fleet.add("time", PROJECT / "servers" / "time_client.py", type="http")
             fleet.launch()
             seller, buyer = customer(fleet, "seller"), customer(fleet, "buyer")
             buyer.buy("add_balance", amount="1000000")
@@ -87,7 +88,7 @@ def main() -> None:
 
 
 async def _measure(fleet: Fleet, uri: str, seller: Customer, buyer: Customer, rounds: int) -> None:
-    async with open_store(uri, "shop") as store:
+    async with open_store(uri, "shop", PATIENCE) as store:
         who = await accounts.signed_in(store, seller.session)
         new = [NewProduct(f"Thing {i * 7919 % PRODUCTS}", 100, 1000) for i in range(PRODUCTS)]
         for start in range(0, PRODUCTS, 1000):
@@ -97,19 +98,19 @@ async def _measure(fleet: Fleet, uri: str, seller: Customer, buyer: Customer, ro
         client = Client(fleet)
         me = (await accounts.signed_in(store, buyer.session)).user
         pages = await _compare(
-            lambda: _in_thread(client.call, "shop_buyer_view_all_products"),
+            lambda: client.call("shop_buyer_view_all_products"),
             lambda: products.page(store, None, "name", 1),
             _nothing,
             rounds,
         )
         orders = await _compare(
-            lambda: _in_thread(client.call, "shop_buyer_place_order", session=buyer.session),
+            lambda: client.call("shop_buyer_place_order", session=buyer.session),
             lambda: checkout.place(store, me, None, "EUR"),
             lambda: _fill(store, me, keys),
             rounds,
         )
         bare = await _compare(
-            lambda: _in_thread(client.call, "time_get_current_time"), _nothing, _nothing, rounds
+            lambda: client.call("time_get_current_time"), _nothing, _nothing, rounds
         )
         client.close()
     print(f"a call that needs no database: p50 {bare[0]:.1f} ms through the gateway")
@@ -133,10 +134,6 @@ async def _compare(
             if number >= 5:
                 kept.append((time.perf_counter() - began) * 1000)
     return statistics.median(times[0]), statistics.median(times[1])
-
-
-async def _in_thread(call: Callable[..., Any], tool: str, **arguments: Any) -> Any:
-    return call(tool, **arguments)  # this process has nothing else to do meanwhile
 
 
 async def _nothing() -> None:

@@ -11,14 +11,13 @@ Below: `servers.plumbing`. Everything that a script needs is here.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import ToolAnnotations
@@ -35,6 +34,7 @@ from servers.plumbing.credential import (
 )
 from servers.plumbing.health import Health, HealthCheck
 from servers.plumbing.http import Door, PortTaken, application, listen, security, serve_http
+from servers.plumbing.loop import run
 from servers.plumbing.stdio import serve_stdio
 from servers.plumbing.stop import stop_event
 from servers.plumbing.tracing import tracing
@@ -133,9 +133,9 @@ def serve(
     credential = lent.credential if lent else None
     with tracing(server.name):
         if flags.transport == "stdio":
-            _run(_over_stdio(server, calls, around))
+            run(_over_stdio(server, calls, around))
         else:
-            _run(_over_http(server, calls, _Site(flags, credential, health, around)))
+            run(_over_http(server, calls, _Site(flags, credential, health, around)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,26 +158,12 @@ async def _over_http(server: MCPServer[Any], calls: Calls, site: _Site) -> None:
     except PortTaken as e:
         fail(server.name, str(e), 1)
     with listener, stop_event() as stop:
-        settings = security(flags.host, flags.allowed_hosts)
-        app = application(server, calls, site.health, settings)
-        door = Door(app, settings, site.credential)
+        app = application(server, calls, site.health)
+        door = Door(app, security(flags.host, flags.allowed_hosts), site.credential)
         host, bound = listener.getsockname()[:2]
         async with site.background():
             logger.info("listening", extra={"server": server.name, "host": host, "port": bound})
             await serve_http(door, calls, listener, stop)
-
-
-def _run(main: Any) -> None:
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(main)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # Windows has none
-        return None
-    return cast("Callable[[], asyncio.AbstractEventLoop]", uvloop.new_event_loop)
 
 
 def fail(name: str, message: str, code: int) -> NoReturn:

@@ -78,8 +78,7 @@ def _add_products(server: MCPServer[Any], shop: Shop) -> None:
         """Show the products on sale, 20 a page."""
         async with shop.open() as store:
             found, more = await products.page(store, query, sort, page)
-        shown = [shop.show.product(product) for product in found]
-        return Products(products=shown, page=page, more=more)
+        return Products(products=shop.show.products(found), page=page, more=more)
 
     @server.tool(title="See a product", annotations=READS)
     async def view_product_details(product_id: ProductId) -> Product:

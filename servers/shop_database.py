@@ -24,6 +24,7 @@ from nx_27017.handler import NeoSQLiteHandler
 from nx_27017.server import run_server
 
 from servers.plumbing import logs
+from servers.plumbing.loop import run
 from servers.plumbing.stop import stop_event
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = flags.data_dir.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     # Not by its own main: that keeps a pid file and a log in /tmp, the same for all that run.
-    asyncio.run(_serve(folder, flags.port))
+    run(_serve(folder, flags.port))
 
 
 async def _serve(folder: Path, port: int) -> None:

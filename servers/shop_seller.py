@@ -88,7 +88,7 @@ def _add_offering(server: MCPServer[Any], shop: Shop) -> None:
             ]
             who = await accounts.signed_in(store, session, "seller")
             added = await offer(store, who.user, new)
-        return SellerProducts(products=[shop.show.product(one) for one in added], more=False)
+        return SellerProducts(products=shop.show.products(added), more=False)
 
     @server.tool(title="Change a product", annotations=SETS)
     async def update_product(
@@ -116,7 +116,7 @@ def _add_looking(server: MCPServer[Any], shop: Shop) -> None:
         async with shop.open() as store:
             who = await accounts.signed_in(store, session, "seller")
             found = await products.of_seller(store, who.user, SHOWN + 1)
-        shown = [shop.show.product(product) for product in found[:SHOWN]]
+        shown = shop.show.products(found[:SHOWN])
         return SellerProducts(products=shown, more=len(found) > SHOWN)
 
     @server.tool(title="See sales", annotations=READS)

@@ -123,9 +123,8 @@ def add_shop(fleet: Fleet, **settings: str) -> int:
     }
     env = {"MONGODB_URI": f"mongodb://127.0.0.1:{port}", **settings}
     for name in SERVERS:
-        fleet.add(
-            name, PROJECT / "servers" / f"{name}.py", env=env, depends_on=["shop_db"], restart=QUICK
-        )
+        script = PROJECT / "servers" / f"{name}.py"
+        fleet.add(name, script, type="http", env=env, depends_on=["shop_db"], restart=QUICK)
     return port
 
 

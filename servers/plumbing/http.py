@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import anyio
@@ -125,23 +124,19 @@ class Door:
             finished = message["type"] == "http.response.body" and not message.get("more_body")
             await send(message)
 
-        with self._visit() as visit:
-            await self._app(scope, receive, watch)
+        visit = anyio.CancelScope()
+        self._inside.add(visit)
+        try:
+            with visit:
+                await self._app(scope, receive, watch)
+        finally:
+            self._inside.discard(visit)
         if not visit.cancelled_caught or finished:
             return
         if started:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             await Response("the server is stopping", 503)(scope, receive, send)
-
-    @contextmanager
-    def _visit(self) -> Iterator[anyio.CancelScope]:
-        with anyio.CancelScope() as visit:
-            self._inside.add(visit)
-            try:
-                yield visit
-            finally:
-                self._inside.discard(visit)
 
     def close(self) -> None:
         """End every stream that is open: an idle SSE stream would otherwise never end."""
@@ -154,9 +149,8 @@ def application(
     server: MCPServer[Any],
     calls: Calls,
     health: HealthCheck | None,
-    settings: TransportSecuritySettings,
 ) -> Starlette:
-    """The SDK's streamable HTTP app with the SSE routes and our own added.
+    """The SDK's streamable HTTP app with the SSE routes and our own added, to be put behind a Door.
 
     A fresh Starlette of both route lists would never start the session manager.
     """
@@ -170,8 +164,9 @@ def application(
     async def get_metrics(_: Request) -> Response:
         return Response(calls.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    app = server.streamable_http_app(transport_security=settings)
-    app.router.routes.extend(server.sse_app(transport_security=settings).routes)
+    unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # the Door did it
+    app = server.streamable_http_app(transport_security=unchecked)
+    app.router.routes.extend(server.sse_app(transport_security=unchecked).routes)
     for path, endpoint in (
         ("/health", get_health),
         ("/ready", get_ready),

@@ -33,7 +33,7 @@ HASHES_AT_ONCE = 4
 """Each takes 64 MiB and a processor: many sign-ins at once wait for each other."""
 
 SIGN_IN = "sign in with shop_auth's login_user and use the session that it returns"
-WRONG = "e-mail or password is wrong"
+WRONG = "e-mail or password is wrong: check both; register_user makes an account"
 NO_SESSION = f"the session is unknown, has expired or was ended: {SIGN_IN}"
 
 _MINUTE = 60_000
@@ -105,7 +105,15 @@ async def login(store: Store, email: str, password: str, caller: str) -> Session
     if needs_rehash(user["password"]):
         update = {"$set": {"password": await hash_password(password)}}
         await store.users.change({"_id": user["_id"], "password": user["password"]}, update)
-    return await _open_session(store, user)
+    session = await _open_session(store, user)
+    # A new password ends all sessions: also one that began with the old, and was made after that.
+    now = await store.users.get(user["_id"])
+    if now is None or not (
+        now["password"] == user["password"] or await password_matches(now["password"], password)
+    ):
+        await logout(store, session.token)
+        raise Refused(WRONG)
+    return session
 
 
 def as_known(email: str, password: str) -> tuple[str, str]:
@@ -127,7 +135,7 @@ async def signed_in(store: Store, token: str, role: Role | None = None) -> Sessi
     if found is None or found["expires"] <= clock.now():
         raise Refused(NO_SESSION)
     if role is not None and found["role"] != role:
-        raise Refused(f"this is for a {role}, and the session is a {found['role']}'s")
+        raise Refused(f"this is for a {role}, and the session is a {found['role']}'s: {SIGN_IN}")
     return Session(found["user"], found["name"], found["role"], found["expires"])
 
 
@@ -227,8 +235,9 @@ async def password_matches(known: str | None, password: str) -> bool:
     def verify() -> bool:
         from argon2.exceptions import InvalidHashError, VerificationError
 
+        nobodys = _nobodys_hash()  # made by whoever comes first, known or not
         try:
-            return _hasher().verify(known or _nobodys_hash(), password)
+            return _hasher().verify(known or nobodys, password)
         except (VerificationError, InvalidHashError):
             return False
 

@@ -55,10 +55,10 @@ def added(lines: tuple[Line, ...], new: Sequence[Line]) -> tuple[Line, ...]:
         before = merged.get(line.product_id)
         quantity = line.quantity + (before.quantity if before else 0)
         if quantity > MOST_QUANTITY:
-            raise Refused(f"a cart holds at most {MOST_QUANTITY} of one product")
+            raise Refused(f"a cart holds at most {MOST_QUANTITY} of one product: see view_cart")
         merged[line.product_id] = replace(line, quantity=quantity)
     if len(merged) > MOST_LINES:
-        raise Refused(f"a cart holds at most {MOST_LINES} different products")
+        raise Refused(f"a cart holds at most {MOST_LINES} different products: see view_cart")
     return tuple(merged.values())
 
 

@@ -90,7 +90,10 @@ def _objection(line: carts.Line, found: Mapping[str, Mapping[str, Any]], currenc
             "delete_from_cart and add_to_cart it again to accept that."
         )
     if product["stock"] < line.quantity:
-        return f"Only {product['stock']} of {name} are left, and the cart has {line.quantity}."
+        return (
+            f"Only {product['stock']} of {name} are left, and the cart has {line.quantity}: "
+            "delete_from_cart it, then add_to_cart what there is."
+        )
     return ""
 
 

@@ -52,6 +52,8 @@ class Connection:
 
         An attempt under way is waited for: a slow machine is no database that is away.
         """
+        if self._store is not None:
+            return self._store
         with anyio.move_on_after(PATIENCE):
             await self._opened.wait()
         if self._store is None:

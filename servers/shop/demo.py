@@ -2,7 +2,8 @@
 
     python -m servers.shop.demo
 
-The shop's database must be running. Doing it again changes nothing.
+The shop's database must be running: the one that the environment names, or `.env` in this folder,
+which the launcher reads too. Doing it again changes nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import asyncio
 import hashlib
 import secrets
 import sys
+from pathlib import Path
+
+from dotenv import load_dotenv
 
 from servers.serving import fail, setting
 from servers.shop import accounts, products
@@ -55,7 +59,8 @@ async def _main() -> int:
 
 
 def main() -> None:
-    """Fill the shop that the environment names, and say so."""
+    """Fill the shop that the settings name, and say so."""
+    load_dotenv(Path(".env"), interpolate=False, encoding="utf-8-sig")
     try:
         added = asyncio.run(_main())
     except ShopError as error:

@@ -22,7 +22,7 @@ async def deposit(store: Store, buyer: str, amount: int) -> int:
     mark = Mark("deposit", marks.new_id("deposit"), str(amount))
     room = {"_id": buyer, "balance": {"$lte": MOST - amount}}
     if not await store.users.change(room, marks.put(mark), durable=True):
-        raise Refused("no balance may grow that large")
+        raise Refused("no balance may grow that large: see check_balance, and add less")
     try:
         await settlement.settle_balance(store, buyer, mark, None)
         return await balance(store, buyer)

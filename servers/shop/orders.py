@@ -61,7 +61,7 @@ def total(lines: Sequence[Mapping[str, Any]]) -> int:
 
 async def of_buyer(store: Store, buyer: str) -> list[Document]:
     """The buyer's latest orders, the newest first."""
-    return await store.orders.find({"buyer": buyer}, (("buyer", -1), ("created", -1)), limit=SHOWN)
+    return await store.orders.find({"buyer": buyer}, (("created", -1),), limit=SHOWN)
 
 
 async def own(store: Store, buyer: str, key: str) -> Document:

@@ -16,7 +16,7 @@ Sort = Literal["name", "price", "-price", "newest"]
 Field = Literal["name", "price", "quantity", "description"]
 
 PAGE = 20
-MOST_PAGES = 1000
+TRIES = 20
 ON_SALE = "on_sale"
 DELETED = "deleted"
 
@@ -80,15 +80,22 @@ async def add(store: Store, seller: str, new: Sequence[NewProduct]) -> list[Docu
 
 async def change(store: Store, seller: str, key: str, field: Field, value: Any) -> Document:
     """Set one field of an own product; the product after that."""
-    product = await own(store, seller, key)
-    update = {"price": {"price": value}, "quantity": {"stock": value}}.get(field)
-    if update is None:
-        texts = {"name": product["name"], "description": product["description"], field: value}
-        update = _texts(texts["name"], texts["description"], key)
-    mine = {"_id": key, "seller": seller, "state": ON_SALE}
-    if not await store.products.change(mine, {"$set": update}, durable=True):
-        raise _not_own(key)
-    return {**product, **update}
+    for _ in range(TRIES):
+        product = await own(store, seller, key)
+        update, basis = _edit(product, field, value)
+        as_read = {"_id": key, "seller": seller, "state": ON_SALE, **basis}
+        if await store.products.change(as_read, {"$set": update}, durable=True):
+            return {**product, **update}
+    raise Refused(f"product {key} is being changed by somebody else: try again in a moment")
+
+
+def _edit(product: Document, field: Field, value: Any) -> tuple[Document, Document]:
+    """What to set for a field's new value, and what that was made from: `words` need both texts."""
+    if field in ("price", "quantity"):
+        return {"stock" if field == "quantity" else field: value}, {}
+    basis = {text: product[text] for text in ("name", "description")}
+    texts = {**basis, field: value}
+    return _texts(texts["name"], texts["description"], product["_id"]), basis
 
 
 async def delete(store: Store, seller: str, key: str) -> Document:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from servers.shop import accounts, clock
 from servers.shop.carts import Cart
 from servers.shop.money import to_text
-from servers.shop.products import DELETED, ON_SALE
+from servers.shop.products import ON_SALE
 
 State = Literal["pending", "placed", "cancelled"]
 
@@ -140,6 +140,9 @@ class Sales(BaseModel):
     more: bool = Field(description="whether there may be older ones")
 
 
+_PRODUCTS = TypeAdapter(list[Product])
+
+
 @dataclass(frozen=True, slots=True)
 class Show:
     """Makes results of documents, in one currency."""
@@ -150,13 +153,21 @@ class Show:
         return to_text(minor, self.currency)
 
     def product(self, found: Mapping[str, Any]) -> Product:
-        return Product(
-            product_id=found["_id"],
-            name=found["name"],
-            price=self.money(found["price"]),
-            quantity=found["stock"] if found["state"] == ON_SALE else 0,
-            description=found["description"] if found["state"] != DELETED else "(deleted)",
-        )
+        return self.products([found])[0]
+
+    def products(self, found: Iterable[Mapping[str, Any]]) -> list[Product]:
+        """Checked all at once: a page is twenty."""
+        return _PRODUCTS.validate_python([self._of_product(product) for product in found])
+
+    def _of_product(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        on_sale = found["state"] == ON_SALE
+        return {
+            "product_id": found["_id"],
+            "name": found["name"],
+            "price": self.money(found["price"]),
+            "quantity": found["stock"] if on_sale else 0,
+            "description": found["description"] if on_sale else "(deleted)",
+        }
 
     def cart(self, cart: Cart) -> CartView:
         lines = [

@@ -55,6 +55,29 @@ class FaultyTable(Table):
         return await self.fuse.write(lambda: Table.change(self, where, update, durable=durable))
 
 
+class WatchedTable(Table):
+    """A real table, on which something else happens after the first read of one document."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None
+
+    async def get(self, key: str) -> Document | None:
+        found = await Table.get(self, key)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        return found
+
+
+def overtaken(store: Store, name: str, meanwhile: Callable[[], Awaitable[object]]) -> Store:
+    """The same database, for a caller whom somebody overtakes between read and write."""
+    twin = copy.copy(store)
+    table = WatchedTable.__new__(WatchedTable)
+    table.__dict__.update(vars(getattr(store, name)))
+    table.meanwhile = meanwhile
+    setattr(twin, name, table)
+    return twin
+
+
 def faulty(store: Store, fuse: Fuse) -> Store:
     """The same database, as a caller with that fuse has it."""
     twin = copy.copy(store)

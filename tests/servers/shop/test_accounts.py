@@ -108,10 +108,43 @@ async def test_a_session_ends_by_time_by_logout_and_by_a_new_password(
     assert await store.sessions.find({}, limit=9) == []
 
 
+async def test_a_new_password_ends_a_session_that_is_just_being_made_with_the_old(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await accounts.register(store, ADA)
+    mine = await login(store)
+    matches = accounts.password_matches
+
+    async def matches_and_then_it_changes(known: str | None, password: str) -> bool:
+        found = await matches(known, password)
+        monkeypatch.setattr(accounts, "password_matches", matches)
+        who = await accounts.signed_in(store, mine.token)
+        await accounts.update(store, who, {"password": "another horse"})
+        await accounts.end_other_sessions(store, who, mine.token)
+        return found
+
+    monkeypatch.setattr(accounts, "password_matches", matches_and_then_it_changes)
+    with pytest.raises(Refused, match=accounts.WRONG):
+        await login(store)
+    assert len(await store.sessions.find({}, limit=9)) == 1
+    await login(store, "another horse")
+
+
+async def test_two_who_sign_in_at_once_make_an_old_hash_anew_and_both_are_in(store: Store) -> None:
+    from argon2 import PasswordHasher
+
+    weak = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(ADA.password)
+    await store.users.insert(accounts.document(ADA, weak))
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(login, store)
+    assert len(await store.sessions.find({}, limit=9)) == 3
+
+
 async def test_a_session_of_another_role_is_refused(store: Store) -> None:
     await accounts.register(store, ADA)
     session = await login(store)
-    with pytest.raises(Refused, match="for a seller, and the session is a buyer's"):
+    with pytest.raises(Refused, match=r"for a seller, and the session is a buyer's: .*login_user"):
         await accounts.signed_in(store, session.token, "seller")
 
 

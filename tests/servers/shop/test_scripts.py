@@ -108,6 +108,10 @@ async def test_tools_have_schemas_and_say_what_they_do(
             "check_user", "view_all_products", "view_product_details", "view_cart",
             "check_balance", "list_orders", "view_order", "view_seller_products", "list_sales",
         }  # fmt: skip
+        for name, tool in shop.tools.items():
+            if name not in read_only:
+                destroys = not name.startswith(("add_", "register_", "login_", "place_"))
+                assert tool.annotations.destructive_hint is destroys, name
         repeatable = {n for n, t in shop.tools.items() if t.annotations.idempotent_hint}
         assert not repeatable & {"place_order", "add_balance", "add_to_cart", "add_product"}
 

@@ -1,0 +1,21 @@
+"""The event loop of every process here: uvloop where there is one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run it to its end, in a loop of its own."""
+    with asyncio.Runner(loop_factory=_factory()) as runner:
+        runner.run(main)
+
+
+def _factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows has none
+        return None
+    return cast("Callable[[], asyncio.AbstractEventLoop]", uvloop.new_event_loop)
