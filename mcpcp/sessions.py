@@ -69,7 +69,8 @@ class ClientSession:
         self._watched: dict[tuple[str, str], Callable[[], None]] = {}
         self._asked: dict[str, asyncio.Future[Any]] = {}
         self._last_ask = 0
-        self._progress: dict[Any, str] = {}
+        self._progress: dict[str, tuple[str, str | int]] = {}
+        self._last_token = 0
 
     def close(self) -> None:
         """End its sessions with servers; what servers asked it is answered with an error."""
@@ -123,16 +124,19 @@ class ClientSession:
 
     async def on_server_request(self, server: str, message: Message, back: Back | None) -> Any:
         """See link.Owner; the question goes where the request that caused it will be answered."""
-        params = message.get("params") or {}
-        token = (params.get("_meta") or {}).get("progressToken")
-        if not isinstance(token, str | int):
-            token = None
-        if token is not None:
-            self._progress[token] = server
+        way, params = back or SessionBack(self, self._push), message.get("params") or {}
+        meta = params.get("_meta") or {}
+        theirs = meta.get("progressToken")
+        if not isinstance(theirs, str | int):
+            return await way.ask(message["method"], params)
+        self._last_token += 1
+        token = f"mcpcp-{self._last_token}"  # servers count for themselves: theirs may be alike
+        self._progress[token] = (server, theirs)
         try:
-            return await (back or SessionBack(self, self._push)).ask(message["method"], params)
+            meta = {**meta, "progressToken": token}
+            return await way.ask(message["method"], {**params, "_meta": meta})
         finally:
-            self._progress.pop(token, None)
+            del self._progress[token]
 
     async def ask(self, method: str, params: Message, send: Notify) -> Any:
         """Ask the client on `send`; its result. Raises RpcError with the client's own error."""
@@ -167,13 +171,13 @@ class ClientSession:
 
     def receive_notification(self, message: Message) -> None:
         """Pass a notification on: progress to who asked, anything else to all its servers."""
-        params = message.get("params")
-        method = message["method"]
-        server = None
+        params, method, server = message.get("params"), message["method"], None
         if method == "notifications/progress" and isinstance(params, dict):
-            server = self._progress.get(params.get("progressToken"))
-            if server is None:
+            asked = self._progress.get(str(params.get("progressToken")))
+            if asked is None:
                 return
+            server, theirs = asked
+            params = {**params, "progressToken": theirs}
         for name, link in self._links.items():
             if link.line.connection is not None and server in (None, name):
                 link.line.connection.notify(method, params)
