@@ -320,7 +320,8 @@ class Peer:
             _end(pending, in_flight())
 
     def _lookup(self, request_id: Any) -> _Pending | None:
-        return self._pending.get(request_id) if isinstance(request_id, int) else None
+        # True and 1.0 are equal to 1, and no ids of ours.
+        return self._pending.get(request_id) if type(request_id) is int else None
 
     def _cancel(self, request_id: int, reason: str) -> None:
         self._transport.abandon(request_id)

@@ -299,7 +299,9 @@ def _is_answer(body: bytes, request_id: int) -> bool:
 
 
 def _answers(message: Any, request_id: int) -> bool:
-    return isinstance(message, dict) and message.get("id") == request_id and "method" not in message
+    if not isinstance(message, dict) or "method" in message:
+        return False
+    return type(message.get("id")) is int and message["id"] == request_id
 
 
 def _decoded(data: bytes) -> Any:

@@ -228,6 +228,7 @@ UNANSWERED: dict[str, tuple[bytes, bool]] = {
     "a page": (whole(b"<html>hello</html>"), True),
     "half of JSON": (whole(b'{"jsonrpc":"2.0","id":'), True),
     "an answer to another id": (whole(b'{"jsonrpc":"2.0","id":99999,"result":{}}'), True),
+    "an answer to an id like it": (b"", True),
     "a stream without an answer": (events(end=True), True),
     "a stream of garbage": (events(b"garbage", end=True), True),
     "HTTP 500": (whole(b"", "500 Internal Server Error"), True),
@@ -245,7 +246,8 @@ async def test_a_post_without_an_answer_is_an_error_at_once_and_is_not_sent_agai
     reply, delivered = UNANSWERED[kind]
 
     async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
-        writer.write(reply)
+        alike = {"jsonrpc": "2.0", "id": float(message["id"]), "result": {}}
+        writer.write(reply or whole(json.dumps(alike).encode()))
 
     async with rude_http(answer) as rude:
         await start(fresh, rude)
