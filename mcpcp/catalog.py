@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, get_args
 import orjson
 
 from mcpcp.config import ServerConfig, ToolRules
+from mcpcp.jsonrpc import UPDATED
 from mcpcp.names import ToolName, expose
 from mcpcp.policy import Allowlist, matches
 from mcpcp.profiles import BASE, Profile
@@ -229,6 +230,16 @@ class Catalog:
         if rewriter is None or not isinstance(params, dict) or "uri" not in params:
             return message
         return {**message, "params": {**params, "uri": rewriter.uri(str(params["uri"]))}}
+
+    def may_hear(self, allow: Allowlist, server: str, message: Definition) -> bool:
+        """Whether a server's notification names nothing that `allow` does not grant."""
+        if message["method"] != UPDATED:
+            return True
+        uri = str((message.get("params") or {}).get("uri"))
+        return allow.permits_other(server, "resource", uri) or any(
+            entry.name.server == server and granted(allow, entry) and fits(entry.name.tool, uri)
+            for entry in self.entries["template"].values()
+        )
 
     def shows(self, profile: Profile, entry: Entry) -> bool:
         """Whether the entry's server shows it to clients of `profile`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -145,9 +145,10 @@ class Gateway:
         """The text that Prometheus scrapes, with the servers as they are now."""
         return self.metrics.render(self.registry.figures(), audit_failing=self._audit.failing)
 
-    def open_session(self, push: Notify) -> ClientSession:
-        """A legacy session, closed by its opener; `push` takes what belongs to no request."""
-        return ClientSession(self.registry, push, self.shared.peers if self.shared else None)
+    def open_session(self, push: Notify, identify: Callable[[], Agent]) -> ClientSession:
+        """A legacy session, closed by its opener; see ClientSession."""
+        ids = self.shared.peers if self.shared else None
+        return ClientSession(self.registry, push, identify, ids)
 
     # The way of a call.
 
@@ -246,7 +247,7 @@ class Gateway:
 
     def _stand_in(self, caller: Caller) -> ClientSession:
         """The session with legacy servers in the name of a modern client."""
-        return self._stand_ins.get(caller.agent.identity, caller.profile)
+        return self._stand_ins.get(caller.agent, caller.profile)
 
     async def authorize(self, caller: Caller, kind: Kind, name: Any) -> Entry:
         """The entry that the agent may use; to it, denied and unknown look the same."""

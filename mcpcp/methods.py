@@ -15,7 +15,7 @@ from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import Hello
 from mcpcp.catalog import Entry, Kind
 from mcpcp.gateway import Caller, Gateway
-from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Back, Message, Notify, RpcError
+from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Back, Message, RpcError
 from mcpcp.names import ToolName
 
 LOG_LEVELS: Final = frozenset(
@@ -100,13 +100,13 @@ async def unsubscribe(gateway: Gateway, caller: Caller, params: Message, back: B
 
 
 async def follow_resource(
-    gateway: Gateway, caller: Caller, uri: str, told: Notify
+    gateway: Gateway, caller: Caller, uri: str, told: Callable[[str, Message], None]
 ) -> Callable[[], None]:
-    """Have `told` called with each update of a resource; returns what ends that."""
+    """Have `told` called with its server and each update of a resource; returns what ends that."""
     entry = await gateway.authorize(caller, "resource", uri)
     server = entry.name.server
     return await gateway.registry.backend(server).follow_resource(
-        _own_uri(entry, uri), lambda m: told(gateway.registry.catalog.rewritten(server, m))
+        _own_uri(entry, uri), lambda message: told(server, message), patient=True
     )
 
 

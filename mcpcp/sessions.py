@@ -7,6 +7,7 @@ opened at first use. A server's requests come through here to the client, and it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from typing import Any, Final, Protocol
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import Hello
 from mcpcp.backends.link import Link
-from mcpcp.errors import DeadlineExceeded
+from mcpcp.errors import DeadlineExceeded, TokenError
 from mcpcp.jsonrpc import METHOD_NOT_FOUND, Back, Message, Notify, RpcError, notification
 from mcpcp.listing import Shown
+from mcpcp.policy import Agent
 from mcpcp.profiles import BASE, profile_of
 from mcpcp.registry import Registry
 
@@ -54,9 +56,18 @@ class Ids(Protocol):
 
 
 class ClientSession:
-    """One legacy client; `push` takes what belongs to none of its requests."""
+    """One legacy client; `push` takes what belongs to none of its requests.
 
-    def __init__(self, registry: Registry, push: Notify, ids: Ids | None = None) -> None:
+    `identify` says whose it is now, and raises TokenError once nothing may be told any more.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        push: Notify,
+        identify: Callable[[], Agent],
+        ids: Ids | None = None,
+    ) -> None:
         self.id = ids.id() if ids else secrets.token_hex(16)
         self.hello = Hello()
         self.profile = BASE
@@ -64,6 +75,7 @@ class ClientSession:
         self.log_level: str | None = None
         self._registry = registry
         self._push = push
+        self._identify = identify
         self._links: dict[str, Link] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watched: dict[tuple[str, str], Callable[[], None]] = {}
@@ -108,7 +120,9 @@ class ClientSession:
         key = (backend.server.name, uri)
         if key not in self._watched:
             told = lambda message: self.on_server_notification(backend.server.name, message)  # noqa: E731
-            self._watched[key] = await backend.follow_resource(uri, told)
+            leave = await backend.follow_resource(uri, told)
+            self._watched.pop(key, lambda: None)()  # asked twice at once, it is told once
+            self._watched[key] = leave
 
     def unsubscribe(self, backend: Backend, uri: str) -> None:
         """The reverse of `subscribe`."""
@@ -119,12 +133,24 @@ class ClientSession:
     # What servers say to the client.
 
     def on_server_notification(self, server: str, message: Message) -> None:
-        """See link.Owner."""
-        self._push(self._registry.catalog.rewritten(server, message))
+        """See link.Owner; a void token hears nothing, a good one nothing that it does not grant."""
+        try:
+            allow = self._identify().allow
+        except TokenError:
+            return
+        catalog = self._registry.catalog
+        if catalog.may_hear(allow, server, message):
+            self._push(catalog.rewritten(server, message))
+
+    def _ask_unrelated(self, message: Message) -> None:
+        """Send a question that belongs to no request; a void token is asked nothing."""
+        with contextlib.suppress(TokenError):
+            self._identify()
+            self._push(message)
 
     async def on_server_request(self, server: str, message: Message, back: Back | None) -> Any:
         """See link.Owner; the question goes where the request that caused it will be answered."""
-        way, params = back or SessionBack(self, self._push), message.get("params") or {}
+        way, params = back or SessionBack(self, self._ask_unrelated), message.get("params") or {}
         meta = params.get("_meta") or {}
         theirs = meta.get("progressToken")
         if not isinstance(theirs, str | int):

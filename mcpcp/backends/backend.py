@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from mcpcp.backends.addresses import Address, Addresses, Started, addresses_of
 from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello, Reach
+from mcpcp.backends.followers import Followers, Say
 from mcpcp.backends.line import Line
 from mcpcp.backends.offering import CHANGES, list_offer
 from mcpcp.backends.places import Places
@@ -79,9 +80,9 @@ class Backend:
         self.moved = asyncio.Event()
         self._on_change = on_change
         self._attempt: Connection | None = None
-        self._followers: dict[str, dict[object, Callable[[Message], None]]] = {}
         self._stale = asyncio.Event()
         self._followed = asyncio.Event()
+        self._followers = Followers(self._followed.set)
         self._declared: dict[str, Declared] = {}
         self._wants_templates = templates
         self._profiles: list[Profile] = []
@@ -237,33 +238,30 @@ class Backend:
         self._stale.set()
 
     async def follow_resource(
-        self, uri: str, told: Callable[[Message], None]
+        self, uri: str, told: Callable[[Message], None], *, patient: bool = False
     ) -> Callable[[], None]:
-        """Subscribe to a resource on the shared connection; returns what ends that again."""
-        followers = self._followers.setdefault(uri, {})
-        key = object()
-        followers[key] = told
-        if self.modern:
-            self._followed.set()
-        elif len(followers) == 1:
-            try:
-                await self.line.request("resources/subscribe", {"uri": uri})
-            except McpcpError:
-                self._unfollow(uri, key)
-                raise
-        return lambda: self._unfollow(uri, key)
+        """Subscribe to a resource on the shared connection; returns what ends that again.
 
-    def _unfollow(self, uri: str, key: object) -> None:
-        followers = self._followers.get(uri, {})
-        if followers.pop(key, None) is None or followers:
-            return
-        del self._followers[uri]
-        if self.modern:
-            self._followed.set()
-            return
-        # Nobody waits for the answer, so it goes out like a notification, with an id of its own.
-        if self.line.connection is not None:
-            self.line.connection.send_soon("resources/unsubscribe", {"uri": uri})
+        Raises McpcpError; but who is `patient` follows also where the server can't be told now.
+        """
+        leave = self._followers.add(uri, told)
+        try:
+            if not (self.modern or (patient and not self.connected)):
+                await self._followers.subscribe(uri, self._say_in_time)
+        except RpcError:
+            leave()
+            raise
+        except McpcpError:
+            if not patient:
+                leave()
+                raise
+        except asyncio.CancelledError:
+            leave()
+            raise
+        return leave
+
+    async def _say_in_time(self, method: str, uri: str) -> None:
+        await self.line.request(method, {"uri": uri}, repeatable=True)
 
     # The owner task.
 
@@ -312,30 +310,33 @@ class Backend:
         """List what is on offer, and list again whenever it may have changed."""
         self._fresh.clear()
         await self._list_stale(connection)
-        for method, params in () if connection.modern else self._renewals():
-            with contextlib.suppress(RpcError):
-                await connection.request(method, params, HANDSHAKE_TIMEOUT)
+        if not connection.modern:
+            await self._renew(connection)
         self.restarts += 1
         self.down_since = asyncio.get_running_loop().time()
         self.line.put(connection)
         self._on_change()
         logger.info("%s is connected: %s", self.server.name, self.offer)
         async with asyncio.TaskGroup() as tasks:
-            if connection.modern:
-                tasks.create_task(self._subscribe(connection))
+            following = (
+                self._subscribe(connection)
+                if connection.modern
+                else self._followers.keep(_saying(connection))
+            )
+            tasks.create_task(following)
             while True:
                 await self._stale.wait()
                 await asyncio.sleep(_DEBOUNCE)
                 self._stale.clear()
                 await self._list_stale(connection)
 
-    def _renewals(self) -> list[tuple[str, Message]]:
-        """What a legacy server that lost its connection has to be told again."""
-        renewals: list[tuple[str, Message]] = []
+    async def _renew(self, connection: Connection) -> None:
+        """Tell a legacy server again what it knew before its connection was lost."""
         if self.log_level is not None:
-            renewals.append(("logging/setLevel", {"level": self.log_level}))
-        renewals += [("resources/subscribe", {"uri": uri}) for uri in self._followers]
-        return renewals
+            with contextlib.suppress(RpcError):
+                params = {"level": self.log_level}
+                await connection.request("logging/setLevel", params, HANDSHAKE_TIMEOUT)
+        await self._followers.renew(_saying(connection))
 
     async def _subscribe(self, connection: Connection) -> None:
         """A modern server tells of changes only whom asks it to; the old subscription ends last."""
@@ -343,6 +344,7 @@ class Backend:
             current: asyncio.Task[None] | None = None
             while True:
                 self._followed.clear()
+                self._followers.forget()
                 wanted = self._wanted(connection)
                 new = tasks.create_task(_listen(connection, wanted)) if wanted else None
                 if current is not None:
@@ -358,8 +360,8 @@ class Backend:
             if isinstance(capability := connection.capabilities.get(name), dict)
             and capability.get("listChanged")
         }
-        if self._followers:
-            wanted["resourceSubscriptions"] = sorted(self._followers)
+        if uris := self._followers.uris:
+            wanted["resourceSubscriptions"] = uris
         return wanted
 
     async def _list_stale(self, connection: Connection) -> None:
@@ -391,8 +393,7 @@ class Backend:
         if message["method"] in CHANGES:
             self.announce(message["method"])
         elif message["method"] == UPDATED and isinstance(params, dict):
-            for told in list(self._followers.get(str(params.get("uri")), {}).values()):
-                told(message)
+            self._followers.tell(str(params.get("uri")), message)
 
     async def on_request(self, message: Message, back: Back | None) -> Any:
         """A shared connection has offered the server no client capabilities."""
@@ -431,13 +432,21 @@ def _runs(process: ProcessStatus) -> bool:
     return process.state is ProcessState.RUNNING
 
 
+def _saying(connection: Connection) -> Say:
+    return lambda method, uri: connection.request(method, {"uri": uri}, HANDSHAKE_TIMEOUT)
+
+
 async def _listen(connection: Connection, wanted: Message) -> None:
     """Keep a subscription open; a server that refuses it has to be believed its lists."""
-    while True:
+    while wanted:
         try:
             await connection.request(LISTEN, {"notifications": wanted}, _LISTENING)
-        except RpcError:
-            return
+        except RpcError as error:
+            logger.warning("%s refuses a subscription: %s", connection.server.name, error)
+            # One client's resources must not cost everybody the changes of lists.
+            kept = wanted if "resourceSubscriptions" in wanted else {}
+            wanted = {k: v for k, v in kept.items() if k != "resourceSubscriptions"}
+            continue
         except Interrupted as error:
             logger.info("a subscription has ended: %s", error)
         except McpcpError:

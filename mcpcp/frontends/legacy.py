@@ -39,7 +39,7 @@ class HttpSession:
     """A legacy session of streamable HTTP, bound to the identity that opened it."""
 
     def __init__(self, gateway: Gateway, agent: Agent, token: str | None) -> None:
-        self.client = gateway.open_session(self.push)
+        self.client = gateway.open_session(self.push, lambda: gateway.authenticate(self.token))
         self.identity = agent.identity
         self.token = token
         self.calls: dict[Any, PostedCall] = {}
@@ -83,12 +83,8 @@ class HttpSession:
     def push(self, message: Message) -> None:
         """Send what belongs to no request: on the session's own stream, or on that of a call.
 
-        Where there is neither, it waits for the next own stream. A void token hears nothing.
+        Where there is neither, it waits for the next own stream.
         """
-        try:
-            self._gateway.authenticate(self.token)
-        except TokenError:
-            return
         if not self.own.open and self.calls and "id" in message:
             next(reversed(self.calls.values())).notify(message)
         else:

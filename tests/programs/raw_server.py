@@ -28,8 +28,11 @@ parser.add_argument("--journal")
 options = parser.parse_args()
 
 waiting: dict[Any, Path] = {}
+listening: set[Any] = set()
+"""Subscriptions of the modern era, by the ids of their requests."""
 EXTRA: Message = {"resources": {}} if options.journal else {}
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 introduced: Message = {}
 """What a client of the legacy era said that it can."""
 lock = threading.Lock()
@@ -104,7 +107,11 @@ def grow(params: Message) -> Message:
         del tools[name]
     else:
         tools[name] = (echo, {})
-    say({"method": "notifications/tools/list_changed"})
+    changed = "notifications/tools/list_changed"
+    if not options.modern:
+        say({"method": changed})
+    for request_id in listening:
+        say({"method": changed, "params": {"_meta": {SUBSCRIPTION: request_id}}})
     return text(f"{len(tools)} tools")
 
 
@@ -189,7 +196,7 @@ def initialize(params: Message) -> Message:
 
 def discover(params: Message) -> Message:
     found = {"supportedVersions": ["2026-07-28"], "resultType": "complete"}
-    return {**found, "capabilities": EXTRA}
+    return {**found, "capabilities": {"tools": {"listChanged": True}, **EXTRA}}
 
 
 def page_of_tools(params: Message) -> Message:
@@ -213,6 +220,7 @@ methods: dict[str, Callable[[Message], Message]] = {
     "resources/list": lambda _: {"resources": []},
     "resources/templates/list": list_templates,
     "resources/read": lambda params: {"contents": [{"uri": params["uri"], "text": "read"}]},
+    **({"resources/subscribe": lambda _: {}} if options.journal else {}),
 }
 
 
@@ -223,7 +231,19 @@ def handle(message: Message) -> Message | None:
         note(options.journal, method)
     if method == "tools/call":
         return call(message["id"], params)
+    if method == "subscriptions/listen" and options.modern:
+        return listen(message["id"], params["notifications"])
     return methods[method](params)
+
+
+def listen(request_id: Any, wanted: Message) -> Message | None:
+    """Tell of changes of lists; who follows a resource too is refused as a whole."""
+    if "resourceSubscriptions" in wanted:
+        raise LookupError
+    listening.add(request_id)
+    told = {"notifications": wanted, "_meta": {SUBSCRIPTION: request_id}}
+    say({"method": "notifications/subscriptions/acknowledged", "params": told})
+    return None
 
 
 def call(request_id: Any, params: Message) -> Message | None:
@@ -263,6 +283,7 @@ def answer_when(request_id: Any, until: Path, token: Any) -> None:
 
 
 def cancelled(params: Message) -> None:
+    listening.discard(params["requestId"])
     path = waiting.pop(params["requestId"], None)
     if path is not None:
         note(str(path), "cancelled")
