@@ -30,8 +30,9 @@ async def call_tool(gateway: Gateway, caller: Caller, params: Message, back: Bac
     if gateway.config.searches(caller.agent.name):
         if params.get("name") == search.FIND:
             await gateway.prepare(caller)
-            index = gateway.view(caller.agent, caller.profile).index
-            result = search.answer(index, params.get("arguments"))
+            view = gateway.view(caller.agent, caller.profile)
+            gateway.registry.look_again(view.servers)
+            result = search.answer(view.index, params.get("arguments"))
             return listing.in_era(result, "tools/call", caller.modern)
         params = _meant(params)
     entry = await gateway.authorize(caller, "tool", params.get("name"))
@@ -175,6 +176,7 @@ async def _list(gateway: Gateway, caller: Caller, kind: Kind, params: Message) -
     await gateway.prepare(caller, templates=kind == "template")
     catalog = gateway.registry.catalog
     view = catalog.view(caller.agent.allow, caller.profile)
+    gateway.registry.look_again(view.servers)
     if caller.session is not None and caller.session.shown is not None:
         caller.session.shown.saw(view, kind)
     result = listing.page(view, kind, params.get("cursor"), catalog.version)

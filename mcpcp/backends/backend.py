@@ -24,7 +24,7 @@ from mcpcp.backends.places import Places
 from mcpcp.backends.variants import MOST_PROFILES, Variants
 from mcpcp.catalog import KINDS, VARYING, Offer
 from mcpcp.config import ServerConfig
-from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError
+from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError, ProtocolError
 from mcpcp.fleet import ProcessState, ProcessStatus
 from mcpcp.jsonrpc import (
     LISTEN,
@@ -46,6 +46,9 @@ SOON: Final = 0.5
 """Seconds between tries to reach a server that ought to be there in a moment."""
 STABLE_AFTER: Final = 1.0
 """Seconds of service after which a server that dies is started again at once."""
+LOOK_AGAIN: Final = 5.0
+"""Seconds after which a list that may change without a word is asked for again, where a client
+wants to see it."""
 _DEBOUNCE: Final = 0.05
 _LISTEN_AGAIN: Final = 1.0
 _LISTENING: Final = 10 * 365 * 86400.0
@@ -87,6 +90,7 @@ class Backend:
         self._wants_templates = templates
         self._profiles: list[Profile] = []
         self._fresh: set[Profile] = set()
+        self._look_at = float("inf")
         self._processes: tuple[ProcessStatus, ...] = ()
         self._supervised = False
         self._patience = patience if server.transport != "stdio" else 0.0
@@ -233,7 +237,13 @@ class Backend:
         self._announced[change] = self._announced.get(change, 0) + 1
         self._list_again()
 
+    def look_again(self) -> None:
+        """A client wants to see the lists: have those made anew that may change without a word."""
+        if asyncio.get_running_loop().time() >= self._look_at:
+            self._list_again()
+
     def _list_again(self) -> None:
+        self._look_at = float("inf")
         self._fresh.clear()
         self._stale.set()
 
@@ -328,7 +338,10 @@ class Backend:
                 await self._stale.wait()
                 await asyncio.sleep(_DEBOUNCE)
                 self._stale.clear()
-                await self._list_stale(connection)
+                try:
+                    await self._list_stale(connection)
+                except (RpcError, DeadlineExceeded, ProtocolError) as error:
+                    logger.warning("%s does not list again: %s", self.server.name, error)
 
     async def _renew(self, connection: Connection) -> None:
         """Tell a legacy server again what it knew before its connection was lost."""
@@ -354,18 +367,16 @@ class Backend:
                 await self._followed.wait()
 
     def _wanted(self, connection: Connection) -> Message:
-        wanted: Message = {
-            f"{name}ListChanged": True
-            for name in ("tools", "prompts", "resources")
-            if isinstance(capability := connection.capabilities.get(name), dict)
-            and capability.get("listChanged")
-        }
+        announced = _announced(connection).items()
+        wanted: Message = {f"{name}ListChanged": True for name, is_told in announced if is_told}
         if uris := self._followers.uris:
             wanted["resourceSubscriptions"] = uris
         return wanted
 
     async def _list_stale(self, connection: Connection) -> None:
         """List what may have changed, on our own account and as clients that are shown more."""
+        if not _announces(connection):
+            self._look_at = asyncio.get_running_loop().time() + LOOK_AGAIN
         if BASE not in self._fresh:
             self._fresh.add(BASE)
             announced = dict(self._announced)  # what is said while we list may be missing in it
@@ -402,6 +413,8 @@ class Backend:
     # What changes when a connection comes and goes.
 
     def _replace_offer(self, offer: Offer) -> None:
+        if offer == self.offer:
+            return
         if self.offer is not None and self.offer.names() != offer.names():
             self.variants.forget_unkept()
         self.offer = offer
@@ -430,6 +443,19 @@ def _running(processes: tuple[ProcessStatus, ...]) -> set[int | None]:
 
 def _runs(process: ProcessStatus) -> bool:
     return process.state is ProcessState.RUNNING
+
+
+def _announced(connection: Connection) -> dict[str, bool]:
+    """Which lists there are, and whether the server says when they change."""
+    found = (
+        (name, connection.capabilities.get(name)) for name in ("tools", "prompts", "resources")
+    )
+    return {n: bool(c.get("listChanged")) for n, c in found if isinstance(c, dict)}
+
+
+def _announces(connection: Connection) -> bool:
+    """Whether no list of the server's changes without a word."""
+    return all({"tools": False, **_announced(connection)}.values())
 
 
 def _saying(connection: Connection) -> Say:

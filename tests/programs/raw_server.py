@@ -1,7 +1,8 @@
 """An MCP server over stdio without the SDK: quick to start, and it says what no SDK would say.
 
 Flags: `--modern` knows no initialize; `--hold FILE` shakes hands only once FILE exists; `--name N`;
-`--shy` shows a tool of that name only to clients that can be asked; `--journal FILE` notes methods.
+`--shy` shows a tool of that name only to clients that can be asked; `--journal FILE` notes methods;
+`--silent` never says that a list has changed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ parser.add_argument("--name", default="raw")
 parser.add_argument("--tool", action="append", default=[], help="one more tool, an echo")
 parser.add_argument("--shy", action="store_true")
 parser.add_argument("--journal")
+parser.add_argument("--silent", action="store_true")
 options = parser.parse_args()
 
 waiting: dict[Any, Path] = {}
@@ -108,11 +110,17 @@ def grow(params: Message) -> Message:
     else:
         tools[name] = (echo, {})
     changed = "notifications/tools/list_changed"
-    if not options.modern:
+    if not (options.modern or options.silent):
         say({"method": changed})
     for request_id in listening:
         say({"method": changed, "params": {"_meta": {SUBSCRIPTION: request_id}}})
     return text(f"{len(tools)} tools")
+
+
+def sulk(params: Message) -> Message:
+    """Refuse to list tools from now on."""
+    methods["tools/list"] = lambda _: {}["no more"]
+    return text("sulks")
 
 
 def big(params: Message) -> Message:
@@ -159,6 +167,7 @@ tools: dict[str, Tool] = {
     **{name: (echo, {}) for name in options.tool},
     **({"ask": (ask, {})} if options.modern else {}),
     **({"shy": (echo, {})} if options.shy else {}),
+    **({"sulk": (sulk, {})} if options.silent else {}),
 }
 
 
@@ -188,7 +197,7 @@ def initialize(params: Message) -> Message:
         time.sleep(0.01)
     return {
         "protocolVersion": params["protocolVersion"],
-        "capabilities": {"tools": {"listChanged": True}, **EXTRA},
+        "capabilities": {"tools": {"listChanged": not options.silent}, **EXTRA},
         "serverInfo": {"name": options.name, "version": "1"},
         "instructions": f"How to use {options.name}.",
     }
@@ -196,7 +205,7 @@ def initialize(params: Message) -> Message:
 
 def discover(params: Message) -> Message:
     found = {"supportedVersions": ["2026-07-28"], "resultType": "complete"}
-    return {**found, "capabilities": {"tools": {"listChanged": True}, **EXTRA}}
+    return {**found, "capabilities": {"tools": {"listChanged": not options.silent}, **EXTRA}}
 
 
 def page_of_tools(params: Message) -> Message:
@@ -297,7 +306,8 @@ def receive(message: Message) -> None:
     try:
         result = handle(message)
     except LookupError:
-        error = {"code": -32601, "message": "Method not found", "data": ["d"], "xUnknown": True}
+        code = -32603 if message["method"] in methods else -32601
+        error = {"code": code, "message": "Method not found", "data": ["d"], "xUnknown": True}
         say({"id": message["id"], "error": error})
         return
     if result is not None:
