@@ -31,7 +31,7 @@ MOST_SESSIONS: Final = 10_000
 IDLE_TIMEOUT: Final = 30 * 60.0
 """Seconds after which a session that nobody uses is forgotten."""
 RECENT: Final = 60.0
-RESUMABLE_SINCE: Final = "2025-11-25"
+PRIMED_SINCE: Final = "2025-11-25"
 """The first version whose clients know events that are there only for their id."""
 
 
@@ -65,9 +65,9 @@ class HttpSession:
         return bool(self.calls) or self.own.open
 
     @property
-    def resumable(self) -> bool:
-        """Whether the client can take up the stream of a call again."""
-        return self.client.hello.version >= RESUMABLE_SINCE
+    def primed(self) -> bool:
+        """Whether the client can take up the stream of a call before anything came on it."""
+        return self.client.hello.version >= PRIMED_SINCE
 
     def touch(self, token: str | None) -> None:
         """Note that the client used the session, and the token it did so with."""
@@ -186,9 +186,8 @@ class LegacyHttp:
             raise RpcError(INVALID_REQUEST, f"Invalid request: id {request_id!r} is in use")
         if len(session.calls) >= MOST_IN_FLIGHT:
             raise RpcError(INVALID_REQUEST, f"more than {MOST_IN_FLIGHT} requests at once")
-        log = session.log if session.resumable else None
         session.calls[request_id] = call = PostedCall(
-            self._gateway, reply, self._tasks, self._patience, log
+            self._gateway, reply, self._tasks, self._patience, session.log, primed=session.primed
         )
         try:
             await call.run(session.caller(agent), message, request)
