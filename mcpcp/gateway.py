@@ -22,7 +22,14 @@ from mcpcp.backends.backend import Backend
 from mcpcp.backends.line import Line
 from mcpcp.catalog import Entry, Kind, View, granted
 from mcpcp.config import Config
-from mcpcp.eras import ParkingLot, WithoutLogs, modern_error, with_answers
+from mcpcp.eras import (
+    LogsFrom,
+    ParkingLot,
+    check_pages,
+    modern_error,
+    pages_asked_for,
+    with_answers,
+)
 from mcpcp.errors import (
     DeadlineExceeded,
     Interrupted,
@@ -50,7 +57,7 @@ from mcpcp.limits import Limiter
 from mcpcp.metrics import Metrics
 from mcpcp.names import ToolName
 from mcpcp.policy import NONE, Agent
-from mcpcp.profiles import BASE, Profile, profile_of
+from mcpcp.profiles import BASE, Profile, capabilities_of, profile_of
 from mcpcp.registry import Registry
 from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
@@ -224,14 +231,18 @@ class Gateway:
 
     async def _send_older(self, call: Call) -> Any:
         """A modern client before a legacy server."""
-        if META_LOG_LEVEL not in call.params["_meta"]:
-            call = call._replace(back=WithoutLogs(call.back))
+        check_pages(call.params)
+        call = call._replace(back=LogsFrom(call.back, call.params["_meta"].get(META_LOG_LEVEL)))
+        profile = call.caller.profile
         try:
-            if call.caller.profile != BASE:
+            if profile != BASE:
                 return await self._send_parked(call)
             return await call.over(call.backend.line)
         except RpcError as error:
-            raise modern_error(error) from None
+            pages = pages_asked_for(error, capabilities_of(profile))
+            if pages is None:
+                raise modern_error(error) from None
+            return pages
 
     async def _send_parked(self, call: Call) -> Any:
         """A modern client before a legacy server that may ask it something in the middle."""

@@ -14,13 +14,10 @@ from mcpcp import listing, search
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import Hello
 from mcpcp.catalog import Entry, Kind
+from mcpcp.eras import LOG_LEVELS
 from mcpcp.gateway import Caller, Gateway
 from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Back, Message, RpcError
 from mcpcp.names import ToolName
-
-LOG_LEVELS: Final = frozenset(
-    {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
-)
 
 Method = Callable[[Gateway, Caller, Message, Back], Coroutine[Any, Any, Any]]
 
@@ -137,7 +134,7 @@ async def set_level(gateway: Gateway, caller: Caller, params: Message, back: Bac
     """Set the log level, for the servers in use and for those that will be."""
     level = params.get("level")
     if level not in LOG_LEVELS:
-        raise RpcError(INVALID_PARAMS, f"params.level must be one of {sorted(LOG_LEVELS)}")
+        raise RpcError(INVALID_PARAMS, f"params.level must be one of {list(LOG_LEVELS)}")
     known = "logging" in gateway.view(caller.agent).capabilities
     if caller.session is None or not (known or gateway.registry.expecting(caller.agent.allow)):
         raise RpcError(METHOD_NOT_FOUND, "Method not found: logging/setLevel")
