@@ -19,7 +19,7 @@ from mcpcp.names import ToolName, expose
 from mcpcp.policy import Allowlist, matches
 from mcpcp.profiles import BASE, Profile
 from mcpcp.search import Index
-from mcpcp.uris import Rewriter, exposed_uri, fits
+from mcpcp.uris import Rewriter, exposed_by, fits, overlap
 
 Definition = dict[str, Any]
 Shown = Mapping[Profile, frozenset[tuple["Kind", str]]]
@@ -181,6 +181,12 @@ class View:
         if found is not None:
             return found
         templates = self.listings["template"].entries
+        named = exposed_by(uri)
+        if named is not None:
+            server, own = named
+            of_it = (e for e in templates.values() if e.name.server == server)
+            if any(fits(entry.name.tool, own) for entry in of_it):
+                return Entry("resource", ToolName(server, own), uri, {"uri": uri})
         return next((e for pattern, e in templates.items() if fits(pattern, uri)), None)
 
 
@@ -301,9 +307,12 @@ def build(
     claimed: dict[tuple[Kind, str], ToolName] = {}
     refused: dict[ToolName, ToolName] = {}
     rewriters: dict[str, Rewriter] = {}
+    owners = _owners(servers, offers)
+    templates: list[str] = []
     for name, server in servers.items():
         offer = offers.get(name, _NOTHING)
-        rewriters[name] = rewriter = _rewriter(name, offer, claimed)
+        rewriters[name] = rewriter = _rewriter(name, offer, templates, owners)
+        templates += (d["uriTemplate"] for d in offer.of("template"))
         for entry in _offered(server, offer, rewriter):
             holder = claimed.setdefault((entry.kind, entry.exposed), entry.name)
             if holder != entry.name:
@@ -329,13 +338,22 @@ def build(
 _NOTHING: Final = Offer()
 
 
-def _rewriter(name: str, offer: Offer, claimed: Mapping[tuple[Kind, str], ToolName]) -> Rewriter:
-    """For those URIs of the server that another one has claimed."""
-    uris = [d["uri"] for d in offer.resources if ("resource", d["uri"]) in claimed]
-    templates = [
-        d["uriTemplate"] for d in offer.of("template") if ("template", d["uriTemplate"]) in claimed
-    ]
-    return Rewriter(name, uris, templates)
+def _owners(servers: Mapping[str, ServerConfig], offers: Mapping[str, Offer]) -> dict[str, str]:
+    """The first server to list each URI."""
+    owners: dict[str, str] = {}
+    for name in servers:
+        for definition in offers.get(name, _NOTHING).resources:
+            owners.setdefault(definition["uri"], name)
+    return owners
+
+
+def _rewriter(
+    name: str, offer: Offer, claimed: Collection[str], owners: Mapping[str, str]
+) -> Rewriter:
+    """For those URIs of the server that belong to another; `claimed` are others' templates."""
+    templates = [d["uriTemplate"] for d in offer.of("template")]
+    shared = [t for t in templates if any(overlap(t, other) for other in claimed)]
+    return Rewriter(name, [d["uri"] for d in offer.resources], templates, shared, owners)
 
 
 def exposed_tool(server: ServerConfig, tool: str) -> str:
@@ -359,9 +377,7 @@ def _offered(server: ServerConfig, offer: Offer, rewriter: Rewriter) -> Iterator
         yield _entry("resource", server.name, definition["uri"], {**definition, "uri": uri}, "uri")
     for definition in offer.of("template"):
         pattern = definition["uriTemplate"]
-        clashes = bool(rewriter) and rewriter.template(pattern)
-        shown = exposed_uri(server.name, pattern) if clashes else pattern
-        changed = {**definition, "uriTemplate": shown}
+        changed = {**definition, "uriTemplate": rewriter.template(pattern)}
         yield _entry("template", server.name, pattern, changed, "uriTemplate")
 
 
