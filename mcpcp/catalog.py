@@ -309,9 +309,10 @@ def build(
     rewriters: dict[str, Rewriter] = {}
     owners = _owners(servers, offers)
     templates: list[str] = []
+    company = sum("resources" in offer.capabilities for offer in offers.values()) > 1
     for name, server in servers.items():
         offer = offers.get(name, _NOTHING)
-        rewriters[name] = rewriter = _rewriter(name, offer, templates, owners)
+        rewriters[name] = rewriter = _rewriter(name, offer, templates, owners, company=company)
         templates += (d["uriTemplate"] for d in offer.of("template"))
         for entry in _offered(server, offer, rewriter):
             holder = claimed.setdefault((entry.kind, entry.exposed), entry.name)
@@ -348,12 +349,19 @@ def _owners(servers: Mapping[str, ServerConfig], offers: Mapping[str, Offer]) ->
 
 
 def _rewriter(
-    name: str, offer: Offer, claimed: Collection[str], owners: Mapping[str, str]
+    name: str,
+    offer: Offer,
+    claimed: Collection[str],
+    owners: Mapping[str, str],
+    *,
+    company: bool,
 ) -> Rewriter:
     """For those URIs of the server that belong to another; `claimed` are others' templates."""
     templates = [d["uriTemplate"] for d in offer.of("template")]
     shared = [t for t in templates if any(overlap(t, other) for other in claimed)]
-    return Rewriter(name, [d["uri"] for d in offer.resources], templates, shared, owners)
+    uris = [d["uri"] for d in offer.resources]
+    company = company and "resources" in offer.capabilities
+    return Rewriter(name, uris, templates, shared, owners, company=company)
 
 
 def exposed_tool(server: ServerConfig, tool: str) -> str:

@@ -63,6 +63,7 @@ from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
 from mcpcp.tokens import TokenVerifier
 from mcpcp.tracing import UNTRACED, Tracing
+from mcpcp.uris import exposed_by
 
 if TYPE_CHECKING:
     from mcpcp.state.shared import SharedState
@@ -307,17 +308,20 @@ class Gateway:
         return view.find_uri(name) or self._only_source(caller, view, name)
 
     def _only_source(self, caller: Caller, view: View, uri: str) -> Entry | None:
-        """A resource that is on no list can only be of a server with resources, if there is one."""
+        """A resource that is on no list can only be of a server with resources, if there is one;
+        else the URI has to say of which."""
         catalog = self.registry.catalog
-        sources = [
-            server
-            for server in view.servers
-            if "resources" in catalog.capabilities[server]
-            and caller.agent.allow.permits_other(server, "resource", uri)
-        ]
+        sources = [s for s in view.servers if "resources" in catalog.capabilities[s]]
+        named = exposed_by(uri)
+        if named is not None and named[0] in sources:
+            sources, own = [named[0]], named[1]
+        else:
+            own = uri
+        allow = caller.agent.allow
+        sources = [s for s in sources if allow.permits_other(s, "resource", own)]
         if len(sources) != 1:
             return None
-        return Entry("resource", ToolName(sources[0], uri), uri, {"uri": uri})
+        return Entry("resource", ToolName(sources[0], own), uri, {"uri": uri})
 
     def _refuse(self, caller: Caller, kind: Kind, name: str) -> None:
         """Count and record what the agent asked for in vain, and why."""

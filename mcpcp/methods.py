@@ -18,6 +18,7 @@ from mcpcp.eras import LOG_LEVELS
 from mcpcp.gateway import Caller, Gateway
 from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Back, Message, RpcError
 from mcpcp.names import ToolName
+from mcpcp.uris import renamed
 
 Method = Callable[[Gateway, Caller, Message, Back], Coroutine[Any, Any, Any]]
 
@@ -58,8 +59,10 @@ async def get_prompt(gateway: Gateway, caller: Caller, params: Message, back: Ba
 async def read_resource(gateway: Gateway, caller: Caller, params: Message, back: Back) -> Any:
     """Read a resource."""
     entry = await gateway.authorize(caller, "resource", params.get("uri"))
-    named = {**params, "uri": _own_uri(entry, params["uri"])}
-    return await gateway.forward(caller, entry, "resources/read", named, back)
+    asked = params["uri"]
+    own = _own_uri(entry, asked)
+    result = await gateway.forward(caller, entry, "resources/read", {**params, "uri": own}, back)
+    return result if own == asked else renamed(result, own, asked)
 
 
 def _own_uri(entry: Entry, uri: str) -> str:

@@ -14,6 +14,7 @@ from itertools import product
 from typing import Any, Final, NamedTuple
 
 _SCHEME: Final = "mcpcp://"
+_WEB: Final = ("http://", "https://", "data:")
 _LONGEST: Final = 500
 """Characters of a template up to which it is compared with others; whole URIs are short."""
 _EXPRESSION: Final = re.compile(r"\{([+#./;?&]?)([^}]*)\}")
@@ -57,6 +58,18 @@ def exposed_by(uri: str) -> tuple[str, str] | None:
         return None
     server, slash, own = uri.removeprefix(_SCHEME).partition("/")
     return (server, own) if slash else None
+
+
+def renamed(result: Any, own: str, asked: str) -> Any:
+    """What was read, with the name that it was asked for by."""
+    contents = result.get("contents") if isinstance(result, dict) else None
+    if not isinstance(contents, list):
+        return result
+    new = [
+        {**item, "uri": asked} if isinstance(item, dict) and item.get("uri") == own else item
+        for item in contents
+    ]
+    return {**result, "contents": new}
 
 
 class _Part(NamedTuple):
@@ -136,7 +149,8 @@ class Rewriter:
     """Writes a server's URIs as clients know them.
 
     `uris` and `templates` are what the server has, `shared` those templates that have URIs in
-    common with ones that another has claimed; `owners` says who was the first to list a URI.
+    common with ones that another has claimed; `owners` says who was the first to list a URI. With
+    `company`, other servers have resources too, and a link to what nobody lists says whose it is.
     """
 
     def __init__(
@@ -146,16 +160,19 @@ class Rewriter:
         templates: Collection[str],
         shared: Collection[str],
         owners: Mapping[str, str],
+        *,
+        company: bool = False,
     ) -> None:
         self._server = server
         self._uris = frozenset(uris)
         self._templates = tuple(templates)
         self._shared = tuple(shared)
         self._owners = owners
+        self._company = company
 
     def __bool__(self) -> bool:
         """Whether anything may have to be written in another way."""
-        if self._shared:
+        if self._shared or self._company:
             return True
         if self._templates:
             return any(owner != self._server for owner in self._owners.values())
@@ -179,6 +196,19 @@ class Rewriter:
         of_ours = self._shared if owner is None else self._templates
         return not any(fits(template, uri) for template in of_ours)
 
+    def _is_unlisted_link(self, item: dict[str, Any], uri: str) -> bool:
+        """Whether that is a link to a resource which only this server knows, and only links to.
+
+        Pages of the web are the client's to fetch.
+        """
+        return (
+            self._company
+            and item.get("type") == "resource_link"
+            and uri not in self._owners
+            and not uri.startswith(_WEB)
+            and not any(fits(template, uri) for template in self._templates)
+        )
+
     def result(self, result: Any) -> Any:
         """A result with the URIs of its contents and links rewritten; the very same object where
         none is."""
@@ -197,7 +227,7 @@ class Rewriter:
             return item
         changed: dict[str, Any] = {}
         uri = item.get("uri")
-        if isinstance(uri, str) and not self._is_plain(uri):
+        if isinstance(uri, str) and (not self._is_plain(uri) or self._is_unlisted_link(item, uri)):
             changed["uri"] = exposed_uri(self._server, uri)
         for member in ("resource", "content"):
             inner = item.get(member)
