@@ -288,7 +288,9 @@ def test_nobody_outside_is_anonymous(write: Write, host: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{\n  "mcpServers": {},\n}', ["line 3, column 1", "a comma before a closing", "    }"]),
+        ('{\n  "mcpServers": {},\n}', ["line 2, column 19", "a comma before a closing", "{},"]),
+        ('{"mcpServers": {"a": [1, ]}}', ["line 1, column 24", "a comma before a closing"]),
+        ('{"mcpServers": {},', ["line 1, column 19"]),
         ('{\n  // mine\n  "mcpServers": {}}', ["line 2, column 3", "JSON has no comments"]),
         ('{"mcpServers": {}', ["line 1, column 18", '    {"mcpServers": {}']),
         ("", ["is empty"]),
