@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from mcpcp import listing, requestid
 from mcpcp.audit import AuditLog, CallRecord, Outcome
 from mcpcp.backends.backend import Backend
+from mcpcp.backends.followers import SUBSCRIBE, UNSUBSCRIBE
 from mcpcp.backends.line import Line
 from mcpcp.catalog import Entry, Kind, View, granted
 from mcpcp.config import Config
@@ -195,7 +196,8 @@ class Gateway:
 
     async def _send_in_turn(self, call: Call) -> Any:
         """Send what the token's limits admit, when it is its turn at the server."""
-        agent, server, tool = call.caller.agent, call.backend.server, call.entry.name.tool
+        agent, server = call.caller.agent, call.backend.server
+        tool = call.entry.name.tool if call.method == "tools/call" else None
         with self._limiter.admit(agent, server.name, tool, call.params.get("arguments")):
             turn = call.backend.turns.take(server.concurrency, server.timeout)
             async with self._shared_limits(agent), turn:
@@ -212,10 +214,21 @@ class Gateway:
         caller, backend = call.caller, call.backend
         if caller.modern:
             return call.over(backend.line) if backend.modern else self._send_older(call)
+        if call.method in _FOLLOWING and not backend.has_sessions:
+            return self._follow(call)
         line = self._line(caller, backend)
         if line.connection is None or line.connection.modern:
             return self._send_newer(call, line)
         return call.over(line)
+
+    async def _follow(self, call: Call) -> Message:
+        """A legacy client follows a resource on a connection that it shares, or ends that."""
+        session, backend, uri = call.caller.session, call.backend, call.params["uri"]
+        if session is not None and call.method == SUBSCRIBE:
+            await session.subscribe(backend, uri)
+        elif session is not None:
+            session.unsubscribe(backend, uri)
+        return {}
 
     async def _send_newer(self, call: Call, line: Line) -> Any:
         """A legacy client before a server that is modern, or may turn out to be."""
@@ -377,6 +390,7 @@ class Gateway:
         return Agent(name, allow, "anonymous", "anonymous", float("inf"), limits)
 
 
+_FOLLOWING: Final = frozenset({SUBSCRIBE, UNSUBSCRIBE})
 _METHOD_OF: Final[dict[Kind, str]] = {
     "tool": "tools/call",
     "prompt": "prompts/get",

@@ -13,6 +13,7 @@ from typing import Any, Final
 from mcpcp import listing, search
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import Hello
+from mcpcp.backends.followers import SUBSCRIBE, UNSUBSCRIBE
 from mcpcp.catalog import Entry, Kind
 from mcpcp.eras import LOG_LEVELS
 from mcpcp.gateway import Caller, Gateway
@@ -77,12 +78,9 @@ async def subscribe(gateway: Gateway, caller: Caller, params: Message, back: Bac
     backend, uri = gateway.registry.backend(entry.name.server), _own_uri(entry, params["uri"])
     if caller.session is None:
         raise RpcError(METHOD_NOT_FOUND, "a subscription needs a session")
-    if not backend.has_sessions:
-        await caller.session.subscribe(backend, uri)
-        return {}
-    method = "resources/subscribe"
-    result = await gateway.forward(caller, entry, method, {**params, "uri": uri}, back)
-    caller.session.link(backend).subscriptions.add(uri)
+    result = await gateway.forward(caller, entry, SUBSCRIBE, {**params, "uri": uri}, back)
+    if backend.has_sessions:
+        caller.session.link(backend).subscriptions.add(uri)
     return result
 
 
@@ -92,12 +90,9 @@ async def unsubscribe(gateway: Gateway, caller: Caller, params: Message, back: B
     backend, uri = gateway.registry.backend(entry.name.server), _own_uri(entry, params["uri"])
     if caller.session is None:
         raise RpcError(METHOD_NOT_FOUND, "a subscription needs a session")
-    if not backend.has_sessions:
-        caller.session.unsubscribe(backend, uri)
-        return {}
-    caller.session.link(backend).subscriptions.discard(uri)
-    method = "resources/unsubscribe"
-    return await gateway.forward(caller, entry, method, {**params, "uri": uri}, back)
+    if backend.has_sessions:
+        caller.session.link(backend).subscriptions.discard(uri)
+    return await gateway.forward(caller, entry, UNSUBSCRIBE, {**params, "uri": uri}, back)
 
 
 async def follow_resource(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mcpcp import limits
 from tests.gateway.harness import (
     PATIENCE,
     Gateway,
@@ -202,3 +203,46 @@ async def test_a_resource_that_is_followed_twice_is_told_of_once(rude: Gateway) 
             heard = [(await events.next())["params"]["uri"] for _ in lines]
             assert heard == ["rude://shared", "rude://shared/last"]
         await http.delete("/mcp", headers=session)
+
+
+@pytest.mark.parametrize("server", ["shared", "own"])
+async def test_who_follows_what_is_on_record_and_held_to_the_token_s_limits(
+    rude: Gateway, server: str
+) -> None:
+    held = limits.of({"calls_per_minute": 1})
+    agent = f"held_{server}"
+    token = rude.token_for(agent, {"*": ["*"]}, held_to=held)
+    body = request("resources/subscribe", {"uri": f"rude://{server}"})
+    outcomes: list[str] = []
+    async with rude.http(token) as http, asyncio.timeout(PATIENCE):
+        session = await begin(http)
+        while "refused" not in outcomes:  # on a busy machine a minute may pass meanwhile
+            posted = await http.post("/mcp", json=body, headers=session)
+            outcomes.append("refused" if "error" in posted.text else "ok")
+        limit = posted.json()["error"]["data"]  # which is known at once, and so no stream
+        assert limit["rule"] == "calls_per_minute"
+        assert 0 < limit["retryAfter"] <= 60
+        await http.delete("/mcp", headers=session)
+    records_of_it = [line for line in rude.audit() if line["agent"] == agent]
+    assert [line["outcome"] for line in records_of_it] == outcomes
+    assert {(line["server"], line["method"]) for line in records_of_it} == {
+        (server, "resources/subscribe")
+    }
+    assert outcomes[0] == "ok"
+
+
+async def test_schemas_of_arguments_are_for_tools_and_hold_up_nothing_that_has_none(
+    rude: Gateway,
+) -> None:
+    held = limits.of({"arguments": {"shared:*": {"required": ["message"]}}})
+    token = rude.token_for("held", {"shared": ["*"]}, held_to=held)
+    for method, params, expected in (
+        ("resources/read", {"uri": "rude://shared"}, '"text":"of shared"'),
+        ("tools/call", call("shared_echo", message="fine"), '"text":"fine"'),
+        ("tools/call", call("shared_say", lines=[]), '"rule":"arguments","retryAfter":null'),
+    ):
+        body = modern(method, params)
+        named = {"Mcp-Name": str(params.get("name", params.get("uri")))}
+        async with rude.http(token) as http:
+            answer = await http.post("/mcp", json=body, headers=modern_headers(body) | named)
+        assert expected in answer.text
