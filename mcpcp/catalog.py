@@ -14,10 +14,10 @@ from typing import Any, Final, Literal, get_args
 import orjson
 
 from mcpcp.config import ServerConfig, ToolRules
-from mcpcp.jsonrpc import UPDATED
 from mcpcp.names import ToolName, expose
 from mcpcp.policy import Allowlist, matches
 from mcpcp.profiles import BASE, Profile
+from mcpcp.protocol import UPDATED
 from mcpcp.search import Index
 from mcpcp.uris import Rewriter, exposed_by, fits, overlap
 
@@ -373,8 +373,8 @@ def _offered(server: ServerConfig, offer: Offer, rewriter: Rewriter) -> Iterator
     for definition in offer.tools:
         tool = definition["name"]
         if _permitted(server.tools, tool):
-            exposed = exposed_tool(server, tool)
-            yield _entry("tool", server.name, tool, {**definition, "name": exposed}, "name")
+            worded = _worded(server, tool, definition)
+            yield _entry("tool", server.name, tool, worded, "name")
     for definition in offer.prompts:
         exposed = expose(server.prefix, definition["name"])
         yield _entry(
@@ -387,6 +387,13 @@ def _offered(server: ServerConfig, offer: Offer, rewriter: Rewriter) -> Iterator
         pattern = definition["uriTemplate"]
         changed = {**definition, "uriTemplate": rewriter.template(pattern)}
         yield _entry("template", server.name, pattern, changed, "uriTemplate")
+
+
+def _worded(server: ServerConfig, tool: str, definition: Definition) -> Definition:
+    """A tool's definition with the name and the description that the config gives it."""
+    worded = {**definition, "name": exposed_tool(server, tool)}
+    description = server.tools.describe.get(tool)
+    return worded if description is None else {**worded, "description": description}
 
 
 def _entry(kind: Kind, server: str, name: str, definition: Definition, identity: str) -> Entry:

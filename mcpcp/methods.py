@@ -14,11 +14,13 @@ from mcpcp import listing, search
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import Hello
 from mcpcp.backends.followers import SUBSCRIBE, UNSUBSCRIBE
+from mcpcp.callers import Caller
 from mcpcp.catalog import Entry, Kind
 from mcpcp.eras import LOG_LEVELS
-from mcpcp.gateway import Caller, Gateway
-from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Back, Message, RpcError
+from mcpcp.gateway import Gateway
+from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Message, RpcError
 from mcpcp.names import ToolName
+from mcpcp.peer import Back
 from mcpcp.uris import renamed
 
 Method = Callable[[Gateway, Caller, Message, Back], Coroutine[Any, Any, Any]]

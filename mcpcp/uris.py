@@ -13,10 +13,13 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, Final, NamedTuple
 
+from mcpcp.verbatim import Verbatim, whole
+
 _SCHEME: Final = "mcpcp://"
 _WEB: Final = ("http://", "https://", "data:")
 _LONGEST: Final = 500
 """Characters of a template up to which it is compared with others; whole URIs are short."""
+_URI: Final = re.compile(rb'"uri"')
 _EXPRESSION: Final = re.compile(r"\{([+#./;?&]?)([^}]*)\}")
 
 
@@ -62,14 +65,15 @@ def exposed_by(uri: str) -> tuple[str, str] | None:
 
 def renamed(result: Any, own: str, asked: str) -> Any:
     """What was read, with the name that it was asked for by."""
-    contents = result.get("contents") if isinstance(result, dict) else None
+    read = whole(result)
+    contents = read.get("contents") if isinstance(read, dict) else None
     if not isinstance(contents, list):
         return result
     new = [
         {**item, "uri": asked} if isinstance(item, dict) and item.get("uri") == own else item
         for item in contents
     ]
-    return {**result, "contents": new}
+    return {**read, "contents": new}
 
 
 class _Part(NamedTuple):
@@ -212,15 +216,20 @@ class Rewriter:
     def result(self, result: Any) -> Any:
         """A result with the URIs of its contents and links rewritten; the very same object where
         none is."""
+        if type(result) is Verbatim and _URI.search(result.text) is None:
+            return result
+        read = whole(result)
+        if not isinstance(read, dict):
+            return result
         if not isinstance(result, dict):
             return result
         changed: dict[str, Any] = {}
         for member in ("content", "contents", "messages"):
-            if isinstance(items := result.get(member), list):
+            if isinstance(items := read.get(member), list):
                 new = [self._item(item) for item in items]
                 if any(a is not b for a, b in zip(new, items, strict=True)):
                     changed[member] = new
-        return {**result, **changed} if changed else result
+        return {**read, **changed} if changed else result
 
     def _item(self, item: Any) -> Any:
         if not isinstance(item, dict):

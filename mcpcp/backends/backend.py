@@ -26,16 +26,11 @@ from mcpcp.catalog import KINDS, VARYING, Offer
 from mcpcp.config import ServerConfig
 from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError, ProtocolError
 from mcpcp.fleet import ProcessState, ProcessStatus
-from mcpcp.jsonrpc import (
-    LISTEN,
-    METHOD_NOT_FOUND,
-    UPDATED,
-    Back,
-    Message,
-    RpcError,
-)
+from mcpcp.jsonrpc import METHOD_NOT_FOUND, Message, RpcError
 from mcpcp.paramheaders import Declared, declared
+from mcpcp.peer import Back
 from mcpcp.profiles import BASE, Profile, capabilities_of
+from mcpcp.protocol import LISTEN, UPDATED
 from mcpcp.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -271,7 +266,7 @@ class Backend:
         return leave
 
     async def _say_in_time(self, method: str, uri: str) -> None:
-        await self.line.request(method, {"uri": uri}, repeatable=True)
+        await self.line.relay(method, {"uri": uri}, repeatable=True)
 
     # The owner task.
 

@@ -122,7 +122,7 @@ def test_every_key_of_a_server_arrives(write: Write, tmp_path: Path) -> None:
         "health": {"path": "/up", "interval": 1, "timeout": "2s", "failures": 9},
         "limits": {"memory": "512MiB"},
         "prefix": "",
-        "tools": {"allow": ["x*"], "deny": ["xy"], "rename": {"xa": "xb"}},
+        "tools": {"allow": ["x*"], "deny": ["xy"], "rename": {"xa": "xb"}, "describe": {"xa": "Ä"}},
         "disabledTools": ["xz"],
         "timeout": "5m",
         "sessions": "per_client",
@@ -136,6 +136,7 @@ def test_every_key_of_a_server_arrives(write: Write, tmp_path: Path) -> None:
     )  # fmt: skip
     assert a.limits.memory_bytes == 512 * 2**20
     assert (a.tools.allow, a.tools.deny, a.tools.rename) == (("x*",), ("xy", "xz"), {"xa": "xb"})
+    assert a.tools.describe == {"xa": "Ä"}
 
 
 def test_every_key_of_the_gateway_arrives(write: Write, tmp_path: Path) -> None:
