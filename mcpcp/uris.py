@@ -221,8 +221,6 @@ class Rewriter:
         read = whole(result)
         if not isinstance(read, dict):
             return result
-        if not isinstance(result, dict):
-            return result
         changed: dict[str, Any] = {}
         for member in ("content", "contents", "messages"):
             if isinstance(items := read.get(member), list):

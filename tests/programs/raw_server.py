@@ -119,7 +119,7 @@ def grow(params: Message) -> Message:
 
 def sulk(params: Message) -> Message:
     """Refuse to list tools from now on."""
-    methods["tools/list"] = lambda _: {}["no more"]
+    methods["tools/list"] = refuse
     return text("sulks")
 
 
