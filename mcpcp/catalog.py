@@ -17,8 +17,9 @@ from mcpcp.config import ServerConfig, ToolRules
 from mcpcp.names import ToolName, expose
 from mcpcp.policy import Allowlist, matches
 from mcpcp.profiles import BASE, Profile
+from mcpcp.protocol import UPDATED
 from mcpcp.search import Index
-from mcpcp.uris import Rewriter, exposed_uri, fits
+from mcpcp.uris import Rewriter, exposed_by, fits, overlap
 
 Definition = dict[str, Any]
 Shown = Mapping[Profile, frozenset[tuple["Kind", str]]]
@@ -180,6 +181,12 @@ class View:
         if found is not None:
             return found
         templates = self.listings["template"].entries
+        named = exposed_by(uri)
+        if named is not None:
+            server, own = named
+            of_it = (e for e in templates.values() if e.name.server == server)
+            if any(fits(entry.name.tool, own) for entry in of_it):
+                return Entry("resource", ToolName(server, own), uri, {"uri": uri})
         return next((e for pattern, e in templates.items() if fits(pattern, uri)), None)
 
 
@@ -229,6 +236,16 @@ class Catalog:
         if rewriter is None or not isinstance(params, dict) or "uri" not in params:
             return message
         return {**message, "params": {**params, "uri": rewriter.uri(str(params["uri"]))}}
+
+    def may_hear(self, allow: Allowlist, server: str, message: Definition) -> bool:
+        """Whether a server's notification names nothing that `allow` does not grant."""
+        if message["method"] != UPDATED:
+            return True
+        uri = str((message.get("params") or {}).get("uri"))
+        return allow.permits_other(server, "resource", uri) or any(
+            entry.name.server == server and granted(allow, entry) and fits(entry.name.tool, uri)
+            for entry in self.entries["template"].values()
+        )
 
     def shows(self, profile: Profile, entry: Entry) -> bool:
         """Whether the entry's server shows it to clients of `profile`."""
@@ -290,9 +307,13 @@ def build(
     claimed: dict[tuple[Kind, str], ToolName] = {}
     refused: dict[ToolName, ToolName] = {}
     rewriters: dict[str, Rewriter] = {}
+    owners = _owners(servers, offers)
+    templates: list[str] = []
+    company = sum("resources" in offer.capabilities for offer in offers.values()) > 1
     for name, server in servers.items():
         offer = offers.get(name, _NOTHING)
-        rewriters[name] = rewriter = _rewriter(name, offer, claimed)
+        rewriters[name] = rewriter = _rewriter(name, offer, templates, owners, company=company)
+        templates += (d["uriTemplate"] for d in offer.of("template"))
         for entry in _offered(server, offer, rewriter):
             holder = claimed.setdefault((entry.kind, entry.exposed), entry.name)
             if holder != entry.name:
@@ -318,13 +339,29 @@ def build(
 _NOTHING: Final = Offer()
 
 
-def _rewriter(name: str, offer: Offer, claimed: Mapping[tuple[Kind, str], ToolName]) -> Rewriter:
-    """For those URIs of the server that another one has claimed."""
-    uris = [d["uri"] for d in offer.resources if ("resource", d["uri"]) in claimed]
-    templates = [
-        d["uriTemplate"] for d in offer.of("template") if ("template", d["uriTemplate"]) in claimed
-    ]
-    return Rewriter(name, uris, templates)
+def _owners(servers: Mapping[str, ServerConfig], offers: Mapping[str, Offer]) -> dict[str, str]:
+    """The first server to list each URI."""
+    owners: dict[str, str] = {}
+    for name in servers:
+        for definition in offers.get(name, _NOTHING).resources:
+            owners.setdefault(definition["uri"], name)
+    return owners
+
+
+def _rewriter(
+    name: str,
+    offer: Offer,
+    claimed: Collection[str],
+    owners: Mapping[str, str],
+    *,
+    company: bool,
+) -> Rewriter:
+    """For those URIs of the server that belong to another; `claimed` are others' templates."""
+    templates = [d["uriTemplate"] for d in offer.of("template")]
+    shared = [t for t in templates if any(overlap(t, other) for other in claimed)]
+    uris = [d["uri"] for d in offer.resources]
+    company = company and "resources" in offer.capabilities
+    return Rewriter(name, uris, templates, shared, owners, company=company)
 
 
 def exposed_tool(server: ServerConfig, tool: str) -> str:
@@ -348,9 +385,7 @@ def _offered(server: ServerConfig, offer: Offer, rewriter: Rewriter) -> Iterator
         yield _entry("resource", server.name, definition["uri"], {**definition, "uri": uri}, "uri")
     for definition in offer.of("template"):
         pattern = definition["uriTemplate"]
-        clashes = bool(rewriter) and rewriter.template(pattern)
-        shown = exposed_uri(server.name, pattern) if clashes else pattern
-        changed = {**definition, "uriTemplate": shown}
+        changed = {**definition, "uriTemplate": rewriter.template(pattern)}
         yield _entry("template", server.name, pattern, changed, "uriTemplate")
 
 

@@ -26,6 +26,21 @@ PARKED_FOR: Final = 600.0
 MOST_PARKED: Final = 1000
 _STATE_PAUSE: Final = 0.1
 
+LOG_LEVELS: Final = (
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+)
+"""From the least important on."""
+_ASKS_FOR_URLS: Final = -32042
+"""Of the legacy era: a call is to be made again once its user has been to some pages."""
+_PAGE: Final = "mcpcp-page-"
+
 Send = Callable[[Message], Awaitable[Any]]
 Begin = Callable[[Back], Coroutine[Any, Any, Any]]
 Start = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
@@ -36,16 +51,21 @@ def needs_input(result: Any) -> bool:
     return isinstance(result, dict) and result.get("resultType") == "input_required"
 
 
-class WithoutLogs:
-    """A way back on which no log travels: a modern client asks for it, request by request."""
+class LogsFrom:
+    """A way back on which logs travel from a level on: a modern client asks for them, request by
+    request; without a level that there is, none do."""
 
-    def __init__(self, back: Back) -> None:
+    def __init__(self, back: Back, level: object) -> None:
         self._back = back
+        self._wanted = LOG_LEVELS[LOG_LEVELS.index(str(level)) :] if level in LOG_LEVELS else ()
 
     def notify(self, message: Message) -> None:
         """See Back."""
-        if message.get("method") != "notifications/message":
-            self._back.notify(message)
+        if message.get("method") == "notifications/message":
+            params = message.get("params") or {}
+            if params.get("level") not in self._wanted:
+                return
+        self._back.notify(message)
 
     async def ask(self, method: str, params: Message) -> Any:
         """See Back."""
@@ -57,6 +77,34 @@ def modern_error(error: RpcError) -> RpcError:
     if error.error.get("code") != RESOURCE_NOT_FOUND:
         return error
     return RpcError.of({**error.error, "code": INVALID_PARAMS})
+
+
+def pages_asked_for(error: RpcError, capabilities: Message) -> Message | None:
+    """What the error is in the modern era where a legacy server sends its user to some pages first;
+    None for any other, and where the client can't open one."""
+    data, elicitation = error.error.get("data"), capabilities.get("elicitation")
+    asked = data.get("elicitations") if isinstance(data, dict) else None
+    able = isinstance(elicitation, dict) and elicitation.get("url") is not None
+    pages = [page for page in asked if isinstance(page, dict)] if isinstance(asked, list) else []
+    if error.error["code"] != _ASKS_FOR_URLS or not able or not pages:
+        return None
+    requests = {
+        f"{_PAGE}{number}": {"method": "elicitation/create", "params": {**page, "mode": "url"}}
+        for number, page in enumerate(pages, 1)
+    }
+    return {"resultType": "input_required", "inputRequests": requests}
+
+
+def check_pages(params: Message) -> None:
+    """Raises RpcError where the user did not want to see a page that a call needs: it would only be
+    asked for again."""
+    responses = params.get("inputResponses")
+    for key, response in responses.items() if isinstance(responses, dict) else ():
+        action = response.get("action") if isinstance(response, dict) else None
+        if key.startswith(_PAGE) and action != "accept":
+            raise RpcError(
+                INVALID_PARAMS, f"the call needs a page that its user did not open ({action})"
+            )
 
 
 async def with_answers(send: Send, params: Message, back: Back) -> Any:
@@ -97,7 +145,12 @@ def _first(errors: BaseExceptionGroup[McpcpError]) -> McpcpError:
 async def _ask(back: Back, request: Any) -> Any:
     if not isinstance(request, dict) or not isinstance(request.get("method"), str):
         raise ProtocolError("the server's input request has no method")
-    return await back.ask(request["method"], request.get("params") or {})
+    method, params = request["method"], request.get("params") or {}
+    if not isinstance(params, dict):
+        raise ProtocolError("the params of the server's input request are no object")
+    if method == "elicitation/create" and params.get("mode") == "url":
+        params = {"elicitationId": secrets.token_hex(16), **params}  # which the legacy era demands
+    return await back.ask(method, params)
 
 
 class Peers(Protocol):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,6 +50,7 @@ from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
 from mcpcp.tokens import TokenVerifier
 from mcpcp.tracing import UNTRACED, Tracing
+from mcpcp.uris import exposed_by
 from mcpcp.verbatim import failed
 
 if TYPE_CHECKING:
@@ -107,9 +109,10 @@ class Gateway:
         """The text that Prometheus scrapes, with the servers as they are now."""
         return self.metrics.render(self.registry.figures(), audit_failing=self._audit.failing)
 
-    def open_session(self, push: Notify) -> ClientSession:
-        """A legacy session, closed by its opener; `push` takes what belongs to no request."""
-        return ClientSession(self.registry, push, self.shared.peers if self.shared else None)
+    def open_session(self, push: Notify, identify: Callable[[], Agent]) -> ClientSession:
+        """A legacy session, closed by its opener; see ClientSession."""
+        ids = self.shared.peers if self.shared else None
+        return ClientSession(self.registry, push, identify, ids)
 
     # The way of a call.
 
@@ -148,7 +151,8 @@ class Gateway:
 
     async def _send_in_turn(self, call: Call) -> Any:
         """Send what the token's limits admit, when it is its turn at the server."""
-        agent, server, tool = call.caller.agent, call.backend.server, call.entry.name.tool
+        agent, server = call.caller.agent, call.backend.server
+        tool = call.entry.name.tool if call.method == "tools/call" else None
         with self._limiter.admit(agent, server.name, tool, call.params.get("arguments")):
             turn = call.backend.turns.take(server.concurrency, server.timeout)
             async with self._shared_limits(agent), turn:
@@ -207,17 +211,20 @@ class Gateway:
         return view.find_uri(name) or self._only_source(caller, view, name)
 
     def _only_source(self, caller: Caller, view: View, uri: str) -> Entry | None:
-        """A resource that is on no list can only be of a server with resources, if there is one."""
+        """A resource that is on no list can only be of a server with resources, if there is one;
+        else the URI has to say of which."""
         catalog = self.registry.catalog
-        sources = [
-            server
-            for server in view.servers
-            if "resources" in catalog.capabilities[server]
-            and caller.agent.allow.permits_other(server, "resource", uri)
-        ]
+        sources = [s for s in view.servers if "resources" in catalog.capabilities[s]]
+        named = exposed_by(uri)
+        if named is not None and named[0] in sources:
+            sources, own = [named[0]], named[1]
+        else:
+            own = uri
+        allow = caller.agent.allow
+        sources = [s for s in sources if allow.permits_other(s, "resource", own)]
         if len(sources) != 1:
             return None
-        return Entry("resource", ToolName(sources[0], uri), uri, {"uri": uri})
+        return Entry("resource", ToolName(sources[0], own), uri, {"uri": uri})
 
     def _refuse(self, caller: Caller, kind: Kind, name: str) -> None:
         """Count and record what the agent asked for in vain, and why."""

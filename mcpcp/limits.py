@@ -114,25 +114,28 @@ class Limiter:
         self._windows: dict[Identity, _Window] = {}
 
     def admit(
-        self, agent: Agent, server: str, tool: str, arguments: object
+        self, agent: Agent, server: str, tool: str | None, arguments: object
     ) -> AbstractContextManager[None]:
         """A context to make the call in: entering it raises Limited, or counts the call.
 
         A call that is refused counts for nothing. `arguments` are checked as they came, None as
-        the empty object.
+        the empty object; where no `tool` is called there are none to check.
         """
         if agent.limits is NONE:
             return _FREE
         return self._held(agent, server, tool, {} if arguments is None else arguments)
 
     @contextlib.contextmanager
-    def _held(self, agent: Agent, server: str, tool: str, arguments: object) -> Iterator[None]:
+    def _held(
+        self, agent: Agent, server: str, tool: str | None, arguments: object
+    ) -> Iterator[None]:
         identity, limits = agent.identity, agent.limits
         busy = self._in_flight.get(identity, 0)
         if limits.in_flight is not None and busy >= limits.in_flight:
             raise too_many(limits.in_flight)
         window = self._window(identity, limits)
-        _check_arguments(limits, server, tool, arguments)
+        if tool is not None:
+            _check_arguments(limits, server, tool, arguments)
         if window is not None:
             window.count(self._clock())
         self._in_flight[identity] = busy + 1

@@ -13,16 +13,15 @@ from typing import Any, Final
 from mcpcp import listing, search
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import Hello
+from mcpcp.backends.followers import SUBSCRIBE, UNSUBSCRIBE
 from mcpcp.callers import Caller
 from mcpcp.catalog import Entry, Kind
+from mcpcp.eras import LOG_LEVELS
 from mcpcp.gateway import Gateway
-from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Message, Notify, RpcError
+from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Message, RpcError
 from mcpcp.names import ToolName
 from mcpcp.peer import Back
-
-LOG_LEVELS: Final = frozenset(
-    {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
-)
+from mcpcp.uris import renamed
 
 Method = Callable[[Gateway, Caller, Message, Back], Coroutine[Any, Any, Any]]
 
@@ -32,8 +31,9 @@ async def call_tool(gateway: Gateway, caller: Caller, params: Message, back: Bac
     if gateway.config.searches(caller.agent.name):
         if params.get("name") == search.FIND:
             await gateway.prepare(caller)
-            index = gateway.view(caller.agent, caller.profile).index
-            result = search.answer(index, params.get("arguments"))
+            view = gateway.view(caller.agent, caller.profile)
+            gateway.registry.look_again(view.servers)
+            result = search.answer(view.index, params.get("arguments"))
             return listing.in_era(result, "tools/call", caller.modern)
         params = _meant(params)
     entry = await gateway.authorize(caller, "tool", params.get("name"))
@@ -62,8 +62,10 @@ async def get_prompt(gateway: Gateway, caller: Caller, params: Message, back: Ba
 async def read_resource(gateway: Gateway, caller: Caller, params: Message, back: Back) -> Any:
     """Read a resource."""
     entry = await gateway.authorize(caller, "resource", params.get("uri"))
-    named = {**params, "uri": _own_uri(entry, params["uri"])}
-    return await gateway.forward(caller, entry, "resources/read", named, back)
+    asked = params["uri"]
+    own = _own_uri(entry, asked)
+    result = await gateway.forward(caller, entry, "resources/read", {**params, "uri": own}, back)
+    return result if own == asked else renamed(result, own, asked)
 
 
 def _own_uri(entry: Entry, uri: str) -> str:
@@ -78,12 +80,9 @@ async def subscribe(gateway: Gateway, caller: Caller, params: Message, back: Bac
     backend, uri = gateway.registry.backend(entry.name.server), _own_uri(entry, params["uri"])
     if caller.session is None:
         raise RpcError(METHOD_NOT_FOUND, "a subscription needs a session")
-    if not backend.has_sessions:
-        await caller.session.subscribe(backend, uri)
-        return {}
-    method = "resources/subscribe"
-    result = await gateway.forward(caller, entry, method, {**params, "uri": uri}, back)
-    caller.session.link(backend).subscriptions.add(uri)
+    result = await gateway.forward(caller, entry, SUBSCRIBE, {**params, "uri": uri}, back)
+    if backend.has_sessions:
+        caller.session.link(backend).subscriptions.add(uri)
     return result
 
 
@@ -93,22 +92,19 @@ async def unsubscribe(gateway: Gateway, caller: Caller, params: Message, back: B
     backend, uri = gateway.registry.backend(entry.name.server), _own_uri(entry, params["uri"])
     if caller.session is None:
         raise RpcError(METHOD_NOT_FOUND, "a subscription needs a session")
-    if not backend.has_sessions:
-        caller.session.unsubscribe(backend, uri)
-        return {}
-    caller.session.link(backend).subscriptions.discard(uri)
-    method = "resources/unsubscribe"
-    return await gateway.forward(caller, entry, method, {**params, "uri": uri}, back)
+    if backend.has_sessions:
+        caller.session.link(backend).subscriptions.discard(uri)
+    return await gateway.forward(caller, entry, UNSUBSCRIBE, {**params, "uri": uri}, back)
 
 
 async def follow_resource(
-    gateway: Gateway, caller: Caller, uri: str, told: Notify
+    gateway: Gateway, caller: Caller, uri: str, told: Callable[[str, Message], None]
 ) -> Callable[[], None]:
-    """Have `told` called with each update of a resource; returns what ends that."""
+    """Have `told` called with its server and each update of a resource; returns what ends that."""
     entry = await gateway.authorize(caller, "resource", uri)
     server = entry.name.server
     return await gateway.registry.backend(server).follow_resource(
-        _own_uri(entry, uri), lambda m: told(gateway.registry.catalog.rewritten(server, m))
+        _own_uri(entry, uri), lambda message: told(server, message), patient=True
     )
 
 
@@ -138,7 +134,7 @@ async def set_level(gateway: Gateway, caller: Caller, params: Message, back: Bac
     """Set the log level, for the servers in use and for those that will be."""
     level = params.get("level")
     if level not in LOG_LEVELS:
-        raise RpcError(INVALID_PARAMS, f"params.level must be one of {sorted(LOG_LEVELS)}")
+        raise RpcError(INVALID_PARAMS, f"params.level must be one of {list(LOG_LEVELS)}")
     known = "logging" in gateway.view(caller.agent).capabilities
     if caller.session is None or not (known or gateway.registry.expecting(caller.agent.allow)):
         raise RpcError(METHOD_NOT_FOUND, "Method not found: logging/setLevel")
@@ -177,6 +173,7 @@ async def _list(gateway: Gateway, caller: Caller, kind: Kind, params: Message) -
     await gateway.prepare(caller, templates=kind == "template")
     catalog = gateway.registry.catalog
     view = catalog.view(caller.agent.allow, caller.profile)
+    gateway.registry.look_again(view.servers)
     if caller.session is not None and caller.session.shown is not None:
         caller.session.shown.saw(view, kind)
     result = listing.page(view, kind, params.get("cursor"), catalog.version)

@@ -161,13 +161,6 @@ class Peer:
         finally:
             pending.sender = None
 
-    def send_soon(self, method: str, params: Message) -> None:
-        """Send a request whose answer nobody waits for."""
-        self._last_id += 1
-        self._transport.send_soon(
-            {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}
-        )
-
     def notify(self, method: str, params: Message | None = None) -> None:
         """Send a notification when possible."""
         self._transport.send_soon(notification(method, params))
@@ -207,7 +200,8 @@ class Peer:
             _end(pending, in_flight())
 
     def _lookup(self, request_id: Any) -> _Pending | None:
-        return self._pending.get(request_id) if isinstance(request_id, int) else None
+        # True and 1.0 are equal to 1, and no ids of ours.
+        return self._pending.get(request_id) if type(request_id) is int else None
 
     def _cancel(self, request_id: int, reason: str) -> None:
         self._transport.abandon(request_id)

@@ -115,6 +115,11 @@ class Registry:
         list_changed, so an empty first list would be an empty session."""
         await self._until(lambda: not self.expecting(allow))
 
+    def look_again(self, servers: Iterable[str]) -> None:
+        """A client wants to see what `servers` offer: it may have changed without a word."""
+        for backend in self.backends(servers):
+            backend.look_again()
+
     async def templates(self, servers: Iterable[str]) -> None:
         """Have `servers` list their templates, and wait for those that are here, once, bounded."""
         backends = self.backends(self.catalog.unlisted.intersection(servers))

@@ -7,19 +7,29 @@ Above: `gateway` has found the call allowed. Below: `backends` have the connecti
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mcpcp.backends.backend import Backend
+from mcpcp.backends.followers import SUBSCRIBE, UNSUBSCRIBE
 from mcpcp.backends.line import Line
 from mcpcp.callers import Caller
 from mcpcp.catalog import Entry
-from mcpcp.eras import ParkingLot, WithoutLogs, modern_error, with_answers
+from mcpcp.eras import (
+    LogsFrom,
+    ParkingLot,
+    check_pages,
+    modern_error,
+    pages_asked_for,
+    with_answers,
+)
 from mcpcp.jsonrpc import Message, RpcError
 from mcpcp.peer import Back
-from mcpcp.profiles import BASE
+from mcpcp.profiles import BASE, capabilities_of
 from mcpcp.protocol import META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_LOG_LEVEL
 from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
+
+_FOLLOWING: Final = frozenset({SUBSCRIBE, UNSUBSCRIBE})
 
 
 class Call(NamedTuple):
@@ -50,6 +60,8 @@ class Routes:
         caller, backend = call.caller, call.backend
         if caller.modern:
             return call.over(backend.line) if backend.modern else self._send_older(call)
+        if call.method in _FOLLOWING and not backend.has_sessions:
+            return _follow(call)
         line = self._line(caller, backend)
         if line.connection is None or line.connection.modern:
             return self._send_newer(call, line)
@@ -65,14 +77,18 @@ class Routes:
 
     async def _send_older(self, call: Call) -> Any:
         """A modern client before a legacy server."""
-        if META_LOG_LEVEL not in call.params["_meta"]:
-            call = call._replace(back=WithoutLogs(call.back))
+        check_pages(call.params)
+        call = call._replace(back=LogsFrom(call.back, call.params["_meta"].get(META_LOG_LEVEL)))
+        profile = call.caller.profile
         try:
-            if call.caller.profile != BASE:
+            if profile != BASE:
                 return await self._send_parked(call)
             return await call.over(call.backend.line)
         except RpcError as error:
-            raise modern_error(error) from None
+            pages = pages_asked_for(error, capabilities_of(profile))
+            if pages is None:
+                raise modern_error(error) from None
+            return pages
 
     async def _send_parked(self, call: Call) -> Any:
         """A modern client before a legacy server that may ask it something in the middle."""
@@ -93,7 +109,17 @@ class Routes:
 
     def stand_in(self, caller: Caller) -> ClientSession:
         """The session with legacy servers in the name of a modern client."""
-        return self._stand_ins.get(caller.agent.identity, caller.profile)
+        return self._stand_ins.get(caller.agent, caller.profile)
+
+
+async def _follow(call: Call) -> Message:
+    """A legacy client follows a resource on a connection that it shares, or ends that."""
+    session, backend, uri = call.caller.session, call.backend, call.params["uri"]
+    if session is not None and call.method == SUBSCRIBE:
+        await session.subscribe(backend, uri)
+    elif session is not None:
+        session.unsubscribe(backend, uri)
+    return {}
 
 
 def _introduced(caller: Caller, params: Message) -> Message:

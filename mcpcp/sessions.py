@@ -7,6 +7,7 @@ opened at first use. A server's requests come through here to the client, and it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from typing import Any, Final, Protocol
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import Hello
 from mcpcp.backends.link import Link
-from mcpcp.errors import DeadlineExceeded
+from mcpcp.errors import DeadlineExceeded, TokenError
 from mcpcp.jsonrpc import METHOD_NOT_FOUND, Message, Notify, RpcError, notification
 from mcpcp.listing import Shown
 from mcpcp.peer import Back
+from mcpcp.policy import Agent
 from mcpcp.profiles import BASE, profile_of
 from mcpcp.registry import Registry
 
@@ -55,9 +57,18 @@ class Ids(Protocol):
 
 
 class ClientSession:
-    """One legacy client; `push` takes what belongs to none of its requests."""
+    """One legacy client; `push` takes what belongs to none of its requests.
 
-    def __init__(self, registry: Registry, push: Notify, ids: Ids | None = None) -> None:
+    `identify` says whose it is now, and raises TokenError once nothing may be told any more.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        push: Notify,
+        identify: Callable[[], Agent],
+        ids: Ids | None = None,
+    ) -> None:
         self.id = ids.id() if ids else secrets.token_hex(16)
         self.hello = Hello()
         self.profile = BASE
@@ -65,12 +76,14 @@ class ClientSession:
         self.log_level: str | None = None
         self._registry = registry
         self._push = push
+        self._identify = identify
         self._links: dict[str, Link] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watched: dict[tuple[str, str], Callable[[], None]] = {}
         self._asked: dict[str, asyncio.Future[Any]] = {}
         self._last_ask = 0
-        self._progress: dict[Any, str] = {}
+        self._progress: dict[str, tuple[str, str | int]] = {}
+        self._last_token = 0
 
     def close(self) -> None:
         """End its sessions with servers; what servers asked it is answered with an error."""
@@ -108,7 +121,9 @@ class ClientSession:
         key = (backend.server.name, uri)
         if key not in self._watched:
             told = lambda message: self.on_server_notification(backend.server.name, message)  # noqa: E731
-            self._watched[key] = await backend.follow_resource(uri, told)
+            leave = await backend.follow_resource(uri, told)
+            self._watched.pop(key, lambda: None)()  # asked twice at once, it is told once
+            self._watched[key] = leave
 
     def unsubscribe(self, backend: Backend, uri: str) -> None:
         """The reverse of `subscribe`."""
@@ -119,21 +134,36 @@ class ClientSession:
     # What servers say to the client.
 
     def on_server_notification(self, server: str, message: Message) -> None:
-        """See link.Owner."""
-        self._push(self._registry.catalog.rewritten(server, message))
+        """See link.Owner; a void token hears nothing, a good one nothing that it does not grant."""
+        try:
+            allow = self._identify().allow
+        except TokenError:
+            return
+        catalog = self._registry.catalog
+        if catalog.may_hear(allow, server, message):
+            self._push(catalog.rewritten(server, message))
+
+    def _ask_unrelated(self, message: Message) -> None:
+        """Send a question that belongs to no request; a void token is asked nothing."""
+        with contextlib.suppress(TokenError):
+            self._identify()
+            self._push(message)
 
     async def on_server_request(self, server: str, message: Message, back: Back | None) -> Any:
         """See link.Owner; the question goes where the request that caused it will be answered."""
-        params = message.get("params") or {}
-        token = (params.get("_meta") or {}).get("progressToken")
-        if not isinstance(token, str | int):
-            token = None
-        if token is not None:
-            self._progress[token] = server
+        way, params = back or SessionBack(self, self._ask_unrelated), message.get("params") or {}
+        meta = params.get("_meta") or {}
+        theirs = meta.get("progressToken")
+        if not isinstance(theirs, str | int):
+            return await way.ask(message["method"], params)
+        self._last_token += 1
+        token = f"mcpcp-{self._last_token}"  # servers count for themselves: theirs may be alike
+        self._progress[token] = (server, theirs)
         try:
-            return await (back or SessionBack(self, self._push)).ask(message["method"], params)
+            meta = {**meta, "progressToken": token}
+            return await way.ask(message["method"], {**params, "_meta": meta})
         finally:
-            self._progress.pop(token, None)
+            del self._progress[token]
 
     async def ask(self, method: str, params: Message, send: Notify) -> Any:
         """Ask the client on `send`; its result. Raises RpcError with the client's own error."""
@@ -168,13 +198,13 @@ class ClientSession:
 
     def receive_notification(self, message: Message) -> None:
         """Pass a notification on: progress to who asked, anything else to all its servers."""
-        params = message.get("params")
-        method = message["method"]
-        server = None
+        params, method, server = message.get("params"), message["method"], None
         if method == "notifications/progress" and isinstance(params, dict):
-            server = self._progress.get(params.get("progressToken"))
-            if server is None:
+            asked = self._progress.get(str(params.get("progressToken")))
+            if asked is None:
                 return
+            server, theirs = asked
+            params = {**params, "progressToken": theirs}
         for name, link in self._links.items():
             if link.line.connection is not None and server in (None, name):
                 link.line.connection.notify(method, params)

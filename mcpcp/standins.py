@@ -7,6 +7,7 @@ from typing import Final
 
 from mcpcp.backends.connection import Hello
 from mcpcp.eras import PARKED_FOR
+from mcpcp.policy import Agent
 from mcpcp.profiles import Profile, capabilities_of
 from mcpcp.registry import Registry
 from mcpcp.sessions import ClientSession
@@ -23,12 +24,14 @@ class StandIns:
         self._sessions: dict[tuple[object, Profile], ClientSession] = {}
         self._timers: dict[tuple[object, Profile], asyncio.TimerHandle] = {}
 
-    def get(self, identity: object, profile: Profile) -> ClientSession:
-        """The session that stands in for clients of that identity and profile."""
-        key = (identity, profile)
+    def get(self, agent: Agent, profile: Profile) -> ClientSession:
+        """The session that stands in for clients of that agent's identity and profile."""
+        key = (agent.identity, profile)
         session = self._sessions.get(key)
         if session is None:
-            session = self._sessions[key] = ClientSession(self._registry, lambda _: None)
+            session = self._sessions[key] = ClientSession(
+                self._registry, lambda _: None, lambda: agent
+            )
             session.introduce(Hello(capabilities=capabilities_of(profile)))
         else:
             self._timers[key].cancel()

@@ -13,6 +13,7 @@ from mcpcp.config import ServerConfig, ToolRules
 from mcpcp.names import ToolName
 from mcpcp.policy import Allowlist
 from mcpcp.profiles import BASE, Profile, capabilities_of, profile_of
+from mcpcp.uris import fits
 
 EVERYTHING = Allowlist.of({"*": ["*"]})
 
@@ -246,3 +247,43 @@ def test_a_profile_is_the_same_however_it_is_written() -> None:
     assert capabilities_of(one) == {"sampling": {}, "roots": {"listChanged": True}}
     nothing: tuple[Any, ...] = (None, {}, [], "x", 7, [1])
     assert [profile_of(each) for each in nothing] == [BASE] * len(nothing)
+
+
+OWN_URIS = st.lists(
+    st.sampled_from(["x://a", "x://b", "x://c/a", "y://a"]), max_size=3, unique=True
+)
+OWN_TEMPLATES = st.lists(
+    st.sampled_from(["x://{id}", "x://{name}", "x://{kind}/{id}", "x://c/{id}", "{+all}"]),
+    max_size=2,
+    unique=True,
+)
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.tuples(OWN_URIS, OWN_TEMPLATES), max_size=3))
+def test_what_a_server_names_leads_back_to_that_server(
+    fleet: dict[str, tuple[list[str], list[str]]],
+) -> None:
+    """Every URI that it lists or has a template for, as its lists and results show it."""
+    offers = {
+        name: Offer(
+            resources=tuple({"uri": uri, "name": uri} for uri in uris),
+            templates=tuple({"uriTemplate": t, "name": t} for t in templates),
+            capabilities={"resources": {}},
+        )
+        for name, (uris, templates) in fleet.items()
+    }
+    made = build(1, {name: server(name) for name in fleet}, offers, fleet)
+    view = made.view(EVERYTHING)
+    for name, (uris, templates) in fleet.items():
+        others = [
+            u for u in ("x://a", "x://q", "x://c/a", "z://") if any(fits(t, u) for t in templates)
+        ]
+        rewriter = made.rewriters.get(name)
+        for uri in (*uris, *others):
+            shown = uri if rewriter is None else rewriter.uri(uri)
+            found = view.find_uri(shown)
+            assert found is not None
+            assert found.name.server == name
+            assert shown.removeprefix(found.exposed.removesuffix(found.name.tool)) == uri
+        mine = [e for e in view.listings["resource"].entries.values() if e.name.server == name]
+        assert sorted(e.name.tool for e in mine) == sorted(uris)

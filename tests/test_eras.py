@@ -76,6 +76,25 @@ async def test_questions_become_requests_and_their_answers_the_next_try() -> Non
     assert server.seen[2] == last, "a state is good for one round"
 
 
+async def test_a_page_has_the_id_that_a_legacy_client_must_see_and_other_questions_none() -> None:
+    page = {"mode": "url", "url": "https://x.example", "message": "go there"}
+    form = {"message": "who?", "requestedSchema": {}}
+    named = {**page, "elicitationId": "its own"}
+    asked = {n: {"method": "elicitation/create", "params": p} for n, p in enumerate((page, named))}
+    client = Asked()
+    server = Scripted(
+        {"resultType": "input_required", "inputRequests": asked},
+        required(c={"method": "elicitation/create", "params": form}),
+        DONE,
+    )
+    assert await with_answers(server, {}, client) == DONE
+    (_, first), (_, second), (_, third) = client.questions
+    made = first.pop("elicitationId")
+    assert isinstance(made, str)
+    assert made
+    assert (first, second, third) == (page, named, form)
+
+
 async def test_a_state_without_questions_is_only_shown_again() -> None:
     server = Scripted({"resultType": "input_required", "requestState": "s"}, DONE)
     assert await with_answers(server, {}, Asked()) == DONE

@@ -128,6 +128,18 @@ async def test_answers_find_their_requests_in_whatever_order_they_come(
     assert peer.idle_since is not None
 
 
+@pytest.mark.parametrize("alike", [True, 1.0, "1", [1], None])
+async def test_an_answer_to_an_id_that_is_only_equal_to_ours_is_no_answer(
+    peer: Peer, wire: Wire, alike: Any
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(peer.request("m", {}, NEVER))
+        assert (await wire.next())["id"] == 1
+        peer.receive(result(alike, "a stranger's"))
+        peer.receive(result(1, "ours"))
+    assert asked.result() == "ours"
+
+
 async def test_an_error_of_the_server_comes_whole_with_members_that_we_do_not_know(
     peer: Peer, wire: Wire
 ) -> None:

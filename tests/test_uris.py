@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpcp.uris import Rewriter, exposed_uri, fits
+from mcpcp.uris import Rewriter, exposed_by, exposed_uri, fits, overlap
 
 NAMES = st.text("abcdefgh0123456789-_", min_size=1, max_size=12)
 URIS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
@@ -69,7 +69,59 @@ def test_exposed_uris_of_different_servers_or_resources_are_different(
     assert exposed_uri(one, first).removeprefix(exposed_uri(one, "")) == first
 
 
-CLASHING = Rewriter("b", ["test://a"], ["test://t/{id}"])
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("x://{id}", "x://{name}", True),
+        ("x://{id}", "x://plain", True),
+        ("x://{id}", "x://a/b", False),
+        ("x://{id}", "y://{id}", False),
+        ("x://a/{id}", "x://{kind}/b", True),
+        ("x://a/{id}", "x://b/{id}", False),
+        ("x://{id}/data", "x://{id}/text", False),
+        ("x://{+path}", "x://{a}/{b}", True),
+        ("file:///{path}", "file://{/path*}", True),
+        ("x://t{?q}", "x://tables", False),
+        ("x://t{?q}", "x://t", True),
+        ("x://t{?q}", "x://{id}{?page}", True),
+        ("x://t{&q}", "x://t{?q}", True),
+        ("x://t?{q}", "x://t{?q}", True),
+        ("x://{a}b", "x://a{b}", True),
+        ("x://{a}b", "x://{a}c", False),
+        ("{+everything}", "x://{a}", True),
+        ("x" * 501, "x" * 501, True),
+        ("{x}" * 400, "{y}" * 400, False),  # too long to be looked at
+    ],
+)
+def test_templates_overlap_where_there_is_a_uri_of_both(
+    one: str, other: str, expected: bool
+) -> None:
+    assert overlap(one, other) is overlap(other, one) is expected
+
+
+TEMPLATES = st.lists(
+    st.sampled_from(["a", "b", "/", "?", "{x}", "{+x}", "{?x}", "{&x}", "{/x*}"]), max_size=5
+).map("".join)
+
+
+@given(TEMPLATES, TEMPLATES, st.text("ab/?&", max_size=5))
+def test_what_fits_two_templates_is_their_overlap(one: str, other: str, uri: str) -> None:
+    if fits(one, uri) and fits(other, uri):
+        assert overlap(one, other)
+
+
+@given(NAMES, URIS)
+def test_an_exposed_uri_says_whose_it_is(server: str, uri: str) -> None:
+    assert exposed_by(exposed_uri(server, uri)) == (server, uri)
+
+
+def test_no_other_uri_says_so() -> None:
+    assert [exposed_by(uri) for uri in ("", "test://a/b", "mcpcp://", "mcpcp:/a/b")] == [None] * 4
+
+
+CLASHING = Rewriter(
+    "b", ["test://a"], ["test://t/{id}"], ["test://t/{id}"], {"test://a": "a", "test://c": "a"}
+)
 THEIRS = "mcpcp://b/"
 
 
@@ -78,7 +130,7 @@ def test_a_claimed_uri_is_rewritten(uri: str) -> None:
     assert CLASHING.uri(uri) == THEIRS + uri
 
 
-@pytest.mark.parametrize("uri", ["test://b", "test://t/5/6", "", "test://A"])
+@pytest.mark.parametrize("uri", ["test://b", "test://t/5/6", "", "test://A", "test://c"])
 def test_any_other_stays(uri: str) -> None:
     assert CLASHING.uri(uri) == uri
 
@@ -106,8 +158,11 @@ def test_links_and_contents_are_rewritten_and_texts_are_not() -> None:
 
 
 def test_where_nothing_clashes_the_result_is_the_same_object() -> None:
-    result = {"content": [{"uri": "test://a"}]}
-    assert Rewriter("a", [], []).result(result) is result
+    result = {"content": [{"uri": "test://x"}, {"resource": {"uri": "test://x"}}, "text"]}
+    assert CLASHING.result(result) is result
+    assert not Rewriter("a", ["test://a"], ["test://{x}"], [], {"test://a": "a"})
+    assert Rewriter("b", ["test://a"], [], [], {"test://a": "a"})
+    assert Rewriter("b", [], ["test://{x}"], [], {"test://a": "a"})
 
 
 @given(JSON)

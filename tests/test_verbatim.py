@@ -123,8 +123,11 @@ def test_only_a_complete_result_passes() -> None:
 
 def test_uris_are_rewritten_in_results_that_would_pass() -> None:
     result = result_of(b'{"contents":[{"uri":"file:///a","text":"x"}]}')
-    assert Rewriter("mcp1", (), ()).result(result) is result
-    rewritten = Rewriter("mcp1", ("file:///a",), ()).result(result)
+    assert Rewriter("mcp1", (), (), (), {}).result(result) is result
+    clashing = Rewriter("mcp1", ("file:///a",), (), (), {"file:///a": "mcp2"})
+    rewritten = clashing.result(result)
+    plain = result_of(b'{"content":[{"type":"text","text":"file:///a"}]}')
+    assert clashing.result(plain) is plain
     assert rewritten["contents"][0]["uri"] != "file:///a"
     assert rewritten["contents"][0]["text"] == "x"
 

@@ -17,13 +17,14 @@ from typing import Any, Final
 
 from mcpcp.backends.addresses import Address, Addresses, Started, addresses_of
 from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection, Hello, Reach
+from mcpcp.backends.followers import Followers, Say
 from mcpcp.backends.line import Line
 from mcpcp.backends.offering import CHANGES, list_offer
 from mcpcp.backends.places import Places
 from mcpcp.backends.variants import MOST_PROFILES, Variants
 from mcpcp.catalog import KINDS, VARYING, Offer
 from mcpcp.config import ServerConfig
-from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError
+from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError, ProtocolError
 from mcpcp.fleet import ProcessState, ProcessStatus
 from mcpcp.jsonrpc import METHOD_NOT_FOUND, Message, RpcError
 from mcpcp.paramheaders import Declared, declared
@@ -40,6 +41,9 @@ SOON: Final = 0.5
 """Seconds between tries to reach a server that ought to be there in a moment."""
 STABLE_AFTER: Final = 1.0
 """Seconds of service after which a server that dies is started again at once."""
+LOOK_AGAIN: Final = 5.0
+"""Seconds after which a list that may change without a word is asked for again, where a client
+wants to see it."""
 _DEBOUNCE: Final = 0.05
 _LISTEN_AGAIN: Final = 1.0
 _LISTENING: Final = 10 * 365 * 86400.0
@@ -74,13 +78,14 @@ class Backend:
         self.moved = asyncio.Event()
         self._on_change = on_change
         self._attempt: Connection | None = None
-        self._followers: dict[str, dict[object, Callable[[Message], None]]] = {}
         self._stale = asyncio.Event()
         self._followed = asyncio.Event()
+        self._followers = Followers(self._followed.set)
         self._declared: dict[str, Declared] = {}
         self._wants_templates = templates
         self._profiles: list[Profile] = []
         self._fresh: set[Profile] = set()
+        self._look_at = float("inf")
         self._processes: tuple[ProcessStatus, ...] = ()
         self._supervised = False
         self._patience = patience if server.transport != "stdio" else 0.0
@@ -227,38 +232,41 @@ class Backend:
         self._announced[change] = self._announced.get(change, 0) + 1
         self._list_again()
 
+    def look_again(self) -> None:
+        """A client wants to see the lists: have those made anew that may change without a word."""
+        if asyncio.get_running_loop().time() >= self._look_at:
+            self._list_again()
+
     def _list_again(self) -> None:
+        self._look_at = float("inf")
         self._fresh.clear()
         self._stale.set()
 
     async def follow_resource(
-        self, uri: str, told: Callable[[Message], None]
+        self, uri: str, told: Callable[[Message], None], *, patient: bool = False
     ) -> Callable[[], None]:
-        """Subscribe to a resource on the shared connection; returns what ends that again."""
-        followers = self._followers.setdefault(uri, {})
-        key = object()
-        followers[key] = told
-        if self.modern:
-            self._followed.set()
-        elif len(followers) == 1:
-            try:
-                await self.line.request("resources/subscribe", {"uri": uri})
-            except McpcpError:
-                self._unfollow(uri, key)
-                raise
-        return lambda: self._unfollow(uri, key)
+        """Subscribe to a resource on the shared connection; returns what ends that again.
 
-    def _unfollow(self, uri: str, key: object) -> None:
-        followers = self._followers.get(uri, {})
-        if followers.pop(key, None) is None or followers:
-            return
-        del self._followers[uri]
-        if self.modern:
-            self._followed.set()
-            return
-        # Nobody waits for the answer, so it goes out like a notification, with an id of its own.
-        if self.line.connection is not None:
-            self.line.connection.send_soon("resources/unsubscribe", {"uri": uri})
+        Raises McpcpError; but who is `patient` follows also where the server can't be told now.
+        """
+        leave = self._followers.add(uri, told)
+        try:
+            if not (self.modern or (patient and not self.connected)):
+                await self._followers.subscribe(uri, self._say_in_time)
+        except RpcError:
+            leave()
+            raise
+        except McpcpError:
+            if not patient:
+                leave()
+                raise
+        except asyncio.CancelledError:
+            leave()
+            raise
+        return leave
+
+    async def _say_in_time(self, method: str, uri: str) -> None:
+        await self.line.relay(method, {"uri": uri}, repeatable=True)
 
     # The owner task.
 
@@ -307,30 +315,36 @@ class Backend:
         """List what is on offer, and list again whenever it may have changed."""
         self._fresh.clear()
         await self._list_stale(connection)
-        for method, params in () if connection.modern else self._renewals():
-            with contextlib.suppress(RpcError):
-                await connection.request(method, params, HANDSHAKE_TIMEOUT)
+        if not connection.modern:
+            await self._renew(connection)
         self.restarts += 1
         self.down_since = asyncio.get_running_loop().time()
         self.line.put(connection)
         self._on_change()
         logger.info("%s is connected: %s", self.server.name, self.offer)
         async with asyncio.TaskGroup() as tasks:
-            if connection.modern:
-                tasks.create_task(self._subscribe(connection))
+            following = (
+                self._subscribe(connection)
+                if connection.modern
+                else self._followers.keep(_saying(connection))
+            )
+            tasks.create_task(following)
             while True:
                 await self._stale.wait()
                 await asyncio.sleep(_DEBOUNCE)
                 self._stale.clear()
-                await self._list_stale(connection)
+                try:
+                    await self._list_stale(connection)
+                except (RpcError, DeadlineExceeded, ProtocolError) as error:
+                    logger.warning("%s does not list again: %s", self.server.name, error)
 
-    def _renewals(self) -> list[tuple[str, Message]]:
-        """What a legacy server that lost its connection has to be told again."""
-        renewals: list[tuple[str, Message]] = []
+    async def _renew(self, connection: Connection) -> None:
+        """Tell a legacy server again what it knew before its connection was lost."""
         if self.log_level is not None:
-            renewals.append(("logging/setLevel", {"level": self.log_level}))
-        renewals += [("resources/subscribe", {"uri": uri}) for uri in self._followers]
-        return renewals
+            with contextlib.suppress(RpcError):
+                params = {"level": self.log_level}
+                await connection.request("logging/setLevel", params, HANDSHAKE_TIMEOUT)
+        await self._followers.renew(_saying(connection))
 
     async def _subscribe(self, connection: Connection) -> None:
         """A modern server tells of changes only whom asks it to; the old subscription ends last."""
@@ -338,6 +352,7 @@ class Backend:
             current: asyncio.Task[None] | None = None
             while True:
                 self._followed.clear()
+                self._followers.forget()
                 wanted = self._wanted(connection)
                 new = tasks.create_task(_listen(connection, wanted)) if wanted else None
                 if current is not None:
@@ -347,18 +362,16 @@ class Backend:
                 await self._followed.wait()
 
     def _wanted(self, connection: Connection) -> Message:
-        wanted: Message = {
-            f"{name}ListChanged": True
-            for name in ("tools", "prompts", "resources")
-            if isinstance(capability := connection.capabilities.get(name), dict)
-            and capability.get("listChanged")
-        }
-        if self._followers:
-            wanted["resourceSubscriptions"] = sorted(self._followers)
+        announced = _announced(connection).items()
+        wanted: Message = {f"{name}ListChanged": True for name, is_told in announced if is_told}
+        if uris := self._followers.uris:
+            wanted["resourceSubscriptions"] = uris
         return wanted
 
     async def _list_stale(self, connection: Connection) -> None:
         """List what may have changed, on our own account and as clients that are shown more."""
+        if not _announces(connection):
+            self._look_at = asyncio.get_running_loop().time() + LOOK_AGAIN
         if BASE not in self._fresh:
             self._fresh.add(BASE)
             announced = dict(self._announced)  # what is said while we list may be missing in it
@@ -386,8 +399,7 @@ class Backend:
         if message["method"] in CHANGES:
             self.announce(message["method"])
         elif message["method"] == UPDATED and isinstance(params, dict):
-            for told in list(self._followers.get(str(params.get("uri")), {}).values()):
-                told(message)
+            self._followers.tell(str(params.get("uri")), message)
 
     async def on_request(self, message: Message, back: Back | None) -> Any:
         """A shared connection has offered the server no client capabilities."""
@@ -396,6 +408,8 @@ class Backend:
     # What changes when a connection comes and goes.
 
     def _replace_offer(self, offer: Offer) -> None:
+        if offer == self.offer:
+            return
         if self.offer is not None and self.offer.names() != offer.names():
             self.variants.forget_unkept()
         self.offer = offer
@@ -426,13 +440,34 @@ def _runs(process: ProcessStatus) -> bool:
     return process.state is ProcessState.RUNNING
 
 
+def _announced(connection: Connection) -> dict[str, bool]:
+    """Which lists there are, and whether the server says when they change."""
+    found = (
+        (name, connection.capabilities.get(name)) for name in ("tools", "prompts", "resources")
+    )
+    return {n: bool(c.get("listChanged")) for n, c in found if isinstance(c, dict)}
+
+
+def _announces(connection: Connection) -> bool:
+    """Whether no list of the server's changes without a word."""
+    return all({"tools": False, **_announced(connection)}.values())
+
+
+def _saying(connection: Connection) -> Say:
+    return lambda method, uri: connection.request(method, {"uri": uri}, HANDSHAKE_TIMEOUT)
+
+
 async def _listen(connection: Connection, wanted: Message) -> None:
     """Keep a subscription open; a server that refuses it has to be believed its lists."""
-    while True:
+    while wanted:
         try:
             await connection.request(LISTEN, {"notifications": wanted}, _LISTENING)
-        except RpcError:
-            return
+        except RpcError as error:
+            logger.warning("%s refuses a subscription: %s", connection.server.name, error)
+            # One client's resources must not cost everybody the changes of lists.
+            kept = wanted if "resourceSubscriptions" in wanted else {}
+            wanted = {k: v for k, v in kept.items() if k != "resourceSubscriptions"}
+            continue
         except Interrupted as error:
             logger.info("a subscription has ended: %s", error)
         except McpcpError:

@@ -166,11 +166,6 @@ class Connection:
         if self._peer is not None:
             self._peer.notify(method, params)
 
-    def send_soon(self, method: str, params: Message) -> None:
-        """Send a request whose answer nobody waits for."""
-        if self._peer is not None:
-            self._peer.send_soon(method, self.enveloped(params))
-
     def enveloped(self, params: Message) -> Message:
         """`params` as this server's era writes them; a modern client's own envelope stays."""
         if self.modern:

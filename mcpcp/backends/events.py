@@ -117,6 +117,7 @@ class EventReader:
         elif field == b"event":
             self._event = value.decode("utf-8", "replace")
         elif field == b"id" and b"\0" not in value:
-            self._place.last_id = value.decode("utf-8", "replace") or None
+            # Byte for byte what a header will say, whatever it is written in.
+            self._place.last_id = value.decode("latin-1") or None
         elif field == b"retry" and value.isdigit():
             self._place.retry = min(int(value[:9]) / 1000, LONGEST_RETRY)

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _ACCEPT: Final = "application/json, text/event-stream"
 _LISTEN_RETRY: Final = 1.0
+_LEAST_RETRY: Final = 0.1
 _LASTING: Final = ("initialize", LISTEN)
 _NAME_KEYS: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 
@@ -253,18 +254,24 @@ class StreamableTransport:
     async def _listen(self) -> None:
         """Keep the session's own stream open, where the server has one."""
         await self._listening.wait()
-        while await self._read_own_stream():  # noqa: ASYNC110  (a pause between tries, no polling)
-            await asyncio.sleep(_LISTEN_RETRY)
+        place = Place(retry=_LISTEN_RETRY)
+        while await self._read_own_stream(place):  # noqa: ASYNC110  (a pause between tries)
+            await asyncio.sleep(max(place.retry, _LEAST_RETRY))
 
-    async def _read_own_stream(self) -> bool:
-        """Read the stream to its end; whether it is worth opening again."""
+    async def _read_own_stream(self, place: Place) -> bool:
+        """Read the stream from `place` to its end; whether it is worth opening again."""
         headers = {"accept": "text/event-stream", **self._session_headers()}
+        if place.last_id is not None:
+            headers["last-event-id"] = place.last_id
         try:
             answer = await self._client.request("GET", self._target, headers, lasting=True)
             if answer.head.status == 200:
-                await follow(answer, self._take_event)
+                await follow(answer, self._take_event, place)
                 return True
             answer.close()
+            if place.last_id is not None and answer.head.status != 404:
+                place.last_id = None  # it can't go on there, so it begins again
+                return True
         except Interrupted:
             return True
         except Unavailable:
@@ -300,7 +307,9 @@ def _is_answer(body: bytes, request_id: int) -> bool:
 
 
 def _answers(message: Any, request_id: int) -> bool:
-    return isinstance(message, dict) and message.get("id") == request_id and "method" not in message
+    if not isinstance(message, dict) or "method" in message:
+        return False
+    return type(message.get("id")) is int and message["id"] == request_id
 
 
 def _decoded(data: bytes) -> Any:

@@ -57,6 +57,8 @@ class PostedCall:
         tasks: asyncio.TaskGroup,
         patience: Patience,
         log: EventLog | None = None,
+        *,
+        primed: bool = False,
     ) -> None:
         self._gateway = gateway
         self._reply = reply
@@ -68,6 +70,7 @@ class PostedCall:
         self._request: Request
         self._request_id: Any = None
         self._log = log
+        self._primed = primed
         self._outlet: Outlet | None = None
         self._writer: asyncio.Task[None]
         self._helpers: list[asyncio.Task[None]] = []
@@ -80,7 +83,7 @@ class PostedCall:
         self._caller, self._headers = asyncio.current_task(patience.loop), headers
         self._request, self._request_id = request, message["id"]
         # A client that can take its stream up again is given one before it may need to.
-        silence = patience.brief if self._log is not None else patience.long
+        silence = patience.brief if self._primed else patience.long
         silence.add(self._begin_stream)
         if caller.modern:
             patience.brief.add(self._watch)
@@ -125,8 +128,9 @@ class PostedCall:
         if self._outlet is None:
             self._outlet = Outlet(self._log)
             stream = EventStream()
-            if self._log is not None:
-                stream.push(self._outlet.prime(self._request_id))
+            prime = self._outlet.prime(self._request_id)
+            if self._primed:
+                stream.push(prime)
             self._outlet.attach(stream)
             self._writer = self._tasks.create_task(self._write(stream))
             self._helpers.append(self._writer)

@@ -32,7 +32,7 @@ MOST_SESSIONS: Final = 10_000
 IDLE_TIMEOUT: Final = 30 * 60.0
 """Seconds after which a session that nobody uses is forgotten."""
 RECENT: Final = 60.0
-RESUMABLE_SINCE: Final = "2025-11-25"
+PRIMED_SINCE: Final = "2025-11-25"
 """The first version whose clients know events that are there only for their id."""
 
 
@@ -40,7 +40,7 @@ class HttpSession:
     """A legacy session of streamable HTTP, bound to the identity that opened it."""
 
     def __init__(self, gateway: Gateway, agent: Agent, token: str | None) -> None:
-        self.client = gateway.open_session(self.push)
+        self.client = gateway.open_session(self.push, lambda: gateway.authenticate(self.token))
         self.identity = agent.identity
         self.token = token
         self.calls: dict[Any, PostedCall] = {}
@@ -66,9 +66,9 @@ class HttpSession:
         return bool(self.calls) or self.own.open
 
     @property
-    def resumable(self) -> bool:
-        """Whether the client can take up the stream of a call again."""
-        return self.client.hello.version >= RESUMABLE_SINCE
+    def primed(self) -> bool:
+        """Whether the client can take up the stream of a call before anything came on it."""
+        return self.client.hello.version >= PRIMED_SINCE
 
     def touch(self, token: str | None) -> None:
         """Note that the client used the session, and the token it did so with."""
@@ -84,12 +84,8 @@ class HttpSession:
     def push(self, message: Message) -> None:
         """Send what belongs to no request: on the session's own stream, or on that of a call.
 
-        Where there is neither, it waits for the next own stream. A void token hears nothing.
+        Where there is neither, it waits for the next own stream.
         """
-        try:
-            self._gateway.authenticate(self.token)
-        except TokenError:
-            return
         if not self.own.open and self.calls and "id" in message:
             next(reversed(self.calls.values())).notify(message)
         else:
@@ -191,9 +187,8 @@ class LegacyHttp:
             raise RpcError(INVALID_REQUEST, f"Invalid request: id {request_id!r} is in use")
         if len(session.calls) >= MOST_IN_FLIGHT:
             raise RpcError(INVALID_REQUEST, f"more than {MOST_IN_FLIGHT} requests at once")
-        log = session.log if session.resumable else None
         session.calls[request_id] = call = PostedCall(
-            self._gateway, reply, self._tasks, self._patience, log
+            self._gateway, reply, self._tasks, self._patience, session.log, primed=session.primed
         )
         try:
             await call.run(session.caller(agent), message, request)

@@ -55,9 +55,7 @@ class Outlet:
 
     def prime(self, request_id: Any) -> bytes:
         """An event without data: from here the stream of that request can be taken up."""
-        if self._log is None:
-            return b": open\n\n"
-        return self._log.prime(self._number, request_id)
+        return b"" if self._log is None else self._log.prime(self._number, request_id)
 
     def push(self, message: Message) -> None:
         """Send a message; it is kept even where nobody is listening now."""

@@ -45,7 +45,7 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         self._tasks = tasks
         self._requests: dict[Any, asyncio.Task[None]] = {}
         self._subscriptions: set[Any] = set()
-        self._client = gateway.open_session(self._push)
+        self._client = gateway.open_session(send, identify)
         self._resources = ExitStack()
 
     def __enter__(self) -> DuplexSession:
@@ -145,14 +145,6 @@ class DuplexSession(AbstractContextManager["DuplexSession"]):
         request_id = params.get("requestId") if isinstance(params, dict) else None
         if isinstance(request_id, str | int) and (task := self._requests.get(request_id)):
             task.cancel()
-
-    def _push(self, message: Message) -> None:
-        """Pass on what a server says, while its client's token is good."""
-        try:
-            self._identify()
-        except TokenError:
-            return
-        self._send(message)
 
     def _catalog_changed(self) -> None:
         """Tell a legacy client when its own view has changed, and only then."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, Final
 
 from mcpcp.callers import Caller, declared_profile
 from mcpcp.catalog import KINDS
 from mcpcp.errors import McpcpError, TokenError
 from mcpcp.gateway import Gateway
-from mcpcp.jsonrpc import INVALID_PARAMS, Message, RpcError, notification, response
+from mcpcp.jsonrpc import INVALID_PARAMS, Message, Notify, RpcError, notification, response
 from mcpcp.listing import Shown
 from mcpcp.methods import follow_resource
 from mcpcp.policy import Agent
@@ -50,33 +51,53 @@ class Subscription:
         return notification("notifications/subscriptions/acknowledged", params)
 
     @contextlib.asynccontextmanager
-    async def following(
-        self, send: Callable[[Message], None], refused: Callable[[], None]
-    ) -> AsyncIterator[None]:
+    async def following(self, send: Notify, refused: Callable[[], None]) -> AsyncIterator[None]:
         """While this is open, `send` what changes; `refused` is called once the token is void."""
+        with contextlib.ExitStack() as watching:
+            changed = partial(self._changed, send, refused)
+            watching.enter_context(self._gateway.registry.watch(changed))
+            # In the background: a server that is slow, or away, must hold up nothing else.
+            updated = partial(self._updated, send, refused)
+            for uri in self._uris:
+                following = self._gateway.registry.start(self._follow(uri, updated, watching))
+                watching.callback(following.cancel)
+            yield
 
-        def changed() -> None:
-            try:
-                view = self._gateway.view(self._identify(), self._profile)
-            except TokenError:
-                refused()
-                return
-            for method in self._shown.changes(view):
-                if any(_FLAGS[flag] == method for flag in self._flags):
-                    send(notification(method, {"_meta": self._meta}))
+    def _changed(self, send: Notify, refused: Callable[[], None]) -> None:
+        try:
+            view = self._gateway.view(self._identify(), self._profile)
+        except TokenError:
+            refused()
+            return
+        for method in self._shown.changes(view):
+            if any(_FLAGS[flag] == method for flag in self._flags):
+                send(notification(method, {"_meta": self._meta}))
 
-        def updated(message: Message) -> None:
+    def _updated(
+        self, send: Notify, refused: Callable[[], None], server: str, message: Message
+    ) -> None:
+        catalog = self._gateway.registry.catalog
+        try:
+            allow = self._identify().allow
+        except TokenError:
+            refused()
+            return
+        if catalog.may_hear(allow, server, message):
+            message = catalog.rewritten(server, message)
             params = message.get("params") or {}
             meta = {**(params.get("_meta") or {}), **self._meta}
             send({**message, "params": {**params, "_meta": meta}})
 
-        with contextlib.ExitStack() as watching:
-            watching.enter_context(self._gateway.registry.watch(changed))
-            for uri in self._uris:
-                with contextlib.suppress(McpcpError):  # one that is not there is never updated
-                    caller = Caller(self._identify(), modern=True, declared=self._profile)
-                    watching.callback(await follow_resource(self._gateway, caller, uri, updated))
-            yield
+    async def _follow(
+        self,
+        uri: str,
+        updated: Callable[[str, Message], None],
+        watching: contextlib.ExitStack,
+    ) -> None:
+        """Follow a resource while `watching` is open; one that is not there is never updated."""
+        with contextlib.suppress(McpcpError):
+            caller = Caller(self._identify(), modern=True, declared=self._profile)
+            watching.callback(await follow_resource(self._gateway, caller, uri, updated))
 
 
 def _uris(wanted: Any) -> list[str]:

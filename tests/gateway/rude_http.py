@@ -11,6 +11,7 @@ from typing import Any
 from tests.backends.raw import Asked, Server, ask, serving, whole
 
 Answer = Callable[[Any, asyncio.StreamWriter], Awaitable[None]]
+Listen = Callable[[int, asyncio.StreamWriter], Awaitable[None]]
 
 
 class RudeHttp:
@@ -25,6 +26,10 @@ class RudeHttp:
         self.forgotten: set[str] = set()
         self.gone = whole(b"gone", "404 Not Found")
         """What it says of a session that it has forgotten."""
+        self.listening: list[str | None] = []
+        """Where each client that listened took its stream up."""
+        self.listen: Listen | None = None
+        """What a client hears that listens; without it there is nothing to listen to."""
         self.server: Server
         self._answer = answer
         self._hints = hints
@@ -39,6 +44,10 @@ class RudeHttp:
         session = asked.headers.get("mcp-session-id", "")
         if session in self.forgotten:
             writer.write(self.gone)
+            return
+        if asked.line.startswith("GET") and self.listen is not None:
+            self.listening.append(asked.headers.get("last-event-id"))
+            await self.listen(len(self.listening), writer)
             return
         if not asked.line.startswith("POST"):
             writer.write(whole(b"", "405 Method Not Allowed"))

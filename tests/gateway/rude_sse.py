@@ -18,6 +18,8 @@ class RudeSse:
     def __init__(self, gone: bytes) -> None:
         self.calls: list[int] = []
         self.forgotten: set[int] = set()
+        self.noise: list[list[bytes] | None] = []
+        """What comes before the answer of each call; None cuts the stream instead."""
         self.server: Server
         self._gone = gone
         self._streams: dict[int, asyncio.StreamWriter] = {}
@@ -42,16 +44,27 @@ class RudeSse:
         if session in self.forgotten:
             return self._gone
         message = json.loads(asked.body)
-        if "id" in message:
+        if message.get("method") == "tools/call":
+            self._call(session, message)
+        elif "id" in message and "method" in message:
             data = b"event: message\ndata: " + self._answer(session, message) + b"\n\n"
             self._streams[session].write(b"%x\r\n%b\r\n" % (len(data), data))
         return whole(b"", "202 Accepted")
 
+    def _call(self, session: int, message: Any) -> None:
+        """Say what is to be said before the answer; where that is nothing, cut the stream."""
+        self.calls.append(session)
+        writer = self._streams[session]
+        noise = self.noise.pop(0) if self.noise else []
+        if noise is None:
+            writer.close()
+            return
+        for text in (*noise, said(message, "here")):
+            data = b"event: message\ndata: " + text + b"\n\n"
+            writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+
     def _answer(self, session: int, message: Any) -> bytes:
         method = message["method"]
-        if method == "tools/call":
-            self.calls.append(session)
-            return said(message, "here")
         if method == "initialize":
             info = {"name": "rude", "version": "1"}
             version = message["params"]["protocolVersion"]

@@ -228,6 +228,7 @@ UNANSWERED: dict[str, tuple[bytes, bool]] = {
     "a page": (whole(b"<html>hello</html>"), True),
     "half of JSON": (whole(b'{"jsonrpc":"2.0","id":'), True),
     "an answer to another id": (whole(b'{"jsonrpc":"2.0","id":99999,"result":{}}'), True),
+    "an answer to an id like it": (b"", True),
     "a stream without an answer": (events(end=True), True),
     "a stream of garbage": (events(b"garbage", end=True), True),
     "HTTP 500": (whole(b"", "500 Internal Server Error"), True),
@@ -245,7 +246,8 @@ async def test_a_post_without_an_answer_is_an_error_at_once_and_is_not_sent_agai
     reply, delivered = UNANSWERED[kind]
 
     async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
-        writer.write(reply)
+        alike = {"jsonrpc": "2.0", "id": float(message["id"]), "result": {}}
+        writer.write(reply or whole(json.dumps(alike).encode()))
 
     async with rude_http(answer) as rude:
         await start(fresh, rude)
@@ -335,6 +337,66 @@ async def test_over_sse_too_a_call_on_a_session_that_is_gone_is_made_on_a_new_on
             assert answered.content[0].text == "here"
         first, second = rude.calls
         assert first != second
+        await asyncio.to_thread(fresh.close)
+
+
+async def test_an_sse_stream_cut_in_mid_call_is_an_error_at_once_and_the_next_call_is_made_anew(
+    fresh: Gateway,
+) -> None:
+    """The call was accepted; whether it had an effect nobody can say, so it is not sent again."""
+    async with rude_sse(b"") as rude:
+        rude.noise = [None]
+        fresh.servers["rude"] = {"url": rude.server.url, "type": "sse", "timeout": FOREVER}
+        await asyncio.to_thread(fresh.start)
+        for way in (MODERN, LEGACY):
+            rude.calls.clear()
+            rude.noise = [None]
+            async with fresh.client(way) as client, asyncio.timeout(PATIENCE):
+                error = await failing(client, "rude_do")
+                assert error.error.data == {"delivered": True}
+                assert len(rude.calls) == 1
+                assert (await client.call_tool("rude_do", {})).content[0].text == "here"
+            first, second = rude.calls
+            assert first != second
+        await asyncio.to_thread(fresh.close)
+
+
+async def test_noise_on_an_sse_stream_does_not_disturb_the_answer(fresh: Gateway) -> None:
+    # The clients' SDK reads nothing that is deep.
+    noise = [text.encode() for name, text in NOISE.items() if "deep" not in name]
+    async with rude_sse(b"") as rude:
+        rude.noise = [noise, noise]
+        fresh.servers["rude"] = {"url": rude.server.url, "type": "sse", "timeout": FOREVER}
+        await asyncio.to_thread(fresh.start)
+        for way in (MODERN, LEGACY):
+            async with fresh.client(way) as client, asyncio.timeout(PATIENCE):
+                assert (await client.call_tool("rude_do", {})).content[0].text == "here"
+        assert not rude.noise
+        await asyncio.to_thread(fresh.close)
+
+
+@pytest.mark.parametrize("able", [True, False])
+async def test_a_server_s_own_stream_is_taken_up_where_it_was_cut_or_else_from_anew(
+    fresh: Gateway, able: bool
+) -> None:
+    async def answer(message: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(whole(said(message, "here")))
+
+    async def listen(time: int, writer: asyncio.StreamWriter) -> None:
+        if not able and rude.listening[-1] is not None:
+            writer.write(whole(b"", "400 Bad Request"))
+            return
+        data = b"id: \xc3\xa9-%d\nretry: 1\ndata: %b\n\n" % (time, notice("{}").encode())
+        writer.write(chunked(data, content_type="text/event-stream", end=time < 4))
+
+    async with rude_http(answer) as rude:
+        rude.listen = listen
+        await start(fresh, rude)
+        async with asyncio.timeout(PATIENCE):
+            await fresh.until(lambda: len(rude.listening) >= 4)
+        ids = [f"\u00e9-{n}".encode().decode("latin-1") for n in range(1, 4)]
+        expected = ids if able else [ids[0], None, ids[2]]
+        assert rude.listening[:4] == [None, *expected]
         await asyncio.to_thread(fresh.close)
 
 

@@ -122,8 +122,9 @@ class Events:
         return None
 
 
+@pytest.mark.parametrize("version", ["2025-03-26", "2025-06-18", "2025-11-25"])
 async def test_a_call_s_stream_that_was_cut_goes_on_where_it_was_with_nothing_lost_or_doubled(
-    fresh: Gateway, tmp_path: Path
+    fresh: Gateway, tmp_path: Path, version: str
 ) -> None:
     fresh.add_raw("raw")
     fresh.start()
@@ -131,7 +132,7 @@ async def test_a_call_s_stream_that_was_cut_goes_on_where_it_was_with_nothing_lo
     params = call("raw_wait", file=str(tmp_path / "begun"), until=str(until))
     params["_meta"] = {"progressToken": "p"}
     async with fresh.http() as http, asyncio.timeout(PATIENCE):
-        session = await begin(http)
+        session = await begin(http, {**INITIALIZE, "protocolVersion": version})
         body = request("tools/call", params, "call")
         async with http.stream("POST", "/mcp", json=body, headers=session) as response:
             events = Events(response)

@@ -1,7 +1,8 @@
 """An MCP server over stdio without the SDK: quick to start, and it says what no SDK would say.
 
 Flags: `--modern` knows no initialize; `--hold FILE` shakes hands only once FILE exists; `--name N`;
-`--shy` shows a tool of that name only to clients that can be asked; `--journal FILE` notes methods.
+`--shy` shows a tool of that name only to clients that can be asked; `--journal FILE` notes methods;
+`--silent` never says that a list has changed.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ parser.add_argument("--name", default="raw")
 parser.add_argument("--tool", action="append", default=[], help="one more tool, an echo")
 parser.add_argument("--shy", action="store_true")
 parser.add_argument("--journal")
+parser.add_argument("--silent", action="store_true")
 options = parser.parse_args()
 
 waiting: dict[Any, Path] = {}
+listening: set[Any] = set()
+"""Subscriptions of the modern era, by the ids of their requests."""
 EXTRA: Message = {"resources": {}} if options.journal else {}
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 introduced: Message = {}
 """What a client of the legacy era said that it can."""
 lock = threading.Lock()
@@ -104,8 +109,18 @@ def grow(params: Message) -> Message:
         del tools[name]
     else:
         tools[name] = (echo, {})
-    say({"method": "notifications/tools/list_changed"})
+    changed = "notifications/tools/list_changed"
+    if not (options.modern or options.silent):
+        say({"method": changed})
+    for request_id in listening:
+        say({"method": changed, "params": {"_meta": {SUBSCRIPTION: request_id}}})
     return text(f"{len(tools)} tools")
+
+
+def sulk(params: Message) -> Message:
+    """Refuse to list tools from now on."""
+    methods["tools/list"] = refuse
+    return text("sulks")
 
 
 def big(params: Message) -> Message:
@@ -152,6 +167,7 @@ tools: dict[str, Tool] = {
     **{name: (echo, {}) for name in options.tool},
     **({"ask": (ask, {})} if options.modern else {}),
     **({"shy": (echo, {})} if options.shy else {}),
+    **({"sulk": (sulk, {})} if options.silent else {}),
 }
 
 
@@ -181,7 +197,7 @@ def initialize(params: Message) -> Message:
         time.sleep(0.01)
     return {
         "protocolVersion": params["protocolVersion"],
-        "capabilities": {"tools": {"listChanged": True}, **EXTRA},
+        "capabilities": {"tools": {"listChanged": not options.silent}, **EXTRA},
         "serverInfo": {"name": options.name, "version": "1"},
         "instructions": f"How to use {options.name}.",
     }
@@ -189,7 +205,7 @@ def initialize(params: Message) -> Message:
 
 def discover(params: Message) -> Message:
     found = {"supportedVersions": ["2026-07-28"], "resultType": "complete"}
-    return {**found, "capabilities": EXTRA}
+    return {**found, "capabilities": {"tools": {"listChanged": not options.silent}, **EXTRA}}
 
 
 def page_of_tools(params: Message) -> Message:
@@ -213,6 +229,7 @@ methods: dict[str, Callable[[Message], Message]] = {
     "resources/list": lambda _: {"resources": []},
     "resources/templates/list": list_templates,
     "resources/read": lambda params: {"contents": [{"uri": params["uri"], "text": "read"}]},
+    **({"resources/subscribe": lambda _: {}} if options.journal else {}),
 }
 
 
@@ -223,7 +240,19 @@ def handle(message: Message) -> Message | None:
         note(options.journal, method)
     if method == "tools/call":
         return call(message["id"], params)
+    if method == "subscriptions/listen" and options.modern:
+        return listen(message["id"], params["notifications"])
     return methods[method](params)
+
+
+def listen(request_id: Any, wanted: Message) -> Message | None:
+    """Tell of changes of lists; who follows a resource too is refused as a whole."""
+    if "resourceSubscriptions" in wanted:
+        raise LookupError
+    listening.add(request_id)
+    told = {"notifications": wanted, "_meta": {SUBSCRIPTION: request_id}}
+    say({"method": "notifications/subscriptions/acknowledged", "params": told})
+    return None
 
 
 def call(request_id: Any, params: Message) -> Message | None:
@@ -263,6 +292,7 @@ def answer_when(request_id: Any, until: Path, token: Any) -> None:
 
 
 def cancelled(params: Message) -> None:
+    listening.discard(params["requestId"])
     path = waiting.pop(params["requestId"], None)
     if path is not None:
         note(str(path), "cancelled")
@@ -276,7 +306,8 @@ def receive(message: Message) -> None:
     try:
         result = handle(message)
     except LookupError:
-        error = {"code": -32601, "message": "Method not found", "data": ["d"], "xUnknown": True}
+        code = -32603 if message["method"] in methods else -32601
+        error = {"code": code, "message": "Method not found", "data": ["d"], "xUnknown": True}
         say({"id": message["id"], "error": error})
         return
     if result is not None:

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,19 @@ def note(message: dict[str, Any]) -> None:
             journal.write(json.dumps({"pid": os.getpid(), **message}) + "\n")
 
 
+PLAIN: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "resources/list": lambda _: {
+        "resources": [{"uri": f"rude://{options.name}", "name": "watched"}]
+    },
+    "resources/read": lambda params: {
+        "contents": [{"uri": params["uri"], "text": f"of {options.name}"}]
+    },
+    "logging/setLevel": lambda _: {},
+    "resources/subscribe": lambda _: {},
+    "resources/unsubscribe": lambda _: {},
+}
+
+
 def receive(message: dict[str, Any]) -> None:
     method, request_id, params = message.get("method"), message.get("id"), message.get("params", {})
     note(message)
@@ -95,11 +109,8 @@ def receive(message: dict[str, Any]) -> None:
         schema = {"type": "object"}
         names = ("echo", "say", "ask", "flood")
         answer(request_id, {"tools": [{"name": n, "inputSchema": schema} for n in names]})
-    elif method == "resources/list":
-        resources = [{"uri": f"rude://{options.name}", "name": "watched"}]
-        answer(request_id, {"resources": resources})
-    elif method in ("logging/setLevel", "resources/subscribe", "resources/unsubscribe"):
-        answer(request_id, {})
+    elif method in PLAIN:
+        answer(request_id, PLAIN[method](params))
     elif method == "tools/call":
         call(request_id, params["name"], params.get("arguments") or {})
     else:
