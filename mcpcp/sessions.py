@@ -64,7 +64,7 @@ class ClientSession:
         self.shown: Shown | None = None
         self.log_level: str | None = None
         self._registry = registry
-        self._push = push
+        self.push = push
         self._links: dict[str, Link] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._watched: dict[tuple[str, str], Callable[[], None]] = {}
@@ -120,7 +120,7 @@ class ClientSession:
 
     def on_server_notification(self, server: str, message: Message) -> None:
         """See link.Owner."""
-        self._push(self._registry.catalog.rewritten(server, message))
+        self.push(self._registry.catalog.rewritten(server, message))
 
     async def on_server_request(self, server: str, message: Message, back: Back | None) -> Any:
         """See link.Owner; the question goes where the request that caused it will be answered."""
@@ -131,7 +131,7 @@ class ClientSession:
         if token is not None:
             self._progress[token] = server
         try:
-            return await (back or SessionBack(self, self._push)).ask(message["method"], params)
+            return await (back or SessionBack(self, self.push)).ask(message["method"], params)
         finally:
             self._progress.pop(token, None)
 
