@@ -143,15 +143,15 @@ class ClientSession:
         if catalog.may_hear(allow, server, message):
             self._push(catalog.rewritten(server, message))
 
-    def _ask_unrelated(self, message: Message) -> None:
-        """Send a question that belongs to no request; a void token is asked nothing."""
+    def push(self, message: Message) -> None:
+        """Send what belongs to no request; a client whose token is void is told nothing."""
         with contextlib.suppress(TokenError):
             self._identify()
             self._push(message)
 
     async def on_server_request(self, server: str, message: Message, back: Back | None) -> Any:
         """See link.Owner; the question goes where the request that caused it will be answered."""
-        way, params = back or SessionBack(self, self._ask_unrelated), message.get("params") or {}
+        way, params = back or SessionBack(self, self.push), message.get("params") or {}
         meta = params.get("_meta") or {}
         theirs = meta.get("progressToken")
         if not isinstance(theirs, str | int):

@@ -32,7 +32,7 @@ MOST_NAMED = 5
 SANDBOX_DEADLINE = 300.0
 """Seconds for the self-test of every sandbox that there is."""
 
-PACKAGES = ("mcp", "uvicorn", "starlette", "docker", "psutil", "orjson", "rich", "jwt")
+PACKAGES = ("mcp", "uvicorn", "starlette", "docker", "psutil", "orjson", "msgspec", "rich", "jwt")
 
 SANDBOXED = ("python_code.py", "sandbox.py", "code_executor.py")
 """Scripts of the project that run code, by file name."""

@@ -13,7 +13,7 @@ from mcpcp.frontends.replay import EventLog, Outlet
 from mcpcp.frontends.requests import PING_EVERY, EventStream, Reply, Request
 from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import CONNECTION_CLOSED, METHOD_NOT_FOUND, Message, error_response
-from mcpcp.sessions import way_back
+from mcpcp.sessions import ClientSession, way_back
 from mcpcp.verbatim import pieces
 
 _WATCH_AFTER: Final = 0.05
@@ -66,7 +66,8 @@ class PostedCall:
         self._patience = patience
         self._headers: Headers = ()
         self._caller: asyncio.Task[object] | None = None
-        self._cancelled = False
+        self._cancelled = self._over = False
+        self._session: ClientSession | None = None
         self._request: Request
         self._request_id: Any = None
         self._log = log
@@ -81,6 +82,7 @@ class PostedCall:
         """Answer `message`; in the modern era a client that leaves cancels it."""
         patience = self._patience
         self._caller, self._headers = asyncio.current_task(patience.loop), headers
+        self._session = caller.session
         self._request, self._request_id = request, message["id"]
         # A client that can take its stream up again is given one before it may need to.
         silence = patience.brief if self._primed else patience.long
@@ -96,6 +98,7 @@ class PostedCall:
                 self._outlet.end()
                 await self._writer
         finally:
+            self._over = True
             silence.remove(self._begin_stream)
             if caller.modern:
                 patience.brief.remove(self._watch)
@@ -121,8 +124,12 @@ class PostedCall:
             self._caller = None  # what is answered can't be cancelled any more
 
     def notify(self, message: Message) -> None:
-        """Send something on the call's stream, before its answer."""
-        self._begin_stream().push(message)
+        """Send something on the call's stream, before its answer; what a server says after that
+        has no stream but the session's own."""
+        if not self._over:
+            self._begin_stream().push(message)
+        elif self._session is not None:
+            self._session.push(message)
 
     def _begin_stream(self) -> Outlet:
         if self._outlet is None:

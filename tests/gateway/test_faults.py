@@ -29,7 +29,7 @@ from tests.gateway.harness import (
 from tests.gateway.rude_http import RudeHttp, rude_http, said
 from tests.gateway.rude_sse import rude_sse
 from tests.gateway.test_http_protocol import initialize
-from tests.gateway.test_servers_away import answered_in_the_end, failing
+from tests.gateway.test_servers_away import answered_in_the_end, failing, listening
 
 pytestmark = pytest.mark.anyio
 
@@ -179,6 +179,30 @@ async def test_an_answer_too_deep_to_pass_on_is_an_error_in_time(
                 assert await answered_in_the_end(client, "brief_echo", message="on") == "on"
 
 
+@pytest.mark.parametrize("way", [MODERN, LEGACY], ids=str)
+async def test_a_hundred_changes_at_once_cost_a_few_lists(
+    fresh: Gateway, tmp_path: Path, way: Way
+) -> None:
+    """The server reads the first question for its list when it has said all that it has to say."""
+    journal = tmp_path / "journal"
+    arguments = [str(RUDE), "--name", "rude", "--journal", str(journal)]
+    fresh.servers["rude"] = {"command": "python", "args": arguments, "timeout": FOREVER}
+    fresh.start()
+
+    def lists() -> int:
+        told = [json.loads(line) for line in journal.read_text().splitlines()]
+        return sum(message.get("method") == "tools/list" for message in told)
+
+    async with listening(fresh, way) as (client, changes):
+        before = lists()
+        lines = [message(method="notifications/tools/list_changed")] * 100
+        await client.call_tool("rude_say", {"lines": lines})
+        await changes.next()
+        await client.call_tool("rude_echo", {"message": "on"})
+        assert 0 < lists() - before < 10
+        assert changes.count < 10
+
+
 async def test_a_line_of_100_megabytes_costs_its_server_a_restart_and_bounded_memory(
     fresh: Gateway, tmp_path: Path
 ) -> None:
@@ -222,8 +246,26 @@ def events(*messages: bytes, end: bool) -> bytes:
     return chunked(*parts, content_type="text/event-stream", end=end)
 
 
+def long_answer(more: bytes) -> bytes:
+    """An answer that would pass as it came, were it not for `more` of its result."""
+    return b'{"jsonrpc":"2.0","id":3,"result":{"content":"%b",%b}}' % (b"x" * 5000, more)
+
+
+BAD_RESULTS = {
+    "with NaN": long_answer(b'"n":NaN'),
+    "with a control character": long_answer(b'"n":"\x01"'),
+    "with a comma too many": long_answer(b'"n":1,'),
+    "that is no UTF-8": long_answer(b'"n":"\xff"'),
+    "with half a surrogate": long_answer(b'"n":"\\ud800"'),
+    "with a member beside it": long_answer(b'"n":1},"method":"x","m":{"n":1'),
+    "that is too deep": long_answer(b'"n":' + b"[" * 300 + b"]" * 300),
+    "cut short": long_answer(b'"n":1')[:-2],
+}
 UNANSWERED: dict[str, tuple[bytes, bool]] = {
+    **{f"a long result {kind}": (whole(text), True) for kind, text in BAD_RESULTS.items()},
+    "a stream of such results": (events(*BAD_RESULTS.values(), end=True), True),
     "accepted and nothing more": (whole(b"", "202 Accepted"), True),
+    "a question and nothing more": (whole(b'{"jsonrpc":"2.0","id":1,"method":"x"}'), True),
     "an empty answer": (whole(b""), True),
     "a page": (whole(b"<html>hello</html>"), True),
     "half of JSON": (whole(b'{"jsonrpc":"2.0","id":'), True),
