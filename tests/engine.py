@@ -251,14 +251,20 @@ def _dockerd(kind: str = "engine") -> Iterator[Dockerd]:
 
 
 @pytest.fixture
-def own_engine() -> Iterator[Dockerd]:
-    """A dockerd for one test alone, with IMAGE in it."""
+def empty_engine() -> Iterator[Dockerd]:
+    """A dockerd for one test alone, without any image."""
     if not (_is_root() and shutil.which("dockerd")):
         absent("dockerd, and root to start it")
     with _dockerd() as engine:
-        with DockerEngine(engine.host).client() as client:
-            import_image(client, IMAGE, _fill)
         yield engine
+
+
+@pytest.fixture
+def own_engine(empty_engine: Dockerd) -> Dockerd:
+    """A dockerd for one test alone, with IMAGE in it."""
+    with DockerEngine(empty_engine.host).client() as client:
+        import_image(client, IMAGE, _fill)
+    return empty_engine
 
 
 def _answers(address: str, dockerd: subprocess.Popen[bytes]) -> bool:

@@ -36,8 +36,8 @@ _FURTHER_TRIES = 2
 
 HOW_TO_GET_ONE = (
     "install bubblewrap on Linux (`apt install bubblewrap`, `dnf install bubblewrap`, with user"
-    " namespaces allowed), or start a Docker engine that has the image {image}"
-    " (`docker pull {image}`, or on Linux without a registry: `python -m servers.sandboxing.image`)"
+    " namespaces allowed), or start a Docker engine and get it an image: `mcpcp sandbox pull`"
+    " (on Linux also without a registry: `python -m servers.sandboxing.image`)"
 )
 
 
@@ -117,8 +117,8 @@ class Sandbox:
             return self._absence or self._unmade(self._pool)
         if not self._why_not:
             return "the sandbox's self-test is still running"
-        advice = HOW_TO_GET_ONE.format(image=self._settings.images[-1])
-        return f"no sandbox on this machine: {'; '.join(self._why_not)}. To get one: {advice}"
+        why = "; ".join(self._why_not)
+        return f"no sandbox on this machine: {why}. To get one: {HOW_TO_GET_ONE}"
 
     def _unmade(self, pool: Pool) -> str | None:
         trouble = pool.trouble
