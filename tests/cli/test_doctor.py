@@ -16,8 +16,10 @@ import pytest
 
 from mcpcp.config import ServerConfig
 from mcpcp.pins import FilePins, PinBook
+from servers.sandboxing import pinning
 from tests.chat.scripted import scripted_llm
 from tests.cli.project import Project
+from tests.engine import DockerEngine
 
 Port = Callable[[], int]
 
@@ -214,6 +216,20 @@ def test_where_there_is_no_sandbox_the_way_to_one_is_said(mine: Project, free_po
     assert code == 1 and found["sandbox"]["status"] == "missing"
     assert "neither bubblewrap nor a Docker engine" in found["sandbox"]["detail"]
     assert "install" in found["sandbox"]["fix"]
+
+
+@pytest.mark.docker
+def test_an_engine_without_the_pinned_image_is_told_with_the_command_that_gets_it(
+    docker_engine: DockerEngine, mine: Project, free_port: Port
+) -> None:
+    pin = pinning.Pin("python:3.13-slim", "sha256:" + "a" * 64)
+    pinning.write(mine.root / "data" / "sandbox", pin)
+    configure_sandbox(mine, free_port(), SANDBOX_BACKEND="docker", DOCKER_HOST=docker_engine.host)
+    code, found = findings(mine)
+    assert code == 1 and found["sandbox"]["status"] == "missing"
+    assert f"the engine has lost the pinned image {pin.reference}" in found["sandbox"]["detail"]
+    assert f"mcpcp sandbox pull --image {pin.reference}" in found["sandbox"]["detail"]
+    assert "mcpcp sandbox pull" in found["sandbox"]["fix"]
 
 
 def test_a_setting_of_the_sandbox_that_is_nonsense_is_named(mine: Project, free_port: Port) -> None:

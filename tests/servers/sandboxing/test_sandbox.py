@@ -80,7 +80,7 @@ async def test_without_a_backend_code_is_refused_and_never_run(settings: Setting
     assert outcome.status == "refused"
     assert "broken: no namespaces here" in outcome.stderr
     assert "open: the code is root" in outcome.stderr
-    assert "apt install bubblewrap" in outcome.stderr and "docker pull" in outcome.stderr
+    assert "apt install bubblewrap" in outcome.stderr and "mcpcp sandbox pull" in outcome.stderr
     assert "the_users_code()" not in "".join(weak.ran)
 
 
