@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import docker
 import pytest
@@ -59,7 +59,7 @@ class DockerEngine:
             client.close()
 
 
-def absent(what: str) -> None:
+def absent(what: str) -> NoReturn:
     """Skip the test, or fail it where everything is supposed to be there."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is missing, and this is CI")

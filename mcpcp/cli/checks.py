@@ -35,6 +35,13 @@ SANDBOX_DEADLINE = 300.0
 
 PACKAGES = ("mcp", "uvicorn", "starlette", "docker", "psutil", "orjson", "rich", "jwt")
 
+PROCESSORS = (
+    "code may take every processor, SANDBOX_CPUS holds nothing: let systemd hand out the controller"
+    " `cpu` (sudo systemctl edit user@.service: [Service] Delegate=cpu cpuset io memory pids; then"
+    " log in again), or run the servers where control groups may be divided"
+)
+"""The way to a quota, where the best sandbox there is has none."""
+
 GET = {
     "npx": "install Node.js: https://nodejs.org (or your package manager's nodejs and npm)",
     "node": "install Node.js: https://nodejs.org",
@@ -244,6 +251,11 @@ def _check_sandbox(config: Config, names: tuple[str, ...]) -> Finding:
     verdicts = _sandbox_verdicts(config, config.active[names[0]])
     if isinstance(verdicts, str):
         return Finding("sandbox", Status.MISSING, verdicts, _sandbox_fix(), names)
+    return judged(verdicts, names)
+
+
+def judged(verdicts: list[dict[str, Any]], names: tuple[str, ...]) -> Finding:
+    """What the self-tests of the sandboxes, the best one first, mean for the servers."""
     passed = [v for v in verdicts if not v["weaknesses"]]
     failed = "; ".join(
         f"{v['backend']}: {', '.join(v['weaknesses'])}" for v in verdicts if v["weaknesses"]
@@ -254,7 +266,9 @@ def _check_sandbox(config: Config, names: tuple[str, ...]) -> Finding:
     best = passed[0]
     held = ", ".join(f"{key}: {value}" for key, value in best["isolation"].items())
     detail = f"{best['backend']} passed its self-test ({held})" + (f"; {failed}" if failed else "")
-    return Finding("sandbox", Status.OK, detail, "", names)
+    unlimited = best["isolation"].get("processors") == "not limited"
+    status = Status.WARNING if unlimited else Status.OK
+    return Finding("sandbox", status, detail, PROCESSORS if unlimited else "", names)
 
 
 def _sandbox_verdicts(config: Config, server: ServerConfig) -> list[dict[str, Any]] | str:

@@ -78,6 +78,7 @@ class Containers:
             "system_calls": "filtered",
             "network": "none",
             "memory": "container",
+            "processors": "quota",
         }
 
     @classmethod

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ from servers.sandboxing.candidates import Candidates, candidates
 from servers.sandboxing.conversation import Job
 from servers.sandboxing.outcome import Outcome, SandboxBroken, refused
 from servers.sandboxing.pool import Pool
-from servers.sandboxing.selftest import weaknesses
+from servers.sandboxing.selftest import Verdict, examine
 from servers.sandboxing.sessions import SessionRefused, Sessions, Workspace
 from servers.sandboxing.settings import Settings
 
@@ -51,6 +51,7 @@ class Sandbox:
         self._pool: Pool | None = None
         self._tasks: TaskGroup | None = None
         self._why_not: list[str] = []
+        self._less: Mapping[str, str] = {}
         self._absence: str | None = None
         self._tried = float("-inf")
         self._choosing = anyio.Lock()
@@ -204,7 +205,8 @@ class Sandbox:
 
     async def _run_in_cell(self, cell: Cell, job: Job) -> Outcome:
         try:
-            return await cell.run(job)
+            outcome = await cell.run(job)
+            return replace(outcome, isolation={**outcome.isolation, **self._less})
         finally:
             if self._tasks is not None:  # nobody has to wait for it
                 self._tasks.start_soon(_let_go, cell)
@@ -234,9 +236,10 @@ class Sandbox:
         why_not = []
         offers = self._offered(self._settings)
         while backend := await anyio.to_thread.run_sync(next, offers, None):
-            found = await self._weaknesses(backend)
+            found = await self._examine(backend)
             if not found:
-                logger.info("sandbox", extra={"backend": backend.name, **backend.isolation})
+                known = {"backend": backend.name, **backend.isolation, **self._less}
+                logger.info("sandbox", extra=known)
                 return backend, []
             logger.warning("not usable", extra={"backend": backend.name, "found": found})
             why_not.append(f"{backend.name}: {', '.join(found)}")
@@ -244,17 +247,18 @@ class Sandbox:
         nothing = f"neither bubblewrap nor a Docker engine with {images} was found"
         return None, why_not or [nothing]
 
-    async def _weaknesses(self, backend: Backend) -> list[str]:
-        """What its self-test found; a backend that has any is closed."""
-        found = ["its self-test did not end in time"]
+    async def _examine(self, backend: Backend) -> list[str]:
+        """The weaknesses that its self-test found; a backend that has any is closed."""
+        verdict = Verdict(["its self-test did not end in time"])
         try:
             with anyio.move_on_after(_CHOICE_SECONDS):
-                found = await weaknesses(backend)
+                verdict = await examine(backend)
         finally:
-            if found:
+            if verdict.weaknesses:
                 with anyio.CancelScope(shield=True):
                     await backend.close()
-        return found
+        self._less = verdict.less
+        return verdict.weaknesses
 
 
 async def _let_go(cell: Cell) -> None:

@@ -1,6 +1,7 @@
 """What a backend must prove before it runs code: real programs that try what they must not.
 
-Above: `sandbox`. A probe that can't be run counts as failed.
+Above: `sandbox`. A probe that can't be run counts as failed. Processors are only reported: code
+that gets more of them takes time from others, and is ended by the limits of time all the same.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ import ast
 import secrets
 import socket
 import tempfile
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from servers.sandboxing.backend import Backend, run_once
+import anyio
+
+from servers.sandboxing.backend import UNLIMITED, Backend, run_once
 from servers.sandboxing.conversation import Job
 from servers.sandboxing.outcome import MIB, Limits, SandboxBroken
 
@@ -102,6 +106,74 @@ if not until_it_fails(fork, 40):
     found.append("processes are not limited")
 found
 """
+
+
+_CROWD = 8
+_GREED_SECONDS = 0.5
+_CPUS = 0.1
+_FAR_BEYOND = 5.0
+"""Times the quota: what each processor takes before it is told to stop is far below that."""
+
+# many at once, so that they get their share of a machine that is busy, too
+_TOO_BUSY = f"""
+import os, time
+start = time.monotonic()
+for _ in range({_CROWD}):
+    if os.fork() == 0:
+        while time.monotonic() < start + {_GREED_SECONDS}:
+            pass
+        os._exit(0)
+for _ in range({_CROWD}):
+    os.wait()
+wall = time.monotonic() - start
+used = os.times()
+(used.children_user + used.children_system) / wall
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`weaknesses`: why it may not be used; `less`: what of its `isolation` is not so."""
+
+    weaknesses: list[str]
+    less: Mapping[str, str] = field(default_factory=dict)
+
+
+async def examine(backend: Backend) -> Verdict:
+    """Every probe; that of the processors runs beside the others, since most of it is waiting."""
+    less: dict[str, str] = {}
+
+    async def look() -> None:
+        less.update(await shortfalls(backend))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(look)
+        found = await weaknesses(backend)
+    return Verdict(found, less)
+
+
+async def shortfalls(backend: Backend) -> dict[str, str]:
+    """What of the backend's `isolation` the probes disprove, as it is instead.
+
+    They prove nothing: on a busy machine, what has no limit may get no more than what has one.
+    """
+    claimed = backend.isolation.get("processors", UNLIMITED)
+    if claimed == UNLIMITED:
+        return {}
+    try:
+        got = await _processors(backend)
+    except (SandboxBroken, OSError):
+        return {}
+    return {"processors": UNLIMITED} if got > _CPUS * _FAR_BEYOND else {}
+
+
+async def _processors(backend: Backend) -> float:
+    """How many of them code gets that may have a tenth of one, and takes all it can."""
+    outcome = await run_once(backend, Job(_TOO_BUSY, Limits(timeout=_SECONDS, cpus=_CPUS)))
+    try:
+        return float(outcome.result or 0)
+    except ValueError:
+        return 0.0
 
 
 async def weaknesses(backend: Backend) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mcpcp.cli import checks
 from mcpcp.config import ServerConfig
 from mcpcp.pins import FilePins, PinBook
 from servers.sandboxing import pinning
@@ -216,6 +217,17 @@ def test_where_there_is_no_sandbox_the_way_to_one_is_said(mine: Project, free_po
     assert code == 1 and found["sandbox"]["status"] == "missing"
     assert "neither bubblewrap nor a Docker engine" in found["sandbox"]["detail"]
     assert "install" in found["sandbox"]["fix"]
+
+
+def test_a_sandbox_without_a_quota_for_processors_is_a_warning_with_the_way_to_one() -> None:
+    isolation = {"memory": "cgroup v2", "processors": "not limited"}
+    verdict = {"backend": "bubblewrap", "isolation": isolation, "weaknesses": []}
+    finding = checks.judged([verdict], ("code",))
+    assert finding.status is checks.Status.WARNING
+    assert "processors: not limited" in finding.detail and "Delegate=cpu" in finding.fix
+    isolation["processors"] = "quota"
+    finding = checks.judged([verdict], ("code",))
+    assert (finding.status, finding.fix) == (checks.Status.OK, "")
 
 
 @pytest.mark.docker

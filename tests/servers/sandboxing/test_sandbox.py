@@ -67,6 +67,20 @@ class Open(Broken):
         pass
 
 
+class Boastful(Open):
+    """Holds everything in but the processors, of which it claims to."""
+
+    isolation: ClassVar[dict[str, str]] = {"memory": "all", "processors": "quota"}
+
+    async def run(self, job: Job) -> Outcome:
+        self.ran = [*self.ran, job.code]
+        if job.limits.cpus < 1:
+            return Outcome("ok", 0, result="7.9").by(self.name, self.isolation)
+        if job.limits.memory < Limits().memory:
+            return Outcome("memory_limit", 0).by(self.name, self.isolation)
+        return Outcome("ok", 0, result="[]").by(self.name, self.isolation)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(sessions=tmp_path / "sessions")
@@ -82,6 +96,14 @@ async def test_without_a_backend_code_is_refused_and_never_run(settings: Setting
     assert "open: the code is root" in outcome.stderr
     assert "apt install bubblewrap" in outcome.stderr and "mcpcp sandbox pull" in outcome.stderr
     assert "the_users_code()" not in "".join(weak.ran)
+
+
+async def test_what_the_self_test_disproved_is_in_no_answer(settings: Settings) -> None:
+    sandbox = Sandbox(settings, only(Boastful()))
+    async with sandbox.ready():
+        outcome = await sandbox.run(Call("1"))
+    assert outcome.status == "ok", "only code's share of the machine is at stake"
+    assert outcome.isolation == {"memory": "all", "processors": "not limited"}
 
 
 async def test_before_the_self_test_the_sandbox_says_so(settings: Settings) -> None:
