@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import ClassVar
 import anyio
 import pytest
 
+from servers.sandboxing import sandbox as sandbox_module
 from servers.sandboxing.backend import Backend, Cell
 from servers.sandboxing.call import Call
 from servers.sandboxing.candidates import Candidates
@@ -216,6 +218,42 @@ async def test_output_is_told_while_the_code_runs(bwrap: Runner, settings: Setti
         await until(first.is_set)
         tasks.cancel_scope.cancel()
     assert heard == [("stdout", "started\n")]
+
+
+async def test_it_looks_again_until_there_is_one_and_then_stays_with_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_module, "_TRY_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(sandbox_module, "_WATCH_SECONDS", 0.01)
+    looks = 0
+
+    class Leaving(Boastful):
+        """Goes away once it was chosen."""
+
+        async def absence(self) -> str | None:
+            return "it went away"
+
+    def offered(_: Settings) -> Iterator[Backend]:
+        nonlocal looks
+        looks += 1
+        yield Broken() if looks < 3 else Leaving()
+
+    sandbox = Sandbox(settings, offered)
+    async with sandbox.ready():
+        await until(lambda: sandbox.missing == "it went away")
+        assert (await sandbox.run(Call("1"))).backend == "open"
+    assert looks == 3, "no other one is taken in its place"
+
+
+async def test_a_mac_has_sandboxes_by_an_engine_or_none(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    sandbox = Sandbox(settings)
+    async with sandbox.ready():
+        outcome = await sandbox.run(Call("1"))
+    assert outcome.status == "refused" and "mcpcp sandbox pull" in outcome.stderr
 
 
 @pytest.mark.docker
