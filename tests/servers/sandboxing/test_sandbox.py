@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,23 +16,24 @@ import pytest
 from servers.sandboxing import sandbox as sandbox_module
 from servers.sandboxing.backend import Backend, Cell
 from servers.sandboxing.call import Call
-from servers.sandboxing.candidates import Candidates
+from servers.sandboxing.candidates import Candidates, candidates
 from servers.sandboxing.conversation import Job
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.sessions import SessionKey
 from servers.sandboxing.settings import Settings
-from tests.servers.harness import until
+from tests.engine import IMAGE, Dockerd, DockerEngine
+from tests.servers.harness import DEADLINE, until
 from tests.servers.sandboxing.runner import Runner
 
 pytestmark = pytest.mark.anyio
 
 
 def only(*backends: Backend) -> Candidates:
-    def candidates(_: Settings) -> Iterator[Backend]:
+    def offered(_: Settings) -> Iterator[Backend]:
         yield from backends
 
-    return candidates
+    return offered
 
 
 class Broken:
@@ -266,6 +269,29 @@ async def test_docker_is_found_where_it_is_asked_for(
     async with sandbox.ready():
         outcome = await sandbox.run(Call("'in'"))
     assert (outcome.status, outcome.result, outcome.backend) == ("ok", "'in'", "docker")
+
+
+@pytest.mark.docker
+async def test_a_stronger_runtime_is_used_where_the_engine_has_one(
+    own_engine: Dockerd, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # by gVisor's name it is the usual one: what is seen is that it is asked for
+    runc = {"path": shutil.which("runc")}
+    own_engine.stop()
+    (own_engine.folder / "daemon.json").write_text(json.dumps({"runtimes": {"runsc": runc}}))
+    own_engine.start()
+    monkeypatch.setenv("DOCKER_HOST", own_engine.host)
+    wanted = replace(settings, backend="docker", images=(IMAGE,), imports=())
+    kernels = [b.isolation["kernel"] for b in candidates(wanted)]
+    assert list(dict.fromkeys(kernels)) == ["gVisor", "the host's"]
+    first = next(candidates(wanted))
+    cell = await first.make(Limits())
+    with DockerEngine(own_engine.host).client() as client:
+        (container,) = client.containers.list()
+        assert container.attrs["HostConfig"]["Runtime"] == "runsc"
+    assert (await cell.run(Job("6 * 7", Limits(timeout=DEADLINE)))).result == "42"
+    await cell.discard()
+    await first.close()
 
 
 async def test_an_engine_that_is_away_is_no_backend(
