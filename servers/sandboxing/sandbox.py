@@ -22,7 +22,7 @@ from servers.sandboxing.candidates import Candidates, candidates
 from servers.sandboxing.conversation import Job
 from servers.sandboxing.outcome import Outcome, SandboxBroken, refused
 from servers.sandboxing.pool import Pool
-from servers.sandboxing.selftest import Verdict, examine
+from servers.sandboxing.selftest import shortfalls, weaknesses
 from servers.sandboxing.sessions import SessionRefused, Sessions, Workspace
 from servers.sandboxing.settings import Settings
 
@@ -229,6 +229,7 @@ class Sandbox:
             raise RuntimeError("a sandbox runs code inside `async with sandbox.ready()`")
         pool = Pool(backend, self._settings.limits, min(self._settings.warm, backend.most_warm))
         self._tasks.start_soon(pool.run)
+        self._tasks.start_soon(self._take_back, backend)
         metrics.watch_pool(lambda: pool.ready)
         return pool
 
@@ -236,10 +237,9 @@ class Sandbox:
         why_not = []
         offers = self._offered(self._settings)
         while backend := await anyio.to_thread.run_sync(next, offers, None):
-            found = await self._examine(backend)
+            found = await self._weaknesses(backend)
             if not found:
-                known = {"backend": backend.name, **backend.isolation, **self._less}
-                logger.info("sandbox", extra=known)
+                logger.info("sandbox", extra={"backend": backend.name, **backend.isolation})
                 return backend, []
             logger.warning("not usable", extra={"backend": backend.name, "found": found})
             why_not.append(f"{backend.name}: {', '.join(found)}")
@@ -247,18 +247,26 @@ class Sandbox:
         nothing = f"neither bubblewrap nor a Docker engine with {images} was found"
         return None, why_not or [nothing]
 
-    async def _examine(self, backend: Backend) -> list[str]:
-        """The weaknesses that its self-test found; a backend that has any is closed."""
-        verdict = Verdict(["its self-test did not end in time"])
+    async def _weaknesses(self, backend: Backend) -> list[str]:
+        """What its self-test found; a backend that has any is closed."""
+        found = ["its self-test did not end in time"]
         try:
             with anyio.move_on_after(_CHOICE_SECONDS):
-                verdict = await examine(backend)
+                found = await weaknesses(backend)
         finally:
-            if verdict.weaknesses:
+            if found:
                 with anyio.CancelScope(shield=True):
                     await backend.close()
-        self._less = verdict.less
-        return verdict.weaknesses
+        return found
+
+    async def _take_back(self, backend: Backend) -> None:
+        """What it claims and has not; nobody's call waits for that."""
+        try:
+            self._less = await shortfalls(backend)
+        except Exception:
+            logger.exception("the self-test did not come to its end")
+        if self._less:
+            logger.warning("not as it claims", extra={"backend": backend.name, **self._less})
 
 
 async def _let_go(cell: Cell) -> None:

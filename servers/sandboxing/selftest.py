@@ -10,11 +10,8 @@ import ast
 import secrets
 import socket
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-
-import anyio
 
 from servers.sandboxing.backend import UNLIMITED, Backend, run_once
 from servers.sandboxing.conversation import Job
@@ -131,31 +128,11 @@ used = os.times()
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """`weaknesses`: why it may not be used; `less`: what of its `isolation` is not so."""
-
-    weaknesses: list[str]
-    less: Mapping[str, str] = field(default_factory=dict)
-
-
-async def examine(backend: Backend) -> Verdict:
-    """Every probe; that of the processors runs beside the others, since most of it is waiting."""
-    less: dict[str, str] = {}
-
-    async def look() -> None:
-        less.update(await shortfalls(backend))
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(look)
-        found = await weaknesses(backend)
-    return Verdict(found, less)
-
-
 async def shortfalls(backend: Backend) -> dict[str, str]:
     """What of the backend's `isolation` the probes disprove, as it is instead.
 
-    They prove nothing: on a busy machine, what has no limit may get no more than what has one.
+    They prove nothing: on a busy machine, what has no limit may get no more than what has one. It
+    takes seconds, since what is held to a tenth of a processor starts slowly.
     """
     claimed = backend.isolation.get("processors", UNLIMITED)
     if claimed == UNLIMITED:

@@ -37,6 +37,12 @@ LIMITED = {
     "memory": Limited(
         {"memory": 96 * MIB}, "kept = [bytearray(b'x') * MIB for _ in range(512)]", "memory_limit"
     ),
+    "memory of all together": Limited(
+        {"memory": 96 * MIB},
+        "import os, sys, time\nfor _ in range(4):\n if os.fork() == 0:\n"
+        "  kept = bytearray(b'x') * (40 * MIB)\n  time.sleep(600)\nsys.exit(bool(os.wait()[1]))",
+        "memory_limit",
+    ),
     "processes": Limited(
         {"processes": 8},
         "import os, time\nfor _ in range(64):\n if os.fork() == 0:\n  time.sleep(600)",

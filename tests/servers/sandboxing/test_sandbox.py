@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from servers.sandboxing import sandbox as sandbox_module
@@ -106,7 +107,9 @@ async def test_without_a_backend_code_is_refused_and_never_run(settings: Setting
 async def test_what_the_self_test_disproved_is_in_no_answer(settings: Settings) -> None:
     sandbox = Sandbox(settings, only(Boastful()))
     async with sandbox.ready():
-        outcome = await sandbox.run(Call("1"))
+        with anyio.fail_after(DEADLINE):
+            while (outcome := await sandbox.run(Call("1"))).isolation["processors"] == "quota":
+                await anyio.lowlevel.checkpoint()
     assert outcome.status == "ok", "only code's share of the machine is at stake"
     assert outcome.isolation == {"memory": "all", "processors": "not limited"}
 
