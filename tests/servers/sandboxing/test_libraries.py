@@ -13,7 +13,7 @@ def distribution(root: Path, name: str, needs: str, *files: str) -> None:
     for file in files:
         (root / file).parent.mkdir(exist_ok=True)
         (root / file).touch()
-    about = root / f"{name}-1.0.dist-info"
+    about = root / f"{name.replace('-', '_')}-1.0.dist-info"
     about.mkdir()
     about.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\n{needs}")
     record = [*files, f"{about.name}/METADATA"]
