@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import docker
 import pytest
@@ -59,7 +59,7 @@ class DockerEngine:
             client.close()
 
 
-def absent(what: str) -> None:
+def absent(what: str) -> NoReturn:
     """Skip the test, or fail it where everything is supposed to be there."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is missing, and this is CI")
@@ -251,14 +251,20 @@ def _dockerd(kind: str = "engine") -> Iterator[Dockerd]:
 
 
 @pytest.fixture
-def own_engine() -> Iterator[Dockerd]:
-    """A dockerd for one test alone, with IMAGE in it."""
+def empty_engine() -> Iterator[Dockerd]:
+    """A dockerd for one test alone, without any image."""
     if not (_is_root() and shutil.which("dockerd")):
         absent("dockerd, and root to start it")
     with _dockerd() as engine:
-        with DockerEngine(engine.host).client() as client:
-            import_image(client, IMAGE, _fill)
         yield engine
+
+
+@pytest.fixture
+def own_engine(empty_engine: Dockerd) -> Dockerd:
+    """A dockerd for one test alone, with IMAGE in it."""
+    with DockerEngine(empty_engine.host).client() as client:
+        import_image(client, IMAGE, _fill)
+    return empty_engine
 
 
 def _answers(address: str, dockerd: subprocess.Popen[bytes]) -> bool:

@@ -28,6 +28,7 @@ COMMANDS = {
     "audit": "audit:audit",
     "monitoring": "monitoring:monitoring",
     "packages": "packages:packages",
+    "sandbox": "sandbox:sandbox",
     "data": "data:data",
     "import": "importing:import_",
     "install": "install:install",

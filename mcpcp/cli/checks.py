@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mcpcp import keyring
+from mcpcp.cli import scripts
 from mcpcp.cli.options import visible
 from mcpcp.cli.pins import open_book
 from mcpcp.config import Config, ServerConfig, load, process_environment, runtime_dir
@@ -34,11 +35,12 @@ SANDBOX_DEADLINE = 300.0
 
 PACKAGES = ("mcp", "uvicorn", "starlette", "docker", "psutil", "orjson", "msgspec", "rich", "jwt")
 
-SANDBOXED = ("python_code.py", "sandbox.py", "code_executor.py")
-"""Scripts of the project that run code, by file name."""
-
-CONTAINERS = ("docker_commands.py",)
-"""Scripts of the project that are about containers."""
+PROCESSORS = (
+    "code may take every processor, SANDBOX_CPUS holds nothing: let systemd hand out the controller"
+    " `cpu` (sudo systemctl edit user@.service: [Service] Delegate=cpu cpuset io memory pids; then"
+    " log in again), or run the servers where control groups may be divided"
+)
+"""The way to a quota, where the best sandbox there is has none."""
 
 GET = {
     "npx": "install Node.js: https://nodejs.org (or your package manager's nodejs and npm)",
@@ -185,7 +187,8 @@ def _script(server: ServerConfig) -> Path | None:
 
 
 def _check_engines(config: Config) -> Iterator[Finding]:
-    wanting_docker, wanting_sandbox = _running(config, CONTAINERS), _running(config, SANDBOXED)
+    wanting_docker = scripts.running(config, scripts.CONTAINERS)
+    wanting_sandbox = scripts.running(config, scripts.SANDBOXED)
     if not (wanting_docker or wanting_sandbox):
         return
     if wanting_docker:
@@ -194,12 +197,7 @@ def _check_engines(config: Config) -> Iterator[Finding]:
         detail = no_docker or "the engine answers"
         yield Finding("docker engine", status, detail, _docker_fix(), wanting_docker)
     if wanting_sandbox:
-        yield _check_sandbox(config.active[wanting_sandbox[0]], wanting_sandbox)
-
-
-def _running(config: Config, scripts: tuple[str, ...]) -> tuple[str, ...]:
-    servers = config.active.values()
-    return tuple(s.name for s in servers if any(Path(a).name in scripts for a in s.args))
+        yield _check_sandbox(config, wanting_sandbox)
 
 
 def _why_no_docker() -> str | None:
@@ -248,11 +246,16 @@ def _docker_fix() -> str:
     return "install and start Docker Desktop: https://docs.docker.com/get-docker"
 
 
-def _check_sandbox(server: ServerConfig, names: tuple[str, ...]) -> Finding:
+def _check_sandbox(config: Config, names: tuple[str, ...]) -> Finding:
     """The self-test that the servers themselves start with decides."""
-    verdicts = _sandbox_verdicts(server)
+    verdicts = _sandbox_verdicts(config, config.active[names[0]])
     if isinstance(verdicts, str):
         return Finding("sandbox", Status.MISSING, verdicts, _sandbox_fix(), names)
+    return judged(verdicts, names)
+
+
+def judged(verdicts: list[dict[str, Any]], names: tuple[str, ...]) -> Finding:
+    """What the self-tests of the sandboxes, the best one first, mean for the servers."""
     passed = [v for v in verdicts if not v["weaknesses"]]
     failed = "; ".join(
         f"{v['backend']}: {', '.join(v['weaknesses'])}" for v in verdicts if v["weaknesses"]
@@ -263,17 +266,18 @@ def _check_sandbox(server: ServerConfig, names: tuple[str, ...]) -> Finding:
     best = passed[0]
     held = ", ".join(f"{key}: {value}" for key, value in best["isolation"].items())
     detail = f"{best['backend']} passed its self-test ({held})" + (f"; {failed}" if failed else "")
-    return Finding("sandbox", Status.OK, detail, "", names)
+    unlimited = best["isolation"].get("processors") == "not limited"
+    status = Status.WARNING if unlimited else Status.OK
+    return Finding("sandbox", status, detail, PROCESSORS if unlimited else "", names)
 
 
-def _sandbox_verdicts(server: ServerConfig) -> list[dict[str, Any]] | str:
+def _sandbox_verdicts(config: Config, server: ServerConfig) -> list[dict[str, Any]] | str:
     """What `python -m servers.sandboxing` says in that server's environment, or why it can't."""
-    command = [sys.executable, "-m", "servers.sandboxing"]
     try:
         done = subprocess.run(
-            command,
+            [sys.executable, "-m", "servers.sandboxing"],
             cwd=server.cwd,
-            env={**process_environment(), **server.environment()},
+            env=scripts.environment(config, server),
             capture_output=True,
             timeout=SANDBOX_DEADLINE,
             check=False,
@@ -292,9 +296,9 @@ def _sandbox_fix() -> str:
         return (
             "install bubblewrap (apt install bubblewrap) and allow user namespaces (sysctl"
             " kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu), or install Docker and make"
-            " its image (python -m servers.sandboxing.image)"
+            " its image (python -m servers.sandboxing.image), or get one (mcpcp sandbox pull)"
         )
-    return "install Docker, and get the image: docker pull python:3.13-slim"
+    return "install Docker, and get it an image for sandboxes: mcpcp sandbox pull"
 
 
 def _check_model(config: Config) -> Iterator[Finding]:

@@ -120,10 +120,21 @@ def _other_config(config: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterat
 def _is(found: Any, wanted: Any, usual: Sequence[Any] = ()) -> bool:
     """Whether it is what was wanted, which may be nothing."""
     if not wanted:
-        return not found or found in usual
+        return _is_nothing(found) or found in usual
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         return all(_is(found.get(key), wanted.get(key)) for key in found.keys() | wanted.keys())
+    if isinstance(wanted, list) and isinstance(found, list) and len(found) == len(wanted):
+        return all(map(_is, found, wanted))
     return bool(found == wanted)
+
+
+def _is_nothing(found: Any) -> bool:
+    """Whether it sets nothing, which every engine says in words of its own, also of keys that it
+    alone knows: null, false, 0, nothing in it, or an object whose every key is so.
+
+    What a list holds is something, whatever it is: one more device, mount or port.
+    """
+    return not found or (isinstance(found, Mapping) and all(map(_is_nothing, found.values())))
 
 
 def _mounts(

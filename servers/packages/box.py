@@ -97,13 +97,18 @@ Serve = Callable[[socket.socket], AbstractAsyncContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Runs `program` in sandboxes; `certificates` are what it trusts, in PEM."""
+    """Runs `program` in sandboxes; `certificates` are what it trusts, in PEM.
+
+    `scope`: systemd is asked for the control group of each run, and `groups` are not looked at.
+    """
 
     bwrap: str
     interpreter: Interpreter
     groups: cgroup.Groups | None
     program: Path
     certificates: bytes | None
+    scope: bool = False
+    limits: Limits = _LIMITS
 
     def makes_bytecode_for(self, python: str) -> bool:
         """Whether its Python is of that version, such as 3.11."""
@@ -116,14 +121,12 @@ class Box:
         """
         with ExitStack() as ours:
             door, process = self._start(job, ours)
-            async with self._ended(process) as exited, self._limited() as group:
+            async with self._ended(process) as exited:
                 with anyio.move_on_after(job.timeout) as scope:
-                    listener = await _listener(door, process)
-                    if group is not None:
-                        _put_in(group, process)
-                    async with serve(listener):
-                        door.send(b"x")
-                        out, err = await _heard(process)
+                    with await _listener(door, process) as listener:
+                        async with self._limited(process), serve(listener):
+                            door.send(b"x")
+                            out, err = await _heard(process)
                 if scope.cancelled_caught:
                     return Ran(None, b"", "")
                 with anyio.fail_after(_END_SECONDS):
@@ -140,8 +143,9 @@ class Box:
                 filter=_memory_file(inherited, seccomp.bpf()),
                 certificates=_memory_file(inherited, self.certificates or b""),
             )
+            command = as_nobody([self.bwrap, *self._words(job, files, theirs.fileno())])
             process = subprocess.Popen(
-                as_nobody([self.bwrap, *self._words(job, files, theirs.fileno())]),
+                cgroup.scoped(command) if self.scope else command,
                 stdin=_memory_file(inherited, job.input),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -181,13 +185,16 @@ class Box:
         ]
 
     @asynccontextmanager
-    async def _limited(self) -> AsyncIterator[cgroup.Group | None]:
-        if self.groups is None:
-            yield None
+    async def _limited(self, process: subprocess.Popen[bytes]) -> AsyncIterator[None]:
+        """Put it into a control group of its own; the program in it waits for our word."""
+        groups = cgroup.of_scope(process.pid) if self.scope else self.groups
+        if groups is None:
+            yield
             return
-        group = self.groups.make(_LIMITS)
+        group = groups.make(self.limits)
         try:
-            yield group
+            _put_in(group, process)
+            yield
         finally:
             with anyio.CancelScope(shield=True):
                 await group.remove()

@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import anyio
@@ -172,19 +173,26 @@ class Uv:
         if bwrap is None or program is None:
             missing = "uv (`pip install uv`)" if bwrap else "bubblewrap (`apt install bubblewrap`)"
             raise NoInstaller(f"packages can't be installed here: {missing} is missing")
-        groups = await anyio.to_thread.run_sync(cgroup.find)
         complaint = "no Python was found"
-        for interpreter in bubblewrap.interpreters():
-            box = Box(bwrap, interpreter, groups, program, _certificates(os.environ))
+        ways = await anyio.to_thread.run_sync(_ways)
+        for (groups, scope), interpreter in product(ways, bubblewrap.interpreters()):
+            box = Box(bwrap, interpreter, groups, program, _certificates(os.environ), scope)
             try:
                 ran = await box.run(Job(("--version",)), Proxy((), 0).serving)
             except (BoxBroken, OSError) as e:
                 complaint = str(e)
+                logger.warning("an installer's sandbox is not usable", extra={"why": complaint})
                 continue
             if ran.exit_code == 0:
                 return box
             complaint = ran.stderr
         raise NoInstaller(f"the installer's sandbox does not come up here: {complaint}")
+
+
+def _ways() -> list[tuple[cgroup.Groups | None, bool]]:
+    """How its memory and processes may be bounded as a whole, best first: groups, or a scope."""
+    scoped = [(None, True)] if cgroup.has_scopes() else []
+    return [*scoped, (cgroup.find(), False)]
 
 
 def find_uv() -> Path | None:

@@ -14,7 +14,7 @@ import sys
 import anyio
 
 from servers.sandboxing.candidates import candidates
-from servers.sandboxing.selftest import weaknesses
+from servers.sandboxing.selftest import shortfalls, weaknesses
 from servers.sandboxing.settings import BadSetting, Settings, settings
 
 _SECONDS = 60.0
@@ -24,10 +24,12 @@ async def verdicts(wanted: Settings) -> list[dict[str, object]]:
     """Each candidate up to the first that holds, and what the others let through."""
     found: list[dict[str, object]] = []
     for backend in candidates(wanted):
-        weak = ["its self-test did not end in time"]
+        weak, isolation = ["its self-test did not end in time"], dict(backend.isolation)
         with anyio.move_on_after(_SECONDS):
             weak = await weaknesses(backend)
-        isolation = dict(backend.isolation)
+            isolation = dict(backend.isolation)
+        with anyio.move_on_after(0 if weak else _SECONDS):
+            isolation |= await shortfalls(backend)
         found.append({"backend": backend.name, "isolation": isolation, "weaknesses": weak})
         await backend.close()
         if not weak:

@@ -9,6 +9,9 @@ from typing import Protocol
 from servers.sandboxing.conversation import Job
 from servers.sandboxing.outcome import Limits, Outcome
 
+UNLIMITED = "not limited"
+"""What `isolation` says of `processors` where SANDBOX_CPUS holds nothing."""
+
 
 class Cell(Protocol):
     """One sandbox that is ready; it runs one job and is discarded, whatever became of it."""

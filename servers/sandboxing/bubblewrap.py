@@ -26,6 +26,7 @@ if sys.platform != "linux":
 
 from servers.plumbing.threads import in_thread
 from servers.sandboxing import cgroup, seccomp
+from servers.sandboxing.backend import UNLIMITED
 from servers.sandboxing.conversation import SHOWN, Job, converse
 from servers.sandboxing.inside import frames
 from servers.sandboxing.makers import Lost, Maker, MakerGone, Sandboxed
@@ -251,7 +252,13 @@ class Bubblewrap:
             "system_calls": "filtered",
             "network": "none",
             "memory": memory,
+            "processors": _processors(self.groups is not None and "cpu" in self.groups.parents),
         }
+
+    def _isolation_of(self, group: cgroup.Group | None) -> Mapping[str, str]:
+        """As the kernel has it for one sandbox: a group may have lost a controller since."""
+        limited = group is not None and group.limits_processors()
+        return {**self.isolation, "processors": _processors(limited)}
 
     late_packages = True
     most_warm = 8  # each costs about 2 MB while it waits
@@ -262,13 +269,13 @@ class Bubblewrap:
         try:
             # in a thread, because the kernel lets us wait; shielded, or a group may be left
             with anyio.CancelScope(shield=True):
-                group = await in_thread(partial(self._group, limits, sandboxed))
+                group, isolation = await in_thread(partial(self._group, limits, sandboxed))
             await sandboxed.link.send(frames.encode(frames.PREPARE))
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await sandboxed.discard()
             raise
-        return NamespaceCell(sandboxed, group, self.isolation)
+        return NamespaceCell(sandboxed, group, isolation)
 
     async def _sandboxed(self, limits: Limits) -> Sandboxed:
         maker = await self._ready_maker()
@@ -292,13 +299,16 @@ class Bubblewrap:
             if self._maker is maker:
                 await self._stop_maker()
 
-    def _group(self, limits: Limits, sandboxed: Sandboxed) -> cgroup.Group | None:
+    def _group(
+        self, limits: Limits, sandboxed: Sandboxed
+    ) -> tuple[cgroup.Group | None, Mapping[str, str]]:
         if self.groups is None:
-            return None
+            return None, self._isolation_of(None)
         try:
-            return self.groups.around(sandboxed.pid, limits)
+            group = self.groups.around(sandboxed.pid, limits)
         except OSError as e:
             raise SandboxBroken(f"no control group: {e}") from e
+        return group, self._isolation_of(group)
 
     async def _ready_maker(self) -> Maker:
         async with self._starting:
@@ -344,6 +354,10 @@ class Bubblewrap:
         """End the maker, and every sandbox with it."""
         async with self._starting:
             await self._stop_maker()
+
+
+def _processors(limited: bool) -> str:
+    return "quota" if limited else UNLIMITED
 
 
 def as_nobody(words: list[Word]) -> list[str]:

@@ -58,6 +58,19 @@ def _bubblewraps(settings: Settings) -> tuple[list[Backend], list[Backend]]:
 
 
 def _containers(settings: Settings) -> Iterator[Backend]:
-    from servers.sandboxing.containers import Containers  # slow to import, seldom needed
+    from servers.sandboxing import choosing, pinning  # slow to import, seldom needed
+    from servers.sandboxing.containers import Containers
 
-    yield from Containers.find(settings.images, settings.runtime, settings.imports)
+    try:
+        pin = choosing.pin_of(settings)
+    except pinning.BadPin as e:
+        yield choosing.Unusable("docker", str(e))
+        return
+    images = choosing.wanted(settings, pin)
+    found = False
+    for backend in Containers.find(images, settings.runtime, settings.imports):
+        found = True
+        yield backend
+    why = None if found else choosing.why_none(settings, pin)
+    if why is not None:
+        yield choosing.Unusable("docker", why)

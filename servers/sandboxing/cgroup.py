@@ -58,6 +58,14 @@ class Group:
                     return int(value) > 0
         return False
 
+    def limits_processors(self) -> bool:
+        """Whether the kernel has a quota for it: not every group has, or keeps, that controller."""
+        with suppress(OSError, ValueError, KeyError):
+            if self.version == 2:
+                return (self.folders["memory"] / "cpu.max").read_text().split()[0] != "max"
+            return int((self.folders["cpu"] / "cpu.cfs_quota_us").read_text()) > 0
+        return False
+
     def cpu_seconds(self) -> float | None:
         """Processor time of all that is or was in it."""
         if self.version == 1:

@@ -64,7 +64,7 @@ class Containers:
     ) -> None:
         """`runtime` as the engine calls it, None for its usual one."""
         self._engine = engine
-        self._image = image
+        self.image = image
         self._runtime = runtime
         self._imports = tuple(imports)
         self._remains: set[str] = set()
@@ -78,6 +78,7 @@ class Containers:
             "system_calls": "filtered",
             "network": "none",
             "memory": "container",
+            "processors": "quota",
         }
 
     @classmethod
@@ -139,7 +140,7 @@ class Containers:
             **({"Mounts": mounts} if mounts else {}),
         }
         return {
-            **container.config(self._image, ["python3", "-I", "-c", program("init")], host),
+            **container.config(self.image, ["python3", "-I", "-c", program("init")], host),
             "Cmd": list(self._imports),
             "WorkingDir": "/work",
             "Env": [f"{name}={value}" for name, value in _ENVIRONMENT.items()],

@@ -121,7 +121,7 @@ def _text(tar: tarfile.TarFile, path: str, text: str) -> None:
 def main() -> None:
     """Make it in the engine of DOCKER_HOST."""
     if sys.platform != "linux":
-        raise SystemExit("a sandbox image is made on Linux: here, pull python:3.13-slim")
+        raise SystemExit("a sandbox image is made on Linux: here, `mcpcp sandbox pull` gets one")
     client = docker.from_env(timeout=int(os.environ.get("DOCKER_TIMEOUT", "120")))
     try:
         make(client)

@@ -15,8 +15,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @cache
 def libraries(wanted: tuple[str, ...] = WANTED) -> tuple[Path, ...]:
-    """Folders and files right below site-packages that make up these and what they need."""
-    return tuple(sorted(path for found in _closure(wanted) for path in _parts(found)))
+    """Folders and files right below site-packages that make up these and what they need.
+
+    Each once: packages may share a folder, and no engine takes an image that has a path twice.
+    """
+    return tuple(sorted({path for found in _closure(wanted) for path in _parts(found)}))
 
 
 def _closure(wanted: tuple[str, ...]) -> Iterator[Distribution]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ from servers.sandboxing.candidates import Candidates, candidates
 from servers.sandboxing.conversation import Job
 from servers.sandboxing.outcome import Outcome, SandboxBroken, refused
 from servers.sandboxing.pool import Pool
-from servers.sandboxing.selftest import weaknesses
+from servers.sandboxing.selftest import shortfalls, weaknesses
 from servers.sandboxing.sessions import SessionRefused, Sessions, Workspace
 from servers.sandboxing.settings import Settings
 
@@ -36,8 +36,8 @@ _FURTHER_TRIES = 2
 
 HOW_TO_GET_ONE = (
     "install bubblewrap on Linux (`apt install bubblewrap`, `dnf install bubblewrap`, with user"
-    " namespaces allowed), or start a Docker engine that has the image {image}"
-    " (`docker pull {image}`, or on Linux without a registry: `python -m servers.sandboxing.image`)"
+    " namespaces allowed), or start a Docker engine and get it an image: `mcpcp sandbox pull`"
+    " (on Linux also without a registry: `python -m servers.sandboxing.image`)"
 )
 
 
@@ -51,6 +51,7 @@ class Sandbox:
         self._pool: Pool | None = None
         self._tasks: TaskGroup | None = None
         self._why_not: list[str] = []
+        self._less: Mapping[str, str] = {}
         self._absence: str | None = None
         self._tried = float("-inf")
         self._choosing = anyio.Lock()
@@ -117,8 +118,8 @@ class Sandbox:
             return self._absence or self._unmade(self._pool)
         if not self._why_not:
             return "the sandbox's self-test is still running"
-        advice = HOW_TO_GET_ONE.format(image=self._settings.images[-1])
-        return f"no sandbox on this machine: {'; '.join(self._why_not)}. To get one: {advice}"
+        why = "; ".join(self._why_not)
+        return f"no sandbox on this machine: {why}. To get one: {HOW_TO_GET_ONE}"
 
     def _unmade(self, pool: Pool) -> str | None:
         trouble = pool.trouble
@@ -204,7 +205,8 @@ class Sandbox:
 
     async def _run_in_cell(self, cell: Cell, job: Job) -> Outcome:
         try:
-            return await cell.run(job)
+            outcome = await cell.run(job)
+            return replace(outcome, isolation={**outcome.isolation, **self._less})
         finally:
             if self._tasks is not None:  # nobody has to wait for it
                 self._tasks.start_soon(_let_go, cell)
@@ -227,6 +229,7 @@ class Sandbox:
             raise RuntimeError("a sandbox runs code inside `async with sandbox.ready()`")
         pool = Pool(backend, self._settings.limits, min(self._settings.warm, backend.most_warm))
         self._tasks.start_soon(pool.run)
+        self._tasks.start_soon(self._take_back, backend)
         metrics.watch_pool(lambda: pool.ready)
         return pool
 
@@ -255,6 +258,15 @@ class Sandbox:
                 with anyio.CancelScope(shield=True):
                     await backend.close()
         return found
+
+    async def _take_back(self, backend: Backend) -> None:
+        """What it claims and has not; nobody's call waits for that."""
+        try:
+            self._less = await shortfalls(backend)
+        except Exception:
+            logger.exception("the self-test did not come to its end")
+        if self._less:
+            logger.warning("not as it claims", extra={"backend": backend.name, **self._less})
 
 
 async def _let_go(cell: Cell) -> None:

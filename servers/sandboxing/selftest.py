@@ -1,6 +1,7 @@
 """What a backend must prove before it runs code: real programs that try what they must not.
 
-Above: `sandbox`. A probe that can't be run counts as failed.
+Above: `sandbox`. A probe that can't be run counts as failed. Processors are only reported: code
+that gets more of them takes time from others, and is ended by the limits of time all the same.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from servers.sandboxing.backend import Backend, run_once
+from servers.sandboxing.backend import UNLIMITED, Backend, run_once
 from servers.sandboxing.conversation import Job
 from servers.sandboxing.outcome import MIB, Limits, SandboxBroken
 
@@ -102,6 +103,54 @@ if not until_it_fails(fork, 40):
     found.append("processes are not limited")
 found
 """
+
+
+_CROWD = 8
+_GREED_SECONDS = 0.5
+_CPUS = 0.1
+_FAR_BEYOND = 5.0
+"""Times the quota: what each processor takes before it is told to stop is far below that."""
+
+# many at once, so that they get their share of a machine that is busy, too
+_TOO_BUSY = f"""
+import os, time
+start = time.monotonic()
+for _ in range({_CROWD}):
+    if os.fork() == 0:
+        while time.monotonic() < start + {_GREED_SECONDS}:
+            pass
+        os._exit(0)
+for _ in range({_CROWD}):
+    os.wait()
+wall = time.monotonic() - start
+used = os.times()
+(used.children_user + used.children_system) / wall
+"""
+
+
+async def shortfalls(backend: Backend) -> dict[str, str]:
+    """What of the backend's `isolation` the probes disprove, as it is instead.
+
+    They prove nothing: on a busy machine, what has no limit may get no more than what has one. It
+    takes seconds, since what is held to a tenth of a processor starts slowly.
+    """
+    claimed = backend.isolation.get("processors", UNLIMITED)
+    if claimed == UNLIMITED:
+        return {}
+    try:
+        got = await _processors(backend)
+    except (SandboxBroken, OSError):
+        return {}
+    return {"processors": UNLIMITED} if got > _CPUS * _FAR_BEYOND else {}
+
+
+async def _processors(backend: Backend) -> float:
+    """How many of them code gets that may have a tenth of one, and takes all it can."""
+    outcome = await run_once(backend, Job(_TOO_BUSY, Limits(timeout=_SECONDS, cpus=_CPUS)))
+    try:
+        return float(outcome.result or 0)
+    except ValueError:
+        return 0.0
 
 
 async def weaknesses(backend: Backend) -> list[str]:

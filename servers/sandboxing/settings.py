@@ -13,6 +13,9 @@ from servers.serving import setting
 BackendName = Literal["auto", "bubblewrap", "docker"]
 BACKENDS: tuple[BackendName, ...] = ("auto", "bubblewrap", "docker")
 
+USUAL_IMAGES = ("mcpcp-sandbox:latest", "python:3.13-slim")
+"""The one that `image` makes here, and the one that `pull` gets unless another one is named."""
+
 _IMPORTS = "numpy,numpy.random"
 
 
@@ -29,12 +32,13 @@ class Settings:
     the engine runs it, "auto" for the strongest it has; `at_once` how many sandboxes run side by
     side, `warm` how many wait ready; `imports` what they import in advance; `patience` how many
     seconds a call waits for a place.
-    `packages` is the folder of package folders; `sessions` holds the sessions, and is ours alone.
+    `packages` is the folder of package folders; `sessions` holds the sessions, and is ours alone;
+    `data` is what all servers share, the pin of the image among it.
     """
 
     backend: BackendName = "auto"
     python: str | None = None
-    images: tuple[str, ...] = ("mcpcp-sandbox:latest", "python:3.13-slim")
+    images: tuple[str, ...] = USUAL_IMAGES
     runtime: str = "auto"
     limits: Limits = field(default_factory=Limits)
     at_once: int = 4
@@ -42,6 +46,7 @@ class Settings:
     imports: tuple[str, ...] = tuple(_IMPORTS.split(","))
     patience: float = 20.0
     packages: Path | None = None
+    data: Path = Path("data/sandbox")
     sessions: Path = Path("data/sandbox/sessions")
     session_rules: SessionRules = field(default_factory=SessionRules)
 
@@ -91,6 +96,7 @@ def settings(name: str) -> Settings:
         at_once=int(number("SANDBOX_AT_ONCE", usual.at_once)),
         warm=int(number("SANDBOX_WARM", usual.warm, least=0)),
         imports=tuple(filter(None, setting("SANDBOX_IMPORTS", _IMPORTS).split(","))),
+        data=data,
         sessions=data / name / "sessions",
         session_rules=replace(
             rules, disk=limits.disk, file_size=limits.file_size, file_depth=limits.file_depth

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+from mcpcp.cli import checks
 from mcpcp.config import ServerConfig
 from mcpcp.pins import FilePins, PinBook
+from servers.sandboxing import pinning
 from tests.chat.scripted import scripted_llm
 from tests.cli.project import Project
+from tests.engine import DockerEngine
 
 Port = Callable[[], int]
 
@@ -214,6 +217,31 @@ def test_where_there_is_no_sandbox_the_way_to_one_is_said(mine: Project, free_po
     assert code == 1 and found["sandbox"]["status"] == "missing"
     assert "neither bubblewrap nor a Docker engine" in found["sandbox"]["detail"]
     assert "install" in found["sandbox"]["fix"]
+
+
+def test_a_sandbox_without_a_quota_for_processors_is_a_warning_with_the_way_to_one() -> None:
+    isolation = {"memory": "cgroup v2", "processors": "not limited"}
+    verdict = {"backend": "bubblewrap", "isolation": isolation, "weaknesses": []}
+    finding = checks.judged([verdict], ("code",))
+    assert finding.status is checks.Status.WARNING
+    assert "processors: not limited" in finding.detail and "Delegate=cpu" in finding.fix
+    isolation["processors"] = "quota"
+    finding = checks.judged([verdict], ("code",))
+    assert (finding.status, finding.fix) == (checks.Status.OK, "")
+
+
+@pytest.mark.docker
+def test_an_engine_without_the_pinned_image_is_told_with_the_command_that_gets_it(
+    docker_engine: DockerEngine, mine: Project, free_port: Port
+) -> None:
+    pin = pinning.Pin("python:3.13-slim", "sha256:" + "a" * 64)
+    pinning.write(mine.root / "data" / "sandbox", pin)
+    configure_sandbox(mine, free_port(), SANDBOX_BACKEND="docker", DOCKER_HOST=docker_engine.host)
+    code, found = findings(mine)
+    assert code == 1 and found["sandbox"]["status"] == "missing"
+    assert f"the engine has lost the pinned image {pin.reference}" in found["sandbox"]["detail"]
+    assert f"mcpcp sandbox pull --image {pin.reference}" in found["sandbox"]["detail"]
+    assert "mcpcp sandbox pull" in found["sandbox"]["fix"]
 
 
 def test_a_setting_of_the_sandbox_that_is_nonsense_is_named(mine: Project, free_port: Port) -> None:

@@ -10,11 +10,11 @@ import pytest
 from servers.sandboxing.candidates import candidates
 from servers.sandboxing.outcome import SandboxBroken
 from servers.sandboxing.settings import Settings
-from tests.engine import absent, docker_engine, own_engine
+from tests.engine import absent, docker_engine, empty_engine, own_engine
 from tests.servers.sandboxing.images import sandbox_image
 from tests.servers.sandboxing.runner import Runner
 
-__all__ = ["bwrap", "docker_engine", "own_engine", "sandbox_image"]
+__all__ = ["bwrap", "docker_engine", "empty_engine", "own_engine", "sandbox_image"]
 
 
 @pytest.fixture(scope="session")

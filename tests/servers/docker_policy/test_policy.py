@@ -98,6 +98,21 @@ ENGINES_OWN: dict[str, Any] = {
 }
 
 
+# What engines 23 to 29 say otherwise, by their API (1.42 to 1.54): keys that came, and other words
+# for nothing. A machine of control groups version 2 has no OomKillDisable.
+NEWER: dict[str, Any] = {
+    **{"PortBindings": {}, "Dns": [], "DnsOptions": [], "DnsSearch": [], "Devices": []},
+    **{"BlkioWeightDevice": [], "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": []},
+    **{"BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [], "OomKillDisable": None},
+    **{"CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "CpuCount": 0, "CpuPercent": 0},
+    **{"IOMaximumBandwidth": 0, "KernelMemoryTCP": 0, "Annotations": {}, "Umask": None},
+    "MaskedPaths": [
+        *(*ENGINES_OWN["MaskedPaths"], "/proc/scsi", "/proc/interrupts"),
+        "/sys/devices/virtual/powercap",
+    ],
+}
+
+
 def as_the_engine_says(**host: Any) -> dict[str, Any]:
     asked = copy.deepcopy(ASKED)
     config = {key: value for key, value in asked.items() if key != "HostConfig"}
@@ -114,6 +129,38 @@ def test_a_container_as_it_was_asked_for_has_no_deviations() -> None:
     assert hardening.deviations(as_the_engine_says(), strict) == ["Runtime is runc"]
     other = {"Runtime": "runsc", "MemorySwappiness": -1, "Devices": [], "Annotations": None}
     assert hardening.deviations(as_the_engine_says(**other), ASKED) == []
+
+
+def test_newer_engines_say_nothing_in_other_words() -> None:
+    inspected = as_the_engine_says(**NEWER)
+    del inspected["HostConfig"]["KernelMemory"]
+    assert hardening.deviations(inspected, ASKED) == []
+
+
+NOTHING: list[Any] = [None, False, 0, 0.0, "", [], {}, {"A": None, "B": {"C": 0, "D": []}}]
+
+
+@pytest.mark.parametrize("value", NOTHING, ids=repr)
+def test_a_key_that_nobody_knows_yet_may_say_nothing(value: Any) -> None:
+    assert hardening.deviations(as_the_engine_says(Newest=value), ASKED) == []
+    settings = {**ASKED["HostConfig"]["LogConfig"], "Newest": value}
+    assert hardening.deviations(as_the_engine_says(LogConfig=settings), ASKED) == []
+    cores, *others = ASKED["HostConfig"]["Ulimits"]
+    limits = [{**cores, "Newest": value}, *others]
+    assert hardening.deviations(as_the_engine_says(Ulimits=limits), ASKED) == []
+
+
+SOMETHING: list[Any] = [True, 1, -1, "x", [None], [{}], {"A": True}, {"A": {"B": [0]}}]
+
+
+@pytest.mark.parametrize("value", SOMETHING, ids=repr)
+def test_a_key_that_nobody_knows_yet_may_set_nothing(value: Any) -> None:
+    (found,) = hardening.deviations(as_the_engine_says(Newest=value), ASKED)
+    assert found == f"Newest is {value}"
+    cores, *others = ASKED["HostConfig"]["Ulimits"]
+    limits = [{**cores, "Newest": value}, *others]
+    (found,) = hardening.deviations(as_the_engine_says(Ulimits=limits), ASKED)
+    assert found.startswith("Ulimits is ")
 
 
 @pytest.mark.parametrize(
@@ -149,6 +196,8 @@ def test_a_container_as_it_was_asked_for_has_no_deviations() -> None:
         {"Tmpfs": {"/tmp": "size=1", "/etc": "size=1"}},
         {"Ulimits": None},
         {"Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}]},
+        {"Ulimits": [*ASKED["HostConfig"]["Ulimits"], {}]},
+        {"Ulimits": [{}, *ASKED["HostConfig"]["Ulimits"][1:]]},
         {"SecurityOpt": ["no-new-privileges:true"]},
         {"SecurityOpt": ["seccomp=unconfined", "no-new-privileges:true"]},
         {"SecurityOpt": ["no-new-privileges:true", "seccomp={}"]},

@@ -23,8 +23,10 @@ from servers.packages.source import Bounds
 from servers.packages.source import Index as Source
 from servers.packages.store import Store
 from servers.packages.uv import Uv
-from servers.sandboxing.outcome import MIB
+from servers.sandboxing import cgroup
+from servers.sandboxing.outcome import MIB, Limits
 from tests import processes
+from tests.engine import absent
 from tests.servers.harness import DEADLINE
 from tests.servers.packages.index import Index, serving, wheel
 
@@ -269,6 +271,45 @@ async def test_the_installer_reaches_nothing_but_the_proxy(
         ran = await shell.run(Job(words, folder=folder, timeout=DEADLINE), Proxy((), 0).serving)
     assert (ran.exit_code, ran.stdout) == (0, b"[]\n"), ran
     assert (folder / "made").read_text() == "here"
+
+
+CROWD = """
+import os, signal
+children = []
+stay, held_open = os.pipe()
+for _ in range(8):
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        held = bytearray(b"x") * (24 << 20)
+        os.write(tell, b"x")
+        os.read(stay, 1)
+        os._exit(0)
+    os.close(tell)
+    os.read(told, 1)  # or it was killed
+    children.append(pid)
+alive = [child for child in children if os.waitpid(child, os.WNOHANG) == (0, 0)]
+for child in alive:
+    os.kill(child, signal.SIGKILL)
+print(len(alive))
+"""
+
+
+async def test_what_an_installation_takes_is_bounded_as_a_whole(
+    index: Index, target: Target
+) -> None:
+    box = await uv(index).box()
+    assert box.scope == cgroup.has_scopes(), "systemd is asked where there is one"
+    if not box.scope and box.groups is None:
+        absent("a control group that may be divided")
+    words = ("-c", 'exec "$0" -I -c "$1"', box.interpreter.path, CROWD)
+    small = replace(box, program=Path("/bin/sh"), limits=Limits(memory=64 * MIB, processes=32))
+    ran = await small.run(Job(words, timeout=DEADLINE), Proxy((), 0).serving)
+    assert ran.exit_code == 0 or not ran.stdout, ran
+    assert int(ran.stdout or 0) <= 2, "three of 24 MB are too much for 64"
+    roomy = replace(small, limits=Limits(memory=1024 * MIB, processes=32))
+    ran = await roomy.run(Job(words, timeout=DEADLINE), Proxy((), 0).serving)
+    assert ran.stdout == b"8\n", ran
 
 
 async def test_the_least_recently_used_environment_goes_first(

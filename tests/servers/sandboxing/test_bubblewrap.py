@@ -14,10 +14,11 @@ import anyio
 import psutil
 import pytest
 
-from servers.sandboxing import bubblewrap, cgroup, seccomp
+from servers.sandboxing import bubblewrap, cgroup, seccomp, selftest
 from servers.sandboxing.bubblewrap import Bubblewrap, Interpreter, interpreters
 from servers.sandboxing.outcome import MIB, Limits, SandboxBroken
-from servers.sandboxing.selftest import weaknesses
+from servers.sandboxing.selftest import shortfalls, weaknesses
+from tests.engine import absent
 from tests.servers.harness import until
 from tests.servers.sandboxing.runner import Runner
 
@@ -169,6 +170,53 @@ async def test_without_a_control_group_each_process_is_bounded(bwrap: Runner) ->
         outcome = await Runner(unbounded).run("bytearray(b'x') * (100 << 20)", limits)
     assert outcome.status == "memory_limit"
     assert outcome.isolation["memory"] == "per process only"
+    assert outcome.isolation["processors"] == "not limited"
+
+
+def without_processors() -> cgroup.Groups:
+    """Groups as a systemd gives them that keeps the processors' controller to itself."""
+    groups = cgroup.find()
+    if groups is None:
+        absent("a control group that may be divided")
+    own = {c: folder for c, folder in groups.parents.items() if c != "cpu"}
+    return replace(groups, parents=own)
+
+
+async def test_a_group_without_the_processors_controller_says_so(bwrap: Runner) -> None:
+    async with another(without_processors()) as greedy:
+        outcome = await Runner(greedy).run("6 * 7", LIMITS)
+        assert await shortfalls(greedy) == {}, "it claims nothing"
+    assert (outcome.result, outcome.isolation["processors"]) == ("42", "not limited")
+    assert outcome.isolation["memory"].startswith("cgroup v")
+
+
+class Boaster(Bubblewrap):
+    """Claims a quota whatever it has."""
+
+    @property
+    def isolation(self) -> dict[str, str]:
+        return {**super().isolation, "processors": "quota"}
+
+
+async def test_the_self_test_sees_that_processors_are_not_limited(
+    bwrap: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # so little that every machine has more to give, however busy it is
+    monkeypatch.setattr(selftest, "_CPUS", 0.001)
+    backend = Boaster(BWRAP, next(interpreters()), without_processors())
+    try:
+        while not await shortfalls(backend):  # a busy machine may have nothing to give
+            pass
+    finally:
+        await backend.close()
+
+
+async def test_a_quota_is_seen_to_hold(bwrap: Runner) -> None:
+    if bwrap.backend.isolation["processors"] != "quota":
+        absent("a control group with the processors' controller")
+    outcome = await bwrap.run("1", replace(LIMITS, cpus=0.5))
+    assert outcome.isolation["processors"] == "quota"
+    assert await shortfalls(bwrap.backend) == {}, "whatever else the machine does"
 
 
 async def test_without_a_control_group_processor_time_is_still_bounded(bwrap: Runner) -> None:

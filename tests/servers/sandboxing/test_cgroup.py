@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -44,6 +45,21 @@ def test_version_2_tells_what_was_used(tmp_path: Path) -> None:
     tmp_path.joinpath("memory.peak").write_text("4096\n")
     tmp_path.joinpath("memory.events").write_text("low 0\noom 2\noom_kill 1\n")
     assert (group.cpu_seconds(), group.peak_memory(), group.out_of_memory()) == (1.5, 4096, True)
+
+
+def test_a_quota_is_what_the_kernel_has() -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        first = cgroup.Group({"memory": folder, "cpu": folder}, 1)
+        second = cgroup.Group({"memory": folder}, 2)
+        assert (first.limits_processors(), second.limits_processors()) == (False, False)
+        folder.joinpath("cpu.max").write_text("max 100000\n")
+        folder.joinpath("cpu.cfs_quota_us").write_text("-1\n")
+        assert (first.limits_processors(), second.limits_processors()) == (False, False)
+        folder.joinpath("cpu.max").write_text("50000 100000\n")
+        folder.joinpath("cpu.cfs_quota_us").write_text("50000\n")
+        assert (first.limits_processors(), second.limits_processors()) == (True, True)
+        assert not cgroup.Group({"memory": folder}, 1).limits_processors()
 
 
 def test_a_process_that_is_in_no_scope_is_an_error() -> None:

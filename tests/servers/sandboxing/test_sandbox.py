@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import anyio
+import anyio.lowlevel
 import pytest
 
+from servers.sandboxing import sandbox as sandbox_module
 from servers.sandboxing.backend import Backend, Cell
 from servers.sandboxing.call import Call
-from servers.sandboxing.candidates import Candidates
+from servers.sandboxing.candidates import Candidates, candidates
 from servers.sandboxing.conversation import Job
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.sessions import SessionKey
 from servers.sandboxing.settings import Settings
-from tests.servers.harness import until
+from tests.engine import IMAGE, Dockerd, DockerEngine
+from tests.servers.harness import DEADLINE, until
 from tests.servers.sandboxing.runner import Runner
 
 pytestmark = pytest.mark.anyio
 
 
 def only(*backends: Backend) -> Candidates:
-    def candidates(_: Settings) -> Iterator[Backend]:
+    def offered(_: Settings) -> Iterator[Backend]:
         yield from backends
 
-    return candidates
+    return offered
 
 
 class Broken:
@@ -67,6 +73,20 @@ class Open(Broken):
         pass
 
 
+class Boastful(Open):
+    """Holds everything in but the processors, of which it claims to."""
+
+    isolation: ClassVar[dict[str, str]] = {"memory": "all", "processors": "quota"}
+
+    async def run(self, job: Job) -> Outcome:
+        self.ran = [*self.ran, job.code]
+        if job.limits.cpus < 1:
+            return Outcome("ok", 0, result="7.9").by(self.name, self.isolation)
+        if job.limits.memory < Limits().memory:
+            return Outcome("memory_limit", 0).by(self.name, self.isolation)
+        return Outcome("ok", 0, result="[]").by(self.name, self.isolation)
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(sessions=tmp_path / "sessions")
@@ -80,8 +100,18 @@ async def test_without_a_backend_code_is_refused_and_never_run(settings: Setting
     assert outcome.status == "refused"
     assert "broken: no namespaces here" in outcome.stderr
     assert "open: the code is root" in outcome.stderr
-    assert "apt install bubblewrap" in outcome.stderr and "docker pull" in outcome.stderr
+    assert "apt install bubblewrap" in outcome.stderr and "mcpcp sandbox pull" in outcome.stderr
     assert "the_users_code()" not in "".join(weak.ran)
+
+
+async def test_what_the_self_test_disproved_is_in_no_answer(settings: Settings) -> None:
+    sandbox = Sandbox(settings, only(Boastful()))
+    async with sandbox.ready():
+        with anyio.fail_after(DEADLINE):
+            while (outcome := await sandbox.run(Call("1"))).isolation["processors"] == "quota":
+                await anyio.lowlevel.checkpoint()
+    assert outcome.status == "ok", "only code's share of the machine is at stake"
+    assert outcome.isolation == {"memory": "all", "processors": "not limited"}
 
 
 async def test_before_the_self_test_the_sandbox_says_so(settings: Settings) -> None:
@@ -196,6 +226,42 @@ async def test_output_is_told_while_the_code_runs(bwrap: Runner, settings: Setti
     assert heard == [("stdout", "started\n")]
 
 
+async def test_it_looks_again_until_there_is_one_and_then_stays_with_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_module, "_TRY_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(sandbox_module, "_WATCH_SECONDS", 0.01)
+    looks = 0
+
+    class Leaving(Boastful):
+        """Goes away once it was chosen."""
+
+        async def absence(self) -> str | None:
+            return "it went away"
+
+    def offered(_: Settings) -> Iterator[Backend]:
+        nonlocal looks
+        looks += 1
+        yield Broken() if looks < 3 else Leaving()
+
+    sandbox = Sandbox(settings, offered)
+    async with sandbox.ready():
+        await until(lambda: sandbox.missing == "it went away")
+        assert (await sandbox.run(Call("1"))).backend == "open"
+    assert looks == 3, "no other one is taken in its place"
+
+
+async def test_a_mac_has_sandboxes_by_an_engine_or_none(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    sandbox = Sandbox(settings)
+    async with sandbox.ready():
+        outcome = await sandbox.run(Call("1"))
+    assert outcome.status == "refused" and "mcpcp sandbox pull" in outcome.stderr
+
+
 @pytest.mark.docker
 async def test_docker_is_found_where_it_is_asked_for(
     sandbox_image: tuple[str, str], settings: Settings, monkeypatch: pytest.MonkeyPatch
@@ -206,6 +272,29 @@ async def test_docker_is_found_where_it_is_asked_for(
     async with sandbox.ready():
         outcome = await sandbox.run(Call("'in'"))
     assert (outcome.status, outcome.result, outcome.backend) == ("ok", "'in'", "docker")
+
+
+@pytest.mark.docker
+async def test_a_stronger_runtime_is_used_where_the_engine_has_one(
+    own_engine: Dockerd, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # by gVisor's name it is the usual one: what is seen is that it is asked for
+    runc = {"path": shutil.which("runc")}
+    own_engine.stop()
+    (own_engine.folder / "daemon.json").write_text(json.dumps({"runtimes": {"runsc": runc}}))
+    own_engine.start()
+    monkeypatch.setenv("DOCKER_HOST", own_engine.host)
+    wanted = replace(settings, backend="docker", images=(IMAGE,), imports=())
+    kernels = [b.isolation["kernel"] for b in candidates(wanted)]
+    assert list(dict.fromkeys(kernels)) == ["gVisor", "the host's"]
+    first = next(candidates(wanted))
+    cell = await first.make(Limits())
+    with DockerEngine(own_engine.host).client() as client:
+        (container,) = client.containers.list()
+        assert container.attrs["HostConfig"]["Runtime"] == "runsc"
+    assert (await cell.run(Job("6 * 7", Limits(timeout=DEADLINE)))).result == "42"
+    await cell.discard()
+    await first.close()
 
 
 async def test_an_engine_that_is_away_is_no_backend(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, redirect_stderr
 from pathlib import Path
 
 import anyio
@@ -18,9 +19,11 @@ from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from servers.docker_policy import ownership
+from servers.sandboxing import pinning, pull
 from tests.disks import Disk, small_disk
 from tests.engine import IMAGE, Dockerd, DockerEngine, absent, import_image
 from tests.engine import _fill as fill_image
+from tests.registry import open_registry
 from tests.servers.harness import Script, running
 
 if sys.platform != "linux":
@@ -139,6 +142,41 @@ def unmount_all_below(folder: Path) -> None:
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in reversed([m for m in mounts if m.startswith(f"{folder}/")]):
         subprocess.run(["umount", "-l", mount], check=False)
+
+
+def test_an_image_is_pulled_onto_a_full_disk(
+    small_engine: tuple[Dockerd, Disk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, disk = small_engine
+    monkeypatch.setenv("DOCKER_HOST", engine.host)
+    monkeypatch.setenv("SANDBOX_DATA", str(tmp_path / "data"))
+    with (
+        open_registry(tmp_path / "registry") as registry,
+        DockerEngine(engine.host).client() as client,
+    ):
+        digest = registry.push(client, IMAGE, "team/python:1")
+        client.images.remove(IMAGE)
+        words = ["--image", f"{registry.address}/team/python:1", "--yes"]
+        with disk.full(), pytest.raises(SystemExit) as ended, capturing() as said:
+            pull.main(words)
+        assert ended.value.code == 1 and "the engine's disk is full" in said.getvalue()
+        assert pinning.read(tmp_path / "data") is None
+        pull.main(words)
+        pin = pinning.read(tmp_path / "data")
+        assert pin is not None and pin.digest == digest
+        # what is pinned is written as a whole or not at all
+        with small_disk(tmp_path / "disk", "size=64k,mode=0755") as full, full.full():
+            monkeypatch.setenv("SANDBOX_DATA", str(full.root / "data"))
+            with pytest.raises(SystemExit) as ended, capturing() as said:
+                pull.main(words)
+            assert ended.value.code == 1 and "can't be written" in said.getvalue()
+            assert pinning.read(full.root / "data") is None
+
+
+@contextmanager
+def capturing() -> Iterator[io.StringIO]:
+    with redirect_stderr(io.StringIO()) as said:
+        yield said
 
 
 async def test_an_engine_whose_disk_is_full(
