@@ -1,4 +1,4 @@
-"""What `bubblewrap` and `containers` have in common, as `pool` and `sandbox` see it."""
+"""What `bubblewrap`, `kept` and `containers` have in common, as `pool` and `sandbox` see it."""
 
 from __future__ import annotations
 
@@ -55,6 +55,10 @@ class Backend(Protocol):
 
         Seconds at most, also where something hangs.
         """
+        ...
+
+    async def trim(self) -> None:
+        """Let go of what has been of no use for a while; asked every few seconds."""
         ...
 
     async def close(self) -> None:

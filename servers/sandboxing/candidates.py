@@ -58,6 +58,8 @@ def _bubblewraps(settings: Settings) -> tuple[list[Backend], list[Backend]]:
 
 
 def _containers(settings: Settings) -> Iterator[Backend]:
-    from servers.sandboxing.containers import Containers  # slow to import, seldom needed
+    from servers.sandboxing import engines  # slow to import, seldom needed
 
-    yield from Containers.find(settings.images, settings.runtime, settings.imports)
+    yield from engines.find(
+        settings.images, settings.runtime, settings.imports, settings.packages, settings.at_once
+    )

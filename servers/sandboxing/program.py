@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 _PACKAGE = "servers.sandboxing.inside"
-_MODULES = ("frames", "kernel", "usage", "collect", "figures", "code", "init", "maker")
+_MODULES = ("frames", "kernel", "usage", "collect", "figures", "code", "init", "maker", "porter")
 
 _LOAD = """
 import sys, types
@@ -26,7 +26,7 @@ package.{main}.main()
 
 
 @cache
-def program(main: Literal["init", "maker"]) -> str:
+def program(main: Literal["init", "maker", "porter"]) -> str:
     """Python source that runs the module's `main`."""
     folder = Path(__file__).with_name("inside")
     sources = [(name, (folder / f"{name}.py").read_text("utf-8")) for name in _MODULES]

@@ -101,6 +101,8 @@ class Sandbox:
         self._absence = await self._backend.absence()
         for dead in self._pool.renew():
             self._tasks.start_soon(_let_go, dead)
+        if self._absence is None:
+            await self._backend.trim()
 
     async def _keep_sweeping(self) -> None:
         while True:

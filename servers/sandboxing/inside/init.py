@@ -33,9 +33,9 @@ MOST_DESCRIPTORS = 4096
 class Link:
     """The way to the host: two descriptors, or one twice."""
 
-    def __init__(self, reader: int, writer: int) -> None:
+    def __init__(self, reader: int, writer: int, kinds: bytes = frames.TO_SANDBOX) -> None:
         self._reader, self._writer = reader, writer
-        self._decoder = frames.Decoder(frames.TO_SANDBOX)
+        self._decoder = frames.Decoder(kinds)
         self._frames: list[tuple[bytes, bytes]] = []
 
     def write(self, data: bytes) -> None:
@@ -58,8 +58,13 @@ class Link:
 
     @property
     def reader(self) -> int:
-        """To wait for."""
+        """To wait for, unless something is `waiting`."""
         return self._reader
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a frame has come already, with the one before it."""
+        return bool(self._frames)
 
 
 @dataclass
@@ -69,6 +74,7 @@ class _Run:
     pid: int
     exit: int
     outputs: dict[int, bytes]
+    account: usage.Account
     cpu_limit: float
     stopped: str | None = None
 
@@ -83,6 +89,7 @@ def serve(link: Link, show: Callable[[list[str]], None], harden: Callable[[], No
     kernel.set_dumpable(False)
     link.write(frames.encode(frames.HELLO))
     link.next()  # prepare: what is forked from here on is counted
+    account = usage.Account()
     notes = code.Notes(_RESULT_BYTES)
     outputs, theirs = _pipes()
     asks, to_ask = os.pipe()
@@ -94,18 +101,28 @@ def serve(link: Link, show: Callable[[list[str]], None], harden: Callable[[], No
     for descriptor in (asks, *theirs):
         os.close(descriptor)
     request, known = _receive(link)
-    show(request["packages"])
-    harden()
+    try:
+        show(request["packages"])
+        harden()
+    except OSError as e:
+        give_up(link, e)
     link.write(frames.encode(frames.READY))
     link.next()  # go
+    account.begin(child)
     _ask(to_ask, request)
-    run = _Run(child, os.pidfd_open(child), outputs, cpu_limit=request["cpu_time"])
+    run = _Run(child, os.pidfd_open(child), outputs, account, request["cpu_time"])
     _watch(link, run)
     status = _end(run)
     _drain(link, run)
     _report(link, request, known, run, _exit_code(status), notes)
     while True:  # the host lets go, or kills
         link.next()
+
+
+def give_up(link: Link, why: OSError) -> NoReturn:
+    """Leave, and tell the host why there will be no sandbox."""
+    link.write(frames.encode(frames.BROKEN, str(why).encode()))
+    os._exit(1)
 
 
 def _ask(descriptor: int, request: dict[str, Any]) -> None:
@@ -167,11 +184,11 @@ def _watch(link: Link, run: _Run) -> None:
         poll.register(descriptor, select.POLLIN)
     look = time.monotonic() + run.cpu_limit
     while run.stopped is None:
-        ready = [descriptor for descriptor, _ in poll.poll(_until(look))]
+        ready = [descriptor for descriptor, _ in poll.poll(0 if link.waiting else _until(look))]
         for descriptor in ready:
             if descriptor in run.outputs and not _pass_on(link, run, descriptor):
                 poll.unregister(descriptor)
-        if link.reader in ready and link.next()[0] == frames.STOP:
+        if (link.waiting or link.reader in ready) and link.next()[0] == frames.STOP:
             run.stopped = "host"
         if run.exit in ready:
             return
@@ -186,7 +203,7 @@ def _until(look: float) -> int:
 
 def _look_at_processor_time(run: _Run) -> float:
     """When to look again: not before it can all be used up."""
-    left = run.cpu_limit - usage.cpu_seconds()
+    left = run.cpu_limit - run.account.cpu_seconds()
     if left <= 0:
         run.stopped = "cpu_time"
     return time.monotonic() + max(left / (os.cpu_count() or 1), _LOOK_SECONDS)
@@ -240,7 +257,7 @@ def _report(
     exit_code: int,
     notes: code.Notes,
 ) -> None:
-    used = usage.cpu_seconds()
+    used = run.account.cpu_seconds()
     collection = collect.Collection(".", request["collect"])
     collection.send(known, link.write)
     kind, result = notes.read()
@@ -248,11 +265,11 @@ def _report(
         "exit_code": exit_code,
         "stopped": run.stopped,
         "finished": kind == code.FINISHED,
-        "out_of_memory": kind == code.OUT_OF_MEMORY or usage.out_of_memory(),
+        "out_of_memory": kind == code.OUT_OF_MEMORY or run.account.out_of_memory(),
         "result": result,
         "skipped": collection.skipped,
         "cpu_seconds": used,
-        "peak_memory": usage.peak_memory(),
+        "peak_memory": run.account.peak_memory(),
     }
     link.write(frames.encode(frames.REPORT, json.dumps(report).encode()))
 
