@@ -32,6 +32,7 @@ def main() -> NoReturn:
         sys.exit("the porter is the first process of a container and of nothing else")
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # an engine that stops waits for us
     host = init.Link(0, 1, frames.TO_PORTER)
     _, plan = host.next()
     family = _Family(plan)
@@ -105,7 +106,8 @@ def _become_maker(control: socket.socket) -> NoReturn:
     os.dup2(control.fileno(), 0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.closerange(3, init.MOST_DESCRIPTORS)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     maker.main()
 
 
