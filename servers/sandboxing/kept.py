@@ -99,13 +99,23 @@ class Tenancy:
             while self._made < number:
                 if self._gone:
                     raise SandboxBroken(self._complaint or "the container ended")
-                self._hear(await self._hosted.link.receive())
+                self.hear(await self._hosted.link.receive())
             return
         raise SandboxBroken("the container's maker does not answer")
 
     @property
     def _complaint(self) -> str:
         return decode(self._hosted.link.complaint.encode()).strip()
+
+    @property
+    def said(self) -> Sequence[bytes]:
+        """What the sandbox that is there has said, and nobody has received."""
+        return tuple(self._words)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the sandbox that is there is known to have ended, alone or with its container."""
+        return self._gone or self._ended is not None
 
     async def send(self, data: bytes) -> None:
         """To the sandbox that is there."""
@@ -116,19 +126,20 @@ class Tenancy:
     async def receive(self) -> bytes:
         """What it says, at least one byte; nothing when it has ended."""
         while not self._words:
-            if self._ended is not None or self._gone:
+            if self.has_ended:
                 return b""
-            self._hear(await self._hosted.link.receive())
+            self.hear(await self._hosted.link.receive())
         return self._words.popleft()
 
     @property
     def waits(self) -> bool:
         """Whether the sandbox that is there has not ended."""
         while not self._gone and (data := self._hosted.link.received()) is not None:
-            self._hear(data)
-        return not self._gone and self._ended is None
+            self.hear(data)
+        return not self.has_ended
 
-    def _hear(self, data: bytes) -> None:
+    def hear(self, data: bytes) -> None:
+        """What came from the container; nothing when it has ended."""
         if not data:
             self._gone = True
             return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from ast import literal_eval
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,16 +15,23 @@ import anyio
 import anyio.to_thread
 import psutil
 import pytest
+from docker import DockerClient
+from hypothesis import given
+from hypothesis import strategies as st
 
 from servers.docker_policy import ownership
 from servers.docker_policy.engine import Engine
 from servers.sandboxing import engines, kept, seccomp
 from servers.sandboxing.call import Call
+from servers.sandboxing.hosted import Hosted
+from servers.sandboxing.inside import frames
+from servers.sandboxing.kept import Tenancy
 from servers.sandboxing.outcome import MIB, Limits, Outcome, SandboxBroken
 from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.selftest import weaknesses
 from servers.sandboxing.settings import Settings
-from tests.servers.harness import DEADLINE, until
+from tests.engine import DockerEngine
+from tests.servers.harness import DEADLINE, ROOT, connected, running, until
 from tests.servers.sandboxing.runner import Runner
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker, pytest.mark.timeout(600)]
@@ -387,6 +395,84 @@ async def test_containers_that_nobody_needs_go(
             while len(await made() - before) > 1:  # noqa: ASYNC110
                 await anyio.sleep(0.1)
         assert (await sandbox.run(Call("6 * 7"))).result == "42"
+
+
+async def test_a_server_that_is_killed_takes_its_containers_along(
+    sandbox_image: tuple[str, str], tmp_path: Path
+) -> None:
+    host, image = sandbox_image
+    env = {
+        "DOCKER_HOST": host,
+        "MCPCP_DATA_DIR": str(tmp_path),
+        "SANDBOX_BACKEND": "docker",
+        "SANDBOX_IMAGE": image,
+        "SANDBOX_IMPORTS": "",
+    }
+    with running(ROOT / "servers" / "python_code.py", env=env) as script:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_in_vain, script.url)
+            await until(lambda: SURVIVOR in names())
+            script.kill()
+    await until(lambda: SURVIVOR not in names())
+    pid = script.process.pid
+    with DockerEngine(host).client() as client:
+        await until(lambda: not containers_of(client, pid, all=False))
+        assert containers_of(client, pid, all=True)
+        ownership.sweep(client)  # as the next server does that starts
+        assert not containers_of(client, pid, all=True)
+
+
+async def call_in_vain(url: str) -> None:
+    """The server is killed before it answers."""
+    with suppress(Exception):
+        async with connected(url, "http", "auto") as client:
+            code = TOOLS + "time.sleep(600)"
+            await client.call_tool("run_python_code", {"code": code, "timeout": 290.0})
+
+
+def containers_of(client: DockerClient, pid: int, *, all: bool) -> list[str]:
+    found = client.api.containers(all=all, filters={"label": ownership.MAKER})
+    return [c["Id"] for c in found if f"/{pid}/" in c["Labels"][ownership.MAKER]]
+
+
+# -- what its porter says -------------------------------------------------------------------------
+
+
+WORDS = st.one_of(
+    st.binary(min_size=1, max_size=40).map(lambda data: (frames.THROUGH, data)),
+    st.just((frames.NEXT, b"")),
+    st.booleans().map(lambda b: (frames.ENDED, json.dumps({"out_of_memory": b}).encode())),
+)
+
+
+@given(words=st.lists(WORDS), sizes=st.lists(st.integers(1, 30)))
+def test_what_one_sandbox_said_is_never_heard_from_the_next(
+    words: list[tuple[bytes, bytes]], sizes: list[int]
+) -> None:
+    engine = Engine()
+    tenancy = Tenancy(Hosted(engine, "none", set()), {})
+    said = b"".join(frames.encode(kind, payload) for kind, payload in words)
+    for size in sizes:
+        piece, said = said[:size], said[size:]
+        if piece:
+            tenancy.hear(piece)
+    if said:
+        tenancy.hear(said)
+    last = max((n for n, (kind, _) in enumerate(words) if kind == frames.NEXT), default=-1)
+    now = words[last + 1 :]
+    assert b"".join(tenancy.said) == b"".join(p for k, p in now if k == frames.THROUGH)
+    assert tenancy.has_ended == any(kind == frames.ENDED for kind, _ in now)
+    engine.close()
+
+
+@given(noise=st.binary(min_size=1))
+def test_a_porter_that_talks_nonsense_is_let_go(noise: bytes) -> None:
+    engine = Engine()
+    tenancy = Tenancy(Hosted(engine, "none", set()), {})
+    tenancy.hear(b"?" + noise)
+    tenancy.hear(frames.encode(frames.ENDED, noise))
+    assert tenancy.has_ended or len(noise) < 4
+    engine.close()
 
 
 # -- where none can be kept -----------------------------------------------------------------------
