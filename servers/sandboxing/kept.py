@@ -44,8 +44,8 @@ _HANDOVER_SECONDS = 1.0
 _IDLE_SECONDS = 60.0
 _PIECE = 1 << 18
 
-_MAKERS_MEMORY = 32 * MIB
-"""What porter and maker may have beside the sandbox."""
+_MAKERS_MEMORY = 48 * MIB
+"""What porter and maker may have beside the sandbox: they take 40 MB with numpy imported."""
 _MAKERS_PROCESSES = 4
 """Porter, maker, the sandbox's first process, and the one that leaves for it in the making."""
 _MAKERS_FILES = 64
@@ -376,9 +376,11 @@ class KeptContainers:
             self.expect()
         try:
             await tenancy.renew()
-        except (SandboxBroken, *TROUBLE):
+        except BaseException as e:
             self._returning -= 1
             await self._drop(tenancy)
+            if not isinstance(e, (SandboxBroken, *TROUBLE)):
+                raise
         else:
             self._returning -= 1
             self._idle.append(tenancy)

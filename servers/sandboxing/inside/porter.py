@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from typing import NoReturn
 
@@ -24,6 +25,9 @@ assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is al
 _CHUNK = 1 << 16
 _LONGEST_PACKET = 1 << 18
 _MAKER_GONE = 124
+_CRUMBS = 1 << 20
+_FREE_SECONDS = 5.0
+_LOOK_SECONDS = 0.001
 
 
 def main() -> NoReturn:
@@ -86,6 +90,13 @@ class _Family:
             for pid in others:
                 _wait_for(pid)
             self._reap()
+        self._wait_for_memory()
+
+    def _wait_for_memory(self) -> None:
+        """The kernel frees a dead sandbox's files a moment later: they would be the next one's."""
+        patience = time.monotonic() + _FREE_SECONDS
+        while usage.files_in_memory() > _CRUMBS and time.monotonic() < patience:
+            time.sleep(_LOOK_SECONDS)
 
     def _others(self) -> list[int]:
         pids = map(int, filter(str.isdigit, os.listdir("/proc")))

@@ -18,6 +18,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _GROUPS = "/sys/fs/cgroup"
 _IN_USE = ("memory.current", "memory/memory.usage_in_bytes")
 _PEAK = ("memory.peak", "memory/memory.max_usage_in_bytes")
+_STATISTICS = ("memory.stat", "memory/memory.stat")
 _EVENTS = ("memory.events", "memory/memory.oom_control")
 
 
@@ -60,6 +61,11 @@ class Account:
         return _kills() > self._kills
 
 
+def files_in_memory() -> int:
+    """Bytes that a container's file systems in memory, and shared memory, take."""
+    return _value_of("shmem", _STATISTICS)
+
+
 def _group_cpu() -> float | None:
     for line in _lines(f"{_GROUPS}/cpu.stat"):
         key, _, value = line.partition(" ")
@@ -90,10 +96,14 @@ def _first_number(names: tuple[str, ...]) -> int | None:
 
 
 def _kills() -> int:
-    for name in _EVENTS:
+    return _value_of("oom_kill", _EVENTS)
+
+
+def _value_of(wanted: str, names: tuple[str, ...]) -> int:
+    for name in names:
         for line in _lines(f"{_GROUPS}/{name}"):
             key, _, value = line.partition(" ")
-            if key == "oom_kill":
+            if key == wanted:
                 return int(value)
     return 0
 

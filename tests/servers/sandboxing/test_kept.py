@@ -249,6 +249,29 @@ async def test_memory_that_ran_out_is_not_held_against_later_calls(kept: Runner)
     assert (later.status, later.exit_code) == ("error", 3)
 
 
+FILL = """
+libc.shmat.restype = ctypes.c_void_p
+for number in range(4):
+    address = libc.shmat(libc.shmget(100 + number, 16 << 20, 0o1666), None, 0)
+    ctypes.memset(address, 1, 16 << 20)
+open("x", "wb").write(bytes(12 << 20))
+"""
+IN_USE = """
+for path in ("memory.stat", "memory/memory.stat"):
+    if os.path.exists("/sys/fs/cgroup/" + path):
+        statistics = dict(line.split()[:2] for line in open("/sys/fs/cgroup/" + path))
+int(statistics["shmem"])
+"""
+
+
+async def test_memory_of_a_call_is_free_before_the_next_begins(kept: Runner) -> None:
+    for _ in range(6):
+        outcome = await kept.run(TOOLS + FILL + IN_USE, replace(LIMITS, memory=192 * MIB))
+        assert int(outcome.result or 0) > 64 * MIB, outcome
+        outcome = await kept.run(TOOLS + IN_USE, replace(LIMITS, memory=192 * MIB))
+        assert int(outcome.result or -1) < 2 * MIB, outcome
+
+
 async def test_it_passes_the_self_test(kept: Runner) -> None:
     assert await weaknesses(kept.backend) == []
 
