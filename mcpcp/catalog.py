@@ -336,8 +336,8 @@ def _offered(server: ServerConfig, offer: Offer, rewriter: Rewriter) -> Iterator
     for definition in offer.tools:
         tool = definition["name"]
         if _permitted(server.tools, tool):
-            exposed = exposed_tool(server, tool)
-            yield _entry("tool", server.name, tool, {**definition, "name": exposed}, "name")
+            worded = _worded(server, tool, definition)
+            yield _entry("tool", server.name, tool, worded, "name")
     for definition in offer.prompts:
         exposed = expose(server.prefix, definition["name"])
         yield _entry(
@@ -352,6 +352,13 @@ def _offered(server: ServerConfig, offer: Offer, rewriter: Rewriter) -> Iterator
         shown = exposed_uri(server.name, pattern) if clashes else pattern
         changed = {**definition, "uriTemplate": shown}
         yield _entry("template", server.name, pattern, changed, "uriTemplate")
+
+
+def _worded(server: ServerConfig, tool: str, definition: Definition) -> Definition:
+    """A tool's definition with the name and the description that the config gives it."""
+    worded = {**definition, "name": exposed_tool(server, tool)}
+    description = server.tools.describe.get(tool)
+    return worded if description is None else {**worded, "description": description}
 
 
 def _entry(kind: Kind, server: str, name: str, definition: Definition, identity: str) -> Entry:

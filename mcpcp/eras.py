@@ -17,14 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError
-from mcpcp.jsonrpc import (
-    CONNECTION_CLOSED,
-    INVALID_PARAMS,
-    RESOURCE_NOT_FOUND,
-    Back,
-    Message,
-    RpcError,
-)
+from mcpcp.jsonrpc import CONNECTION_CLOSED, INVALID_PARAMS, RESOURCE_NOT_FOUND, Message, RpcError
+from mcpcp.peer import Back
 
 MOST_ROUNDS: Final = 20
 PARKED_FOR: Final = 600.0

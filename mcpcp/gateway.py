@@ -1,9 +1,9 @@
 """The gateway: authorize, route, forward, record.
 
 Above: the frontends bring each message with the agent whose token it came with, and translate
-errors into answers. Below: `registry` has the catalog and the connections, `listing` says what is
-on offer, `eras` translates, `audit` and `metrics` keep the record. The way of a call is
-`call_tool`, then `forward`.
+errors into answers. Below: `registry` has the catalog and the connections, `routes` sends on the
+right one of these, `audit` and `metrics` keep the record. The way of a call is `authorize`, then
+`forward`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from mcpcp import listing, requestid
 from mcpcp.audit import AuditLog, CallRecord, Outcome
 from mcpcp.backends.backend import Backend
-from mcpcp.backends.line import Line
+from mcpcp.callers import Caller
 from mcpcp.catalog import Entry, Kind, View, granted
 from mcpcp.config import Config
-from mcpcp.eras import ParkingLot, WithoutLogs, modern_error, with_answers
+from mcpcp.eras import ParkingLot
 from mcpcp.errors import (
     DeadlineExceeded,
     Interrupted,
@@ -34,14 +32,7 @@ from mcpcp.errors import (
 )
 from mcpcp.jsonrpc import (
     INVALID_PARAMS,
-    META_CLIENT_CAPABILITIES,
-    META_CLIENT_INFO,
-    META_LOG_LEVEL,
-    META_VERSION,
-    MODERN_VERSIONS,
     RESOURCE_NOT_FOUND,
-    UNSUPPORTED_PROTOCOL_VERSION,
-    Back,
     Message,
     Notify,
     RpcError,
@@ -49,51 +40,22 @@ from mcpcp.jsonrpc import (
 from mcpcp.limits import Limiter
 from mcpcp.metrics import Metrics
 from mcpcp.names import ToolName
+from mcpcp.peer import Back
 from mcpcp.policy import NONE, Agent
-from mcpcp.profiles import BASE, Profile, profile_of
+from mcpcp.profiles import BASE, Profile
 from mcpcp.registry import Registry
+from mcpcp.routes import Call, Routes
 from mcpcp.sessions import ClientSession
 from mcpcp.standins import StandIns
 from mcpcp.tokens import TokenVerifier
 from mcpcp.tracing import UNTRACED, Tracing
+from mcpcp.verbatim import failed
 
 if TYPE_CHECKING:
     from mcpcp.state.shared import SharedState
 
 _FREE: Final[AbstractAsyncContextManager[None]] = contextlib.nullcontext()
 META_AGENT: Final = "mcpcp/agent"
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sent a message: the agent, in a session of the legacy era or none."""
-
-    agent: Agent
-    session: ClientSession | None = None
-    modern: bool = False
-    declared: Profile = BASE
-    """In the modern era, where each request says what its client can."""
-
-    @property
-    def profile(self) -> Profile:
-        """What the client can."""
-        return self.declared if self.session is None else self.session.profile
-
-
-class Call(NamedTuple):
-    """A request that was allowed, on its way to a server; `params` are as the server gets them."""
-
-    caller: Caller
-    backend: Backend
-    entry: Entry
-    method: str
-    params: Message
-    back: Back
-
-    def over(self, line: Line) -> Awaitable[Any]:
-        """Send it on `line`; its result."""
-        repeatable = self.entry.repeatable
-        return line.request(self.method, self.params, back=self.back, repeatable=repeatable)
 
 
 class Gateway:
@@ -116,8 +78,8 @@ class Gateway:
         self._verifier = verifier
         self._audit = audit
         self._limiter = Limiter()
-        self._parked = ParkingLot(registry.start, peers=shared.peers if shared else None)
-        self._stand_ins = StandIns(registry)
+        parked = ParkingLot(registry.start, peers=shared.peers if shared else None)
+        self._routes = Routes(parked, StandIns(registry))
 
     @property
     def config(self) -> Config:
@@ -168,10 +130,10 @@ class Gateway:
             trace.carry(addressed)
             call = Call(caller, backend, entry, method, addressed, back)
             if backend.server.concurrency is None and caller.agent.limits is NONE:
-                result = await self._send(call)
+                result = await self._routes.send(call)
             else:
                 result = await self._send_in_turn(call)
-            outcome = "error" if isinstance(result, dict) and result.get("isError") else "ok"
+            outcome = "error" if failed(result) else "ok"
             return self._as_known(server, listing.in_era(result, method, caller.modern))
         except McpcpError as error:
             outcome, reason = _outcome(error), str(error)
@@ -190,63 +152,13 @@ class Gateway:
         with self._limiter.admit(agent, server.name, tool, call.params.get("arguments")):
             turn = call.backend.turns.take(server.concurrency, server.timeout)
             async with self._shared_limits(agent), turn:
-                return await self._send(call)
+                return await self._routes.send(call)
 
     def _shared_limits(self, agent: Agent) -> AbstractAsyncContextManager[None]:
         """The limits over all gateways, where there are more of both."""
         if self.shared is None or agent.limits is NONE:
             return _FREE
         return self.shared.rates.admit(agent)
-
-    def _send(self, call: Call) -> Awaitable[Any]:
-        """Send on the connection that is right for this caller; translate where eras differ."""
-        caller, backend = call.caller, call.backend
-        if caller.modern:
-            return call.over(backend.line) if backend.modern else self._send_older(call)
-        line = self._line(caller, backend)
-        if line.connection is None or line.connection.modern:
-            return self._send_newer(call, line)
-        return call.over(line)
-
-    async def _send_newer(self, call: Call, line: Line) -> Any:
-        """A legacy client before a server that is modern, or may turn out to be."""
-        connection = line.connection or await line.wait()
-        if not connection.modern:
-            return await call.over(line)
-        params = _introduced(call.caller, call.params)
-        return await with_answers(lambda p: call._replace(params=p).over(line), params, call.back)
-
-    def _line(self, caller: Caller, backend: Backend) -> Line:
-        """A legacy client's own session with the server, where it can have one; else the shared."""
-        own = caller.session is not None and backend.has_sessions
-        return caller.session.link(backend).line if own and caller.session else backend.line
-
-    async def _send_older(self, call: Call) -> Any:
-        """A modern client before a legacy server."""
-        if META_LOG_LEVEL not in call.params["_meta"]:
-            call = call._replace(back=WithoutLogs(call.back))
-        try:
-            if call.caller.profile != BASE:
-                return await self._send_parked(call)
-            return await call.over(call.backend.line)
-        except RpcError as error:
-            raise modern_error(error) from None
-
-    async def _send_parked(self, call: Call) -> Any:
-        """A modern client before a legacy server that may ask it something in the middle."""
-        caller, backend, params = call.caller, call.backend, call.params
-        line = self._stand_in(caller).link(backend).line if backend.has_sessions else backend.line
-        plain = {k: v for k, v in params.items() if k not in ("inputResponses", "requestState")}
-
-        async def begin(way: Back) -> Any:
-            return await call._replace(params=plain, back=way).over(line)
-
-        owner = (caller.agent.identity, call.entry.name, call.method)
-        return await self._parked.call(owner, params, call.back, begin)
-
-    def _stand_in(self, caller: Caller) -> ClientSession:
-        """The session with legacy servers in the name of a modern client."""
-        return self._stand_ins.get(caller.agent.identity, caller.profile)
 
     async def authorize(self, caller: Caller, kind: Kind, name: Any) -> Entry:
         """The entry that the agent may use; to it, denied and unknown look the same."""
@@ -285,7 +197,7 @@ class Gateway:
         if backend.modern:
             backend.want_list(caller.profile)
             return
-        session = caller.session or self._stand_in(caller)
+        session = caller.session or self._routes.stand_in(caller)
         session.link(backend).want_list()
 
     def _find(self, caller: Caller, kind: Kind, name: str) -> Entry | None:
@@ -382,46 +294,9 @@ def _addressed(caller: Caller, params: Message, *, trusted: bool) -> Message:
     return {**params, "_meta": meta}
 
 
-def _introduced(caller: Caller, params: Message) -> Message:
-    """A legacy client's params for a modern server, which is told with each request who asks."""
-    session = caller.session
-    if session is None:
-        return params
-    envelope: Message = {
-        META_CLIENT_INFO: session.hello.info,
-        META_CLIENT_CAPABILITIES: session.hello.capabilities,
-    }
-    if session.log_level is not None:
-        envelope[META_LOG_LEVEL] = session.log_level
-    return {**params, "_meta": {**envelope, **(params.get("_meta") or {})}}
-
-
 def _label(entry: Entry) -> str:
     """A bounded label for metrics: URIs are not."""
     return entry.name.tool if entry.kind in ("tool", "prompt") else entry.kind
-
-
-def declared_profile(params: Message) -> Profile:
-    """What the client of a modern request says it can."""
-    return profile_of(params["_meta"][META_CLIENT_CAPABILITIES])
-
-
-def check_modern(params: Any) -> Message:
-    """`params` if they carry the envelope that the modern era demands; else RpcError."""
-    checked: Message = params if isinstance(params, dict) else {}
-    meta = checked.get("_meta")
-    if not isinstance(meta, dict):
-        raise RpcError(INVALID_PARAMS, f"params._meta must hold {META_VERSION!r}")
-    for key in (META_VERSION, META_CLIENT_CAPABILITIES):
-        if key not in meta:
-            raise RpcError(INVALID_PARAMS, f"params._meta lacks {key!r}")
-    version = meta[META_VERSION]
-    if not isinstance(version, str):
-        raise RpcError(INVALID_PARAMS, f"{META_VERSION!r} must be a string")
-    if version not in MODERN_VERSIONS:
-        data = {"supported": list(MODERN_VERSIONS), "requested": version}
-        raise RpcError(UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version", data)
-    return checked
 
 
 def _outcome(error: McpcpError) -> Outcome:

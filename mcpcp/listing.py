@@ -9,16 +9,15 @@ from typing import Any, Final
 
 from mcpcp import __version__
 from mcpcp.catalog import Kind, View
-from mcpcp.jsonrpc import (
-    INVALID_PARAMS,
+from mcpcp.jsonrpc import INVALID_PARAMS, Message, RpcError
+from mcpcp.protocol import (
     LATEST_LEGACY,
     LEGACY_VERSIONS,
     LIST_CHANGES,
     META_SERVER_INFO,
     MODERN_VERSIONS,
-    Message,
-    RpcError,
 )
+from mcpcp.verbatim import Verbatim
 
 SERVER_INFO: Final = {"name": "mcpcp", "title": "mcpcp gateway", "version": __version__}
 PAGE: Final = 1000
@@ -116,6 +115,12 @@ def cacheable(result: Message) -> Message:
 
 def in_era(result: Any, method: str, modern: bool) -> Any:
     """A server's result as the client's era writes it."""
+    if type(result) is Verbatim:
+        if result.modern == modern:
+            return result
+        if modern:
+            return result.modernized(_modern_members(method))
+        result = result.read()
     if not isinstance(result, dict):
         return result
     if modern:

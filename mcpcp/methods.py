@@ -13,10 +13,12 @@ from typing import Any, Final
 from mcpcp import listing, search
 from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import Hello
+from mcpcp.callers import Caller
 from mcpcp.catalog import Entry, Kind
-from mcpcp.gateway import Caller, Gateway
-from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Back, Message, Notify, RpcError
+from mcpcp.gateway import Gateway
+from mcpcp.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Message, Notify, RpcError
 from mcpcp.names import ToolName
+from mcpcp.peer import Back
 
 LOG_LEVELS: Final = frozenset(
     {"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}

@@ -16,8 +16,9 @@ from mcpcp.backends.backend import Backend
 from mcpcp.backends.connection import Hello
 from mcpcp.backends.link import Link
 from mcpcp.errors import DeadlineExceeded
-from mcpcp.jsonrpc import METHOD_NOT_FOUND, Back, Message, Notify, RpcError, notification
+from mcpcp.jsonrpc import METHOD_NOT_FOUND, Message, Notify, RpcError, notification
 from mcpcp.listing import Shown
+from mcpcp.peer import Back
 from mcpcp.profiles import BASE, profile_of
 from mcpcp.registry import Registry
 

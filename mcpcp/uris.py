@@ -11,6 +11,8 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, Final
 
+from mcpcp.verbatim import whole
+
 _SCHEME: Final = "mcpcp://"
 _EXPRESSION: Final = re.compile(r"\{([+#./;?&]?)([^}]*)\}")
 
@@ -69,7 +71,10 @@ class Rewriter:
 
     def result(self, result: Any) -> Any:
         """A result, with the URIs of its contents and links rewritten."""
-        if not self or not isinstance(result, dict):
+        if not self:
+            return result
+        result = whole(result)
+        if not isinstance(result, dict):
             return result
         changed = dict(result)
         for member in ("content", "contents", "messages"):

@@ -1,9 +1,10 @@
-"""Results that pass as they were written: read to be looked at, and kept to be sent. Pure.
+"""Results that pass as they were written: looked through, and kept to be sent. Pure.
 
-Reading an answer of 100 kB costs as much as everything else that is done for it, and writing it
-again costs that once more. So an answer in the form that servers use keeps its result's bytes. They
-are one JSON value, read by itself, on one line: nothing in them can pass for an envelope, or for
-another message, wherever they are written.
+Making values of an answer of 100 kB costs as much as everything else that is done for it, and
+writing them again costs that once more. So an answer in the form that servers use keeps its
+result's bytes, and of its members are read only those that a gateway decides by. The bytes are one
+JSON object, looked through by itself, on one line: nothing in them can pass for an envelope, or
+for another message, wherever they are written.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+import msgspec
 import orjson
+
+from mcpcp import depth
+from mcpcp.errors import ProtocolError
 
 _GAP: Final = rb"[ \t\r\n]*"
 _NAME: Final = rb'"jsonrpc" : "2\.0" , "id" : (0|[1-9][0-9]{0,14})'
@@ -21,20 +26,73 @@ def _pattern(text: bytes) -> re.Pattern[bytes]:
     return re.compile(text.replace(b" ", _GAP))
 
 
-_RESULT_LAST: Final = _pattern(rb' \{ %b , "result" : (?=\{)' % _NAME)
-_RESULT_FIRST: Final = _pattern(rb' \{ "result" : (?=\{)')
+_RESULT_LAST: Final = _pattern(rb' \{ %b , "result" : (?=\{ ")' % _NAME)
+_RESULT_FIRST: Final = _pattern(rb' \{ "result" : (?=\{ ")')
 _NAME_LAST: Final = _pattern(rb", %b \} \Z" % _NAME)
 _LONGEST_END: Final = 80
 LONG: Final = 2048
 """Bytes of an answer from which on finding its result takes less time than writing it again."""
 
 
-class Verbatim(dict[str, Any]):
-    """A result and the `text` that it was read from; whoever changes it makes a plain dict."""
+class _Known(msgspec.Struct):
+    """The members of a result that a gateway decides by."""
 
-    __slots__ = ("text",)
+    isError: Any = None
+    resultType: Any = msgspec.UNSET
+    ttlMs: Any = msgspec.UNSET
+    cacheScope: Any = msgspec.UNSET
 
-    text: memoryview
+    @property
+    def is_legacy(self) -> bool:
+        """Whether nothing in it is of the modern era."""
+        return self.resultType is self.ttlMs is self.cacheScope is msgspec.UNSET
+
+
+_KNOWN: Final = msgspec.json.Decoder(_Known)
+
+
+class Verbatim:
+    """A result that is complete, and the `text` that it came in: an object with members."""
+
+    __slots__ = ("_added", "failed", "modern", "text")
+
+    def __init__(self, text: memoryview, *, failed: bool, modern: bool, added: bytes = b"") -> None:
+        self.text = text
+        self.failed = failed
+        """Whether a tool says that it failed."""
+        self.modern = modern
+        """Whether it has the members that the modern era demands."""
+        self._added = added
+
+    @property
+    def pieces(self) -> tuple[bytes | memoryview, ...]:
+        """Its JSON text; it begins with what was added."""
+        return (self._added, self.text[1:]) if self._added else (self.text,)
+
+    def read(self) -> dict[str, Any]:
+        """What it says; ProtocolError where it has a number that no float can hold."""
+        try:
+            result: dict[str, Any] = orjson.loads(b"".join(self.pieces))
+        except orjson.JSONDecodeError as error:
+            raise ProtocolError(f"the server's answer is not readable: {error}") from None
+        return result
+
+    def modernized(self, members: dict[str, Any]) -> Verbatim:
+        """The same with `members` that the modern era demands; a legacy result has none of them."""
+        added = orjson.dumps(members)[:-1] + b","
+        return Verbatim(self.text, failed=self.failed, modern=True, added=added)
+
+
+def failed(result: Any) -> bool:
+    """Whether a tool says in its result that it failed."""
+    if type(result) is Verbatim:
+        return result.failed
+    return isinstance(result, dict) and bool(result.get("isError"))
+
+
+def whole(result: Any) -> Any:
+    """What a result says, however it was kept."""
+    return result.read() if type(result) is Verbatim else result
 
 
 def read_answer(raw: bytes) -> dict[str, Any] | None:
@@ -53,10 +111,13 @@ def read_answer(raw: bytes) -> dict[str, Any] | None:
         return None
     text = memoryview(raw)[begin:end]
     try:
-        result = Verbatim(orjson.loads(text))
-    except orjson.JSONDecodeError:
+        known = _look_through(raw, text)
+    except (msgspec.DecodeError, orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
-    result.text = text
+    modern = known.resultType == "complete"
+    if not modern and not known.is_legacy:
+        return None
+    result = Verbatim(text, failed=bool(known.isError), modern=modern)
     return {"jsonrpc": "2.0", "id": request_id, "result": result}
 
 
@@ -74,6 +135,18 @@ def _find_result(raw: bytes) -> tuple[int, int, int] | None:
     return None if tail is None else (int(tail[1]), head.end(), tail.start())
 
 
+def _look_through(raw: bytes, text: memoryview) -> _Known:
+    """What a gateway has to know of `text`, a part of `raw`; raises where that is no JSON.
+
+    Going through it makes no values, but tells neither how deep it goes nor what is no UTF-8.
+    """
+    if raw.isascii() and not depth.may_be_deep(raw):
+        return _KNOWN.decode(text)
+    value = orjson.loads(text)
+    depth.check(value)
+    return _Known(**{name: value[name] for name in _Known.__struct_fields__ if name in value})
+
+
 def pieces(value: Any) -> tuple[bytes | memoryview, ...]:
     """A message's JSON text: in one piece, or with a result's own text between two others.
 
@@ -82,4 +155,5 @@ def pieces(value: Any) -> tuple[bytes | memoryview, ...]:
     result = value.get("result") if type(value) is dict else None
     if type(result) is not Verbatim:
         return (orjson.dumps(value),)
-    return (b'{"jsonrpc":"2.0","id":%b,"result":' % orjson.dumps(value["id"]), result.text, b"}")
+    head = b'{"jsonrpc":"2.0","id":%b,"result":' % orjson.dumps(value["id"])
+    return (head, *result.pieces, b"}")

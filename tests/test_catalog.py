@@ -65,6 +65,21 @@ def test_a_renamed_tool_is_found_by_its_new_name_only_and_forwarded_by_its_own()
     assert made.entries["tool"]["a_say"].name == ToolName("a", "x")
 
 
+def test_a_tool_that_the_config_describes_keeps_the_rest_of_its_definition() -> None:
+    given: dict[str, Any] = {"name": "x", "description": "Theirs.", "inputSchema": {}, "n": 1}
+    made = catalog(
+        [server("a", describe={"x": "Ours.", "say": "nobody's"}, rename={"x": "say"})],
+        a=Offer((given, {"name": "y", "description": "Theirs too."})),
+    )
+    assert made.entries["tool"]["a_say"].definition == {
+        **given,
+        "name": "a_say",
+        "description": "Ours.",
+    }
+    assert made.entries["tool"]["a_y"].definition["description"] == "Theirs too."
+    assert given["description"] == "Theirs."
+
+
 def test_allow_and_deny_decide_by_the_server_s_own_names_and_deny_wins() -> None:
     rules: dict[str, Any] = {
         "allow": ("get_*", "say"),

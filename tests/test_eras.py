@@ -11,7 +11,8 @@ import pytest
 
 from mcpcp.eras import MOST_PARKED, MOST_ROUNDS, PARKED_FOR, ParkingLot, with_answers
 from mcpcp.errors import Interrupted, ProtocolError
-from mcpcp.jsonrpc import INVALID_PARAMS, Back, Message, RpcError
+from mcpcp.jsonrpc import INVALID_PARAMS, Message, RpcError
+from mcpcp.peer import Back
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_types import version
 
 import mcpcp
-from mcpcp import jsonrpc
+from mcpcp import jsonrpc, protocol
 
 CODES = (
     "PARSE_ERROR",
@@ -38,16 +38,16 @@ def test_error_codes_are_those_of_the_sdk() -> None:
 
 
 def test_keys_of_meta_are_those_of_the_sdk() -> None:
-    assert jsonrpc.META_VERSION == mcp_types.PROTOCOL_VERSION_META_KEY
-    assert jsonrpc.META_CLIENT_INFO == mcp_types.CLIENT_INFO_META_KEY
-    assert jsonrpc.META_CLIENT_CAPABILITIES == mcp_types.CLIENT_CAPABILITIES_META_KEY
-    assert jsonrpc.META_SERVER_INFO == mcp_types.SERVER_INFO_META_KEY
-    assert jsonrpc.META_SUBSCRIPTION == SUBSCRIPTION_ID_META_KEY
+    assert protocol.META_VERSION == mcp_types.PROTOCOL_VERSION_META_KEY
+    assert protocol.META_CLIENT_INFO == mcp_types.CLIENT_INFO_META_KEY
+    assert protocol.META_CLIENT_CAPABILITIES == mcp_types.CLIENT_CAPABILITIES_META_KEY
+    assert protocol.META_SERVER_INFO == mcp_types.SERVER_INFO_META_KEY
+    assert protocol.META_SUBSCRIPTION == SUBSCRIPTION_ID_META_KEY
 
 
 def test_versions_are_those_of_the_sdk() -> None:
-    assert jsonrpc.LEGACY_VERSIONS == version.HANDSHAKE_PROTOCOL_VERSIONS
-    assert jsonrpc.MODERN_VERSIONS == version.MODERN_PROTOCOL_VERSIONS
+    assert protocol.LEGACY_VERSIONS == version.HANDSHAKE_PROTOCOL_VERSIONS
+    assert protocol.MODERN_VERSIONS == version.MODERN_PROTOCOL_VERSIONS
 
 
 def test_nothing_of_ours_imports_the_sdk_or_the_servers() -> None:

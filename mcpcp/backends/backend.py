@@ -25,16 +25,11 @@ from mcpcp.catalog import KINDS, VARYING, Offer
 from mcpcp.config import ServerConfig
 from mcpcp.errors import DeadlineExceeded, Interrupted, McpcpError
 from mcpcp.fleet import ProcessState, ProcessStatus
-from mcpcp.jsonrpc import (
-    LISTEN,
-    METHOD_NOT_FOUND,
-    UPDATED,
-    Back,
-    Message,
-    RpcError,
-)
+from mcpcp.jsonrpc import METHOD_NOT_FOUND, Message, RpcError
 from mcpcp.paramheaders import Declared, declared
+from mcpcp.peer import Back
 from mcpcp.profiles import BASE, Profile, capabilities_of
+from mcpcp.protocol import LISTEN, UPDATED
 from mcpcp.turns import Turns
 
 logger = logging.getLogger(__name__)

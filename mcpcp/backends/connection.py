@@ -1,7 +1,7 @@
 """Connection: one live connection to one server, from its opening over the handshake to its end.
 
 Above: `backend.Backend` keeps one that all clients share, `link.Link` one that is a client's own.
-Below: `jsonrpc.Peer` over one of three transports.
+Below: `peer.Peer` over one of three transports.
 """
 
 from __future__ import annotations
@@ -26,22 +26,18 @@ from mcpcp.errors import (
     ProtocolError,
     Unavailable,
 )
-from mcpcp.jsonrpc import (
+from mcpcp.jsonrpc import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION, Message, RpcError
+from mcpcp.paramheaders import DeclaredBy
+from mcpcp.peer import Back, Inbound, Peer
+from mcpcp.protocol import (
     LATEST_LEGACY,
     LATEST_MODERN,
     LEGACY_VERSIONS,
     META_CLIENT_CAPABILITIES,
     META_CLIENT_INFO,
     META_VERSION,
-    METHOD_NOT_FOUND,
-    UNSUPPORTED_PROTOCOL_VERSION,
-    Back,
-    Inbound,
-    Message,
-    Peer,
-    RpcError,
 )
-from mcpcp.paramheaders import DeclaredBy
+from mcpcp.verbatim import whole
 
 HANDSHAKE_TIMEOUT: Final = 120.0
 """Seconds for a server to start: many that start at once on a small machine take their time."""
@@ -153,10 +149,14 @@ class Connection:
         if self._carrier is not None:
             self._carrier.cancel()
 
-    def request(
+    async def request(self, method: str, params: Message, timeout: float) -> Any:
+        """Send a request, and wait for what its result says; see `relay`."""
+        return whole(await self.relay(method, params, timeout))
+
+    def relay(
         self, method: str, params: Message, timeout: float, back: Back | None = None
     ) -> Coroutine[Any, Any, Any]:
-        """Send a request in this server's era; see Peer.request."""
+        """Send a request in this server's era; its result, maybe Verbatim. See Peer.request."""
         if self._peer is None:
             raise Unavailable(f"{self.server.name} is not connected")
         return self._peer.request(method, self.enveloped(params), timeout, back)

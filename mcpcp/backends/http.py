@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import copy_context
@@ -26,6 +27,8 @@ IDLE_KEPT: Final = 4.0
 """Seconds an idle connection is reused for: less than the 5 s after which uvicorn closes it."""
 LARGEST_BODY: Final = 64 * 1024 * 1024
 _HIGH_WATER: Final = 1024 * 1024
+_MOST_READ: Final = 256 * 1024
+"""Bytes that are taken from a socket at once: a large result comes in one piece."""
 
 
 @dataclass(slots=True)
@@ -94,7 +97,17 @@ class _Owner(Protocol):
     def release(self, connection: _Connection) -> None: ...
 
 
-class _Connection(asyncio.Protocol):
+class _Scratch(threading.local):
+    """Where a thread's connections are read to: what came is taken out before the next is read."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_MOST_READ))
+
+
+_SCRATCH: Final = _Scratch()
+
+
+class _Connection(asyncio.BufferedProtocol):
     """One connection, one exchange at a time."""
 
     transport: asyncio.Transport
@@ -105,6 +118,7 @@ class _Connection(asyncio.Protocol):
         self._load: Counter[Address] | None = None
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
+        self._scratch = _SCRATCH.view
         self._headers: dict[bytes, bytes] = {}
         self._head: asyncio.Future[Head] | None = None
         self._parts: deque[bytes] = deque()
@@ -223,12 +237,15 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._complete:  # bytes that no request asked for
             self.transport.abort()
             return
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._scratch[:nbytes])
         except httptools.HttpParserError as error:
             self._fail(ProtocolError(f"the server does not speak HTTP: {error}"))
             self.transport.abort()

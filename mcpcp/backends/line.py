@@ -9,7 +9,9 @@ from typing import Any, Final
 from mcpcp.backends.connection import Connection
 from mcpcp.config import ServerConfig
 from mcpcp.errors import Interrupted, Unavailable
-from mcpcp.jsonrpc import Back, Message
+from mcpcp.jsonrpc import Message
+from mcpcp.peer import Back
+from mcpcp.verbatim import whole
 
 RESTART_WAIT: Final = 30.0
 """Seconds a request waits at most for a server that is being restarted."""
@@ -52,7 +54,11 @@ class Line:
         self.error = reason
         self._ready.clear()
 
-    async def request(
+    async def request(self, method: str, params: Message) -> Any:
+        """Send a request and wait for what its result says; see `relay`."""
+        return whole(await self.relay(method, params))
+
+    async def relay(
         self,
         method: str,
         params: Message,
@@ -60,7 +66,8 @@ class Line:
         back: Back | None = None,
         repeatable: bool = False,
     ) -> Any:
-        """Send a request and wait for its result, at most the server's `timeout` without progress.
+        """Send a request and wait for its result, which may be Verbatim, at most the server's
+        `timeout` without progress.
 
         A request that certainly was not delivered is sent to the next connection; one that was is
         repeated only where `repeatable`. Raises RpcError, Unavailable, Interrupted,
@@ -85,7 +92,7 @@ class Line:
         while True:
             connection = self.connection or await self.wait(give_up_at)
             try:
-                return await connection.request(method, params, self.server.timeout, back)
+                return await connection.relay(method, params, self.server.timeout, back)
             except Interrupted:
                 raise
             except Unavailable as error:

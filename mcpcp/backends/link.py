@@ -19,7 +19,8 @@ from mcpcp.backends.offering import CHANGES, list_offer
 from mcpcp.backends.places import NoPlace
 from mcpcp.catalog import VARYING
 from mcpcp.errors import DeadlineExceeded, McpcpError
-from mcpcp.jsonrpc import Back, Message, RpcError
+from mcpcp.jsonrpc import Message, RpcError
+from mcpcp.peer import Back
 from mcpcp.profiles import Profile
 
 logger = logging.getLogger(__name__)

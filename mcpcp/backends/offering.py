@@ -9,13 +9,8 @@ from typing import Any, Final
 from mcpcp.backends.connection import HANDSHAKE_TIMEOUT, Connection
 from mcpcp.catalog import IDENTITY, Kind, Offer
 from mcpcp.errors import ProtocolError
-from mcpcp.jsonrpc import (
-    LIST_CHANGES,
-    META_CLIENT_CAPABILITIES,
-    METHOD_NOT_FOUND,
-    Message,
-    RpcError,
-)
+from mcpcp.jsonrpc import METHOD_NOT_FOUND, Message, RpcError
+from mcpcp.protocol import LIST_CHANGES, META_CLIENT_CAPABILITIES
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ from mcpcp.backends.events import Place, follow
 from mcpcp.backends.http import HttpClient, Response, encode_headers
 from mcpcp.backends.transports import LOST, PING, Fail, Receive, refusal
 from mcpcp.errors import Interrupted, McpcpError, ProtocolError, Unavailable
-from mcpcp.jsonrpc import LISTEN, META_VERSION, Message, RpcError, decode_reply, encode
+from mcpcp.jsonrpc import Message, RpcError, decode_reply, encode
 from mcpcp.paramheaders import DeclaredBy, encode_header, made
+from mcpcp.protocol import LISTEN, META_VERSION
 
 logger = logging.getLogger(__name__)
 

@@ -22,18 +22,10 @@ from mcpcp.errors import (
     TokenError,
     Unavailable,
 )
-from mcpcp.jsonrpc import (
-    LATEST_MODERN,
-    META_CLIENT_CAPABILITIES,
-    META_CLIENT_INFO,
-    META_VERSION,
-    Message,
-    RpcError,
-    decode,
-    encode,
-)
+from mcpcp.jsonrpc import Message, RpcError, decode, encode
 from mcpcp.paramheaders import declared, encode_header, made
 from mcpcp.patience import patience
+from mcpcp.protocol import LATEST_MODERN, META_CLIENT_CAPABILITIES, META_CLIENT_INFO, META_VERSION
 
 LIST_TIMEOUT: Final = 30.0
 MOST_PAGES: Final = 100

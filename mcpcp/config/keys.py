@@ -84,6 +84,12 @@ TOOLS = Section(
             "New names of tools, by the server's own name for each.",
             {},
         ),
+        Key(
+            "describe",
+            MapOf(Text()),
+            "New descriptions of tools, by the server's own name for each.",
+            {},
+        ),
     )
 )
 

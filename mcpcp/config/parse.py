@@ -328,6 +328,7 @@ def _tools(v: Mapping[str, Any], at: str, found: Findings) -> ToolRules:
         allow=tools.get("allow", v.get("enabledTools", ("*",))),
         deny=(*tools.get("deny", ()), *v.get("disabledTools", ())),
         rename=rename,
+        describe=tools.get("describe", {}),
     )
 
 

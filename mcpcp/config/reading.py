@@ -38,9 +38,17 @@ def parse_json(text: str, path: Path) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
     except json.JSONDecodeError as e:
-        raise ConfigError(_syntax(path, text, e)) from e
+        raise ConfigError(_syntax(path, text, _trailing_comma(text, e.pos) or e)) from e
     except (ValueError, RecursionError) as e:
         raise ConfigError(f"{path}: is not JSON: {e}") from e
+
+
+def _trailing_comma(text: str, pos: int) -> json.JSONDecodeError | None:
+    """The mistake at `pos` if it is that; from Python 3.13 on it is found at the comma itself."""
+    at = pos if text[pos : pos + 1] == "," else len(text[:pos].rstrip()) - 1
+    if text[at : at + 1] != "," or not text[at + 1 :].lstrip().startswith(("]", "}")):
+        return None
+    return json.JSONDecodeError("a comma before a closing bracket: take it out", text, at)
 
 
 def _syntax(path: Path, text: str, error: json.JSONDecodeError) -> str:
@@ -50,8 +58,6 @@ def _syntax(path: Path, text: str, error: json.JSONDecodeError) -> str:
     hint = ""
     if line.lstrip().startswith(("//", "/*", "#")):
         hint = ' (JSON has no comments; a key "//" can hold one)'
-    elif text[: error.pos].rstrip().endswith(",") and text[error.pos :].lstrip()[:1] in "]}":
-        hint = " (a comma before a closing bracket)"
     caret = " " * (error.colno - 1 - start) + "^"
     where = f"line {error.lineno}, column {error.colno}"
     return f"{path}: {where}: {error.msg}{hint}\n    {shown}\n    {caret}"

@@ -60,11 +60,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ToolRules:
-    """Which of a server's tools are offered at all, by pattern, and under which name."""
+    """Which of a server's tools are offered at all, by pattern, and in which words."""
 
     allow: tuple[str, ...] = ("*",)
     deny: tuple[str, ...] = ()
     rename: Mapping[str, str] = field(default_factory=dict)
+    describe: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from mcpcp.callers import Caller
 from mcpcp.errors import (
     DeadlineExceeded,
     Interrupted,
@@ -13,20 +14,20 @@ from mcpcp.errors import (
     TokenError,
     Unavailable,
 )
-from mcpcp.gateway import Caller, Gateway
+from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import (
     CONNECTION_CLOSED,
     INTERNAL_ERROR,
     INVALID_REQUEST,
     LIMITED,
     REQUEST_TIMEOUT,
-    Back,
     Message,
     RpcError,
     error_response,
     response,
 )
 from mcpcp.methods import dispatch
+from mcpcp.peer import Back
 
 logger = logging.getLogger(__name__)
 

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
+from mcpcp.callers import Caller
 from mcpcp.frontends.answers import answer
 from mcpcp.frontends.overdue import Overdue
 from mcpcp.frontends.replay import EventLog, Outlet
 from mcpcp.frontends.requests import PING_EVERY, EventStream, Reply, Request
-from mcpcp.gateway import Caller, Gateway
+from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import CONNECTION_CLOSED, METHOD_NOT_FOUND, Message, error_response
 from mcpcp.sessions import way_back
 from mcpcp.verbatim import pieces

@@ -23,7 +23,8 @@ from mcpcp.frontends.modern import ModernHttp
 from mcpcp.frontends.oldsse import OldSse
 from mcpcp.frontends.requests import Reply, Request, TooLarge
 from mcpcp.gateway import Gateway
-from mcpcp.jsonrpc import INVALID_REQUEST, LEGACY_VERSIONS, RpcError, encode, error_response
+from mcpcp.jsonrpc import INVALID_REQUEST, RpcError, encode, error_response
+from mcpcp.protocol import LEGACY_VERSIONS
 
 _SERVED: Final = ("/mcp", "/sse", "/messages")
 _METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"

@@ -7,13 +7,14 @@ from collections.abc import Awaitable
 from contextlib import ExitStack
 from typing import Any, Final
 
+from mcpcp.callers import Caller
 from mcpcp.errors import TokenError
 from mcpcp.frontends.answers import check_message
 from mcpcp.frontends.calls import Patience, PostedCall
 from mcpcp.frontends.replay import EventLog, Outlet
 from mcpcp.frontends.requests import EventStream, Reply, Request
 from mcpcp.frontends.session import MOST_IN_FLIGHT
-from mcpcp.gateway import Caller, Gateway
+from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import (
     INVALID_REQUEST,
     Message,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from mcpcp.callers import Caller, check_modern, declared_profile
 from mcpcp.eras import id_in_state
 from mcpcp.errors import Interrupted, McpcpError
 from mcpcp.frontends.answers import check_message, error_object
@@ -12,13 +13,10 @@ from mcpcp.frontends.calls import STATUS_OF_ERROR, Patience, PostedCall
 from mcpcp.frontends.forwarding import GONE, Forwarder
 from mcpcp.frontends.requests import EventStream, Reply, Request, event
 from mcpcp.frontends.subscriptions import Subscription
-from mcpcp.gateway import Caller, Gateway, check_modern, declared_profile
+from mcpcp.gateway import Gateway
 from mcpcp.jsonrpc import (
     CONNECTION_CLOSED,
     HEADER_MISMATCH,
-    LISTEN,
-    META_VERSION,
-    MODERN_VERSIONS,
     UNSUPPORTED_PROTOCOL_VERSION,
     Message,
     RpcError,
@@ -28,6 +26,7 @@ from mcpcp.jsonrpc import (
 )
 from mcpcp.paramheaders import declared, decode_header, mismatch
 from mcpcp.policy import Agent
+from mcpcp.protocol import LISTEN, META_VERSION, MODERN_VERSIONS
 
 _NAMED_BY: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 

@@ -8,20 +8,15 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final
 
 from mcpcp import requestid
+from mcpcp.callers import Caller, check_modern, declared_profile
 from mcpcp.errors import McpcpError, TokenError
 from mcpcp.frontends.answers import answer, check_message, error_object
 from mcpcp.frontends.subscriptions import Subscription
-from mcpcp.gateway import Caller, Gateway, check_modern, declared_profile
-from mcpcp.jsonrpc import (
-    LISTEN,
-    META_VERSION,
-    Message,
-    RpcError,
-    error_response,
-    notification,
-)
+from mcpcp.gateway import Gateway
+from mcpcp.jsonrpc import Message, RpcError, error_response, notification
 from mcpcp.listing import Shown
 from mcpcp.policy import Agent
+from mcpcp.protocol import LISTEN, META_VERSION
 from mcpcp.sessions import way_back
 
 Send = Callable[[Message], None]

@@ -6,21 +6,15 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
+from mcpcp.callers import Caller, declared_profile
 from mcpcp.catalog import KINDS
 from mcpcp.errors import McpcpError, TokenError
-from mcpcp.gateway import Caller, Gateway, declared_profile
-from mcpcp.jsonrpc import (
-    INVALID_PARAMS,
-    LIST_CHANGES,
-    META_SUBSCRIPTION,
-    Message,
-    RpcError,
-    notification,
-    response,
-)
+from mcpcp.gateway import Gateway
+from mcpcp.jsonrpc import INVALID_PARAMS, Message, RpcError, notification, response
 from mcpcp.listing import Shown
 from mcpcp.methods import follow_resource
 from mcpcp.policy import Agent
+from mcpcp.protocol import LIST_CHANGES, META_SUBSCRIPTION
 
 MOST_RESOURCES: Final = 1000
 _FLAGS: Final = {f"{kind}sListChanged": method for kind, method in LIST_CHANGES.items()}

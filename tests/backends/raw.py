@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -52,13 +53,16 @@ class Server:
 
 @asynccontextmanager
 async def serving(
-    handler: Handler, host: str = "127.0.0.1", port: int = 0
+    handler: Handler,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    secure: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Server]:
     """The handler at a port, a free one by default; none of its connections is left at the end."""
     server = Server(handler)
-    listener = await asyncio.start_server(server.serve, host, port, limit=2**27)
+    listener = await asyncio.start_server(server.serve, host, port, limit=2**27, ssl=secure)
     host, port = listener.sockets[0].getsockname()[:2]
-    server.url = f"http://{host}:{port}/mcp"
+    server.url = f"http{'s' if secure else ''}://{host}:{port}/mcp"
     try:
         yield server
         await server.all_closed()

@@ -6,10 +6,20 @@ import asyncio
 import contextlib
 import random
 import resource
+import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from mcpcp.backends import http
 from mcpcp.backends.events import events
@@ -21,6 +31,12 @@ from tests.ports import reserve
 pytestmark = pytest.mark.anyio
 
 dice = random.Random()  # noqa: S311  (no secret)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """On both loops: each has its own way of reading into a buffer."""
+    return "asyncio", {"use_uvloop": request.param == "uvloop" and sys.platform != "win32"}
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +167,72 @@ async def test_of_64_requests_at_once_each_gets_its_own_answer() -> None:
             for number in range(64):
                 tasks.create_task(caller(number))
         assert server.connections <= 64
+
+
+async def echo_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Gives each body back in two pieces, in the midst of whatever others are told."""
+    while (asked := await ask(reader)) is not None:
+        data = dice.choice((chunked, whole))(asked.body)
+        cut = dice.randrange(len(data))
+        for part in (data[:cut], data[cut:]):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+
+async def call_with_large_bodies(client: HttpClient) -> None:
+    """16 callers at once; what comes for one must not end up in another's answer."""
+
+    async def caller(number: int) -> None:
+        for turn in range(4):
+            body = f"{number}/{turn}/".encode() * 2 ** dice.randrange(18)
+            answer = await client.request("POST", "/", {}, body)
+            assert await answer.read() == body
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(16):
+            tasks.create_task(caller(number))
+
+
+async def test_large_answers_that_come_at_once_do_not_mix() -> None:
+    async with client_of(echo_twice) as (client, _):
+        await call_with_large_bodies(client)
+
+
+async def test_over_tls_too_large_answers_that_come_at_once_do_not_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(make_certificate(tmp_path / "server.pem")))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    async with serving(echo_twice, secure=context) as server, asyncio.timeout(PATIENCE):
+        client = HttpClient(server.url, {})
+        try:
+            await call_with_large_bodies(client)
+        finally:
+            client.close()
+
+
+def make_certificate(file: Path) -> Path:
+    """A key and the certificate with which it vouches for itself as 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    file.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    return file
 
 
 async def test_callers_that_give_up_do_not_shift_others_answers() -> None:

@@ -122,7 +122,7 @@ def test_every_key_of_a_server_arrives(write: Write, tmp_path: Path) -> None:
         "health": {"path": "/up", "interval": 1, "timeout": "2s", "failures": 9},
         "limits": {"memory": "512MiB"},
         "prefix": "",
-        "tools": {"allow": ["x*"], "deny": ["xy"], "rename": {"xa": "xb"}},
+        "tools": {"allow": ["x*"], "deny": ["xy"], "rename": {"xa": "xb"}, "describe": {"xa": "Ä"}},
         "disabledTools": ["xz"],
         "timeout": "5m",
         "sessions": "per_client",
@@ -136,6 +136,7 @@ def test_every_key_of_a_server_arrives(write: Write, tmp_path: Path) -> None:
     )  # fmt: skip
     assert a.limits.memory_bytes == 512 * 2**20
     assert (a.tools.allow, a.tools.deny, a.tools.rename) == (("x*",), ("xy", "xz"), {"xa": "xb"})
+    assert a.tools.describe == {"xa": "Ä"}
 
 
 def test_every_key_of_the_gateway_arrives(write: Write, tmp_path: Path) -> None:
@@ -288,7 +289,9 @@ def test_nobody_outside_is_anonymous(write: Write, host: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{\n  "mcpServers": {},\n}', ["line 3, column 1", "a comma before a closing", "    }"]),
+        ('{\n  "mcpServers": {},\n}', ["line 2, column 19", "a comma before a closing", "{},"]),
+        ('{"mcpServers": {"a": [1, ]}}', ["line 1, column 24", "a comma before a closing"]),
+        ('{"mcpServers": {},', ["line 1, column 19"]),
         ('{\n  // mine\n  "mcpServers": {}}', ["line 2, column 3", "JSON has no comments"]),
         ('{"mcpServers": {}', ["line 1, column 18", '    {"mcpServers": {}']),
         ("", ["is empty"]),

@@ -150,3 +150,18 @@ async def test_a_server_gets_no_secret_of_ours(fresh: Gateway, tmp_path: Path) -
     assert {"PATH", "LANG"} <= env.keys()
     assert [name for name, value in env.items() if value == "s3cret"] == []
     assert not {name for name in env if name.startswith("MCPCP_")}
+
+
+@way
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('0123456789 lorem ipsum "quoted" \\ \n' * 3000, id="ascii"),
+        pytest.param("Fünf große Körbe 五つの大きな籠 \U0001f9fa " * 3000, id="everything else"),
+        pytest.param("[{" * 20_000, id="brackets"),
+    ],
+)
+async def test_a_long_answer_comes_whole(gateway: Gateway, way: Way, text: str) -> None:
+    async with gateway.client(way) as client:
+        answer = await client.call_tool("raw_echo", {"message": text})
+        assert answer.content[0].text == text

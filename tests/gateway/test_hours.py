@@ -14,13 +14,15 @@ import pytest
 
 from mcpcp import pins, service
 from mcpcp.audit import log
+from mcpcp.callers import Caller
 from mcpcp.config import load
 from mcpcp.eras import PARKED_FOR
 from mcpcp.errors import DeadlineExceeded, Interrupted
-from mcpcp.gateway import Caller, Gateway
-from mcpcp.jsonrpc import META_CLIENT_CAPABILITIES, Message, RpcError
+from mcpcp.gateway import Gateway
+from mcpcp.jsonrpc import Message, RpcError
 from mcpcp.methods import dispatch
 from mcpcp.profiles import profile_of
+from mcpcp.protocol import META_CLIENT_CAPABILITIES
 from tests.gateway import fastclock
 from tests.gateway.harness import FOREVER, META, call
 from tests.gateway.rude_http import Answer, RudeHttp, rude_http, said

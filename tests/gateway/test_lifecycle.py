@@ -204,12 +204,15 @@ async def test_a_changed_rule_needs_no_restart_of_clients(fresh: Gateway) -> Non
     fresh.add_raw("raw")
     fresh.start()
     async with listening(fresh, LEGACY) as (client, changes):
-        fresh.add_raw("raw", tools={"deny": ["e*"], "rename": {"pid": "who"}}, prefix="r")
+        rules = {"deny": ["e*"], "rename": {"pid": "who"}, "describe": {"pid": "Who it is."}}
+        fresh.add_raw("raw", tools=rules, prefix="r")
         fresh.write()
         async with asyncio.timeout(PATIENCE):
             while "r_who" not in (found := await names(client)):
                 await changes.next()
         assert not {"raw_echo", "r_echo", "r_env", "r_pid"} & set(found)
+        tools = {tool.name: tool.description for tool in (await client.list_tools()).tools}
+        assert tools["r_who"] == "Who it is."
 
 
 async def test_a_config_with_errors_changes_nothing_and_says_why(fresh: Gateway) -> None:

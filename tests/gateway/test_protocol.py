@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -81,6 +82,18 @@ def both(tmp_path_factory: pytest.TempPathFactory, keys: Any) -> Iterator[Gatewa
         }
         gateway.start()
         yield gateway
+
+
+@way
+@pytest.mark.parametrize("server", ["first", "second", "pipe"])
+async def test_a_long_answer_comes_whole_over_every_transport(
+    both: Gateway, server: str, way: Way
+) -> None:
+    """Only that of the second server is read: its links are written anew."""
+    text = '0123456789 lorem ipsum "quoted" \\ \n' * 3000
+    async with both.client(way) as client:
+        answer = await client.call_tool(f"{server}_test_x_mcp_header", {"query": text})
+    assert json.loads(answer.content[0].text) == {"query": text}
 
 
 async def refused(call: Any) -> Any:
