@@ -46,14 +46,15 @@ _PAUSE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """Calls that find the pool filled; `fill` and `pause` are seconds for it to fill."""
+    """Calls that find the pool filled; `fill` and `pause` are seconds for it to fill,
+    and for what is more than the pool to go."""
 
     calls: int
     pause: float
     fill: float
 
 
-_RHYTHMS = {"bubblewrap": Rhythm(60, _PAUSE, 1.0), "docker": Rhythm(60, _PAUSE, 3.0)}
+_RHYTHMS = {"bubblewrap": Rhythm(60, _PAUSE, 1.0), "docker": Rhythm(60, _PAUSE, 26.0)}
 _COLD_STARTS = 5
 
 

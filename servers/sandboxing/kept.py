@@ -41,7 +41,7 @@ _CLEAR_SECONDS = 60.0
 """What is not clear by then hangs, and is removed."""
 _HANDOVER_SECONDS = 1.0
 """How long a container that is being cleared is waited for: another one takes about as long."""
-_IDLE_SECONDS = 60.0
+_IDLE_SECONDS = 20.0
 _PIECE = 1 << 18
 
 _MAKERS_MEMORY = 48 * MIB
@@ -57,18 +57,22 @@ _UNSEEN = ("bind source path", "mounts denied", "invalid mount config")
 """How engines say that they don't see a folder of ours."""
 
 
+Shape = tuple[hardening.Envelope, Mapping[str, str]]
+"""What a container and its sandboxes may use: it serves calls under those limits only."""
+
+
 class Tenancy:
     """A container with a maker in it, and the way to the sandbox that is there now."""
 
-    def __init__(self, hosted: Hosted, config: Mapping[str, Any]) -> None:
-        """`config`: what the container and its maker were made with."""
-        self.config = config
+    def __init__(self, hosted: Hosted, shape: Shape) -> None:
+        self.shape = shape
         self.since = time.monotonic()
         """When it became idle."""
         self._hosted = hosted
         self._decoder = frames.Decoder(frames.FROM_PORTER)
         self._words: deque[bytes] = deque()
         self._made = 0
+        self._clearing = False
         self._gone = False
         self._ended: bool | None = None
         self._was_out_of_memory = False
@@ -83,6 +87,8 @@ class Tenancy:
 
         Raises SandboxBroken where that can't be seen.
         """
+        self._clearing = True
+        self._words.clear()
         await self._hosted.link.send(frames.encode(frames.NEXT))
         await self._await_sandbox(self._made + 1, _CLEAR_SECONDS)
         self.since = time.monotonic()
@@ -152,11 +158,13 @@ class Tenancy:
 
     def _take(self, kind: bytes, payload: bytes) -> None:
         if kind == frames.THROUGH:
-            self._words.append(payload)
+            if not self._clearing:
+                self._words.append(payload)
         elif kind == frames.ENDED:
             self._ended = json.loads(payload)["out_of_memory"] is True
         else:
             self._words.clear()
+            self._clearing = False
             self._ended = None
             self._made += 1
 
@@ -271,9 +279,9 @@ class KeptContainers:
             raise self._hosting.broken(e) from e
 
     async def _make(self, limits: Limits) -> KeptCell:
-        config = self._config(limits)
+        shape = _shape(limits)
         while (tenancy := await self._one_that_is_there()) is not None:
-            if tenancy.config == config and tenancy.waits:
+            if tenancy.shape == shape and tenancy.waits:
                 with suppress(SandboxBroken):  # it ended just now
                     return await self._cell(tenancy)
             else:
@@ -328,17 +336,17 @@ class KeptContainers:
 
     async def _start_with_packages(self, limits: Limits) -> Tenancy:
         try:
-            return await self._started(self._config(limits), limits)
+            return await self._started(limits)
         except APIError as e:
             if self._shelf is None or not any(words in str(e).lower() for words in _UNSEEN):
                 raise
             logger.warning("the engine does not see the packages", extra={"error": str(e)})
             self._shelf = None
-        return await self._started(self._config(limits), limits)
+        return await self._started(limits)
 
-    async def _started(self, config: dict[str, Any], limits: Limits) -> Tenancy:
-        hosted = await self._hosting.start(config)
-        tenancy = Tenancy(hosted, config)
+    async def _started(self, limits: Limits) -> Tenancy:
+        hosted = await self._hosting.start(self._config(limits))
+        tenancy = Tenancy(hosted, _shape(limits))
         told = plan(self._imports, shelf=self._shelf is not None, machine=self._machine)
         try:
             await tenancy.begin({**told, "mounts": mounts(limits)})
@@ -409,6 +417,10 @@ _EMPTY = "ro,nosuid,nodev,noexec,size=4k,nr_inodes=2,mode=0555"
 def mount_points() -> tuple[str, ...]:
     """Where a sandbox mounts what is its own: there in any image, and nobody's to write to."""
     return ("/work", "/tmp", SHOWN)  # noqa: S108 - the container's own
+
+
+def _shape(limits: Limits) -> Shape:
+    return _envelope(limits), mounts(limits)
 
 
 def _envelope(limits: Limits) -> hardening.Envelope:

@@ -1,6 +1,7 @@
 """What runs inside a sandbox: the standard library and the modules here, Python 3.9 or newer.
 
 frames   how the two sides talk; the host's side uses it as well
+link     one end of a way that carries them
 kernel   the system calls that Python has no name for
 usage    how much the sandbox has used
 collect  what is brought out of /work

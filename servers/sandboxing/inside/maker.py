@@ -21,6 +21,7 @@ import sys
 from typing import Any, NoReturn
 
 from servers.sandboxing.inside import frames, init, kernel
+from servers.sandboxing.inside.link import MOST_DESCRIPTORS, Link
 
 assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is always so
 
@@ -74,8 +75,8 @@ def _fork(link: int) -> int:
 def _become_sandbox(plan: dict[str, Any], host: socket.socket, descriptor: int) -> NoReturn:
     host.close()
     os.dup2(descriptor, 0)
-    os.closerange(3, init.MOST_DESCRIPTORS)
-    link = init.Link(0, 0)
+    os.closerange(3, MOST_DESCRIPTORS)
+    link = Link(0, 0)
     try:
         _enter_namespaces()
         _mount(plan)

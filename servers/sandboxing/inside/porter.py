@@ -18,7 +18,8 @@ import time
 from contextlib import suppress
 from typing import NoReturn
 
-from servers.sandboxing.inside import frames, init, kernel, maker, usage
+from servers.sandboxing.inside import frames, usage
+from servers.sandboxing.inside.link import MOST_DESCRIPTORS, Link
 
 assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is always so
 
@@ -37,10 +38,9 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # an engine that stops waits for us
-    host = init.Link(0, 1, frames.TO_PORTER)
+    host = Link(0, 1, frames.TO_PORTER)
     _, plan = host.next()
     family = _Family(plan)
-    kernel.set_dumpable(False)
     while True:
         link = family.sandbox(host.reader)
         host.write(frames.encode(frames.NEXT))
@@ -116,9 +116,11 @@ def _become_maker(control: socket.socket) -> NoReturn:
     """With no way to the host but its complaints."""
     os.dup2(control.fileno(), 0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.closerange(3, init.MOST_DESCRIPTORS)
+    os.closerange(3, MOST_DESCRIPTORS)
     for number in (signal.SIGPIPE, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+    from servers.sandboxing.inside import maker  # only here: a porter that has it all is heavy
+
     maker.main()
 
 
@@ -133,7 +135,7 @@ def _wait_for(pid: int) -> None:
     os.close(ended)
 
 
-def _carry(host: init.Link, link: socket.socket, family: _Family) -> None:
+def _carry(host: Link, link: socket.socket, family: _Family) -> None:
     """Pass words on, both ways, until the host wants the next sandbox."""
     account = usage.Account()
     poll = select.poll()
@@ -149,7 +151,7 @@ def _carry(host: init.Link, link: socket.socket, family: _Family) -> None:
             return
 
 
-def _pass_out(host: init.Link, link: socket.socket, account: usage.Account) -> bool:
+def _pass_out(host: Link, link: socket.socket, account: usage.Account) -> bool:
     """One piece; False when there will be no more."""
     try:
         data = link.recv(_CHUNK)
@@ -163,7 +165,7 @@ def _pass_out(host: init.Link, link: socket.socket, account: usage.Account) -> b
     return False
 
 
-def _pass_in(host: init.Link, link: socket.socket) -> bool:
+def _pass_in(host: Link, link: socket.socket) -> bool:
     """What has come; False when the next sandbox is wanted."""
     while True:
         kind, payload = host.next()

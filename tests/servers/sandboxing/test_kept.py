@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from servers.docker_policy import ownership
 from servers.docker_policy.engine import Engine
+from servers.docker_policy.hardening import Envelope
 from servers.sandboxing import engines, kept, seccomp
 from servers.sandboxing.call import Call
 from servers.sandboxing.hosted import Hosted
@@ -473,7 +474,7 @@ def test_what_one_sandbox_said_is_never_heard_from_the_next(
     words: list[tuple[bytes, bytes]], sizes: list[int]
 ) -> None:
     engine = Engine()
-    tenancy = Tenancy(Hosted(engine, "none", set()), {})
+    tenancy = Tenancy(Hosted(engine, "none", set()), (Envelope(), {}))
     said = b"".join(frames.encode(kind, payload) for kind, payload in words)
     for size in sizes:
         piece, said = said[:size], said[size:]
@@ -491,7 +492,7 @@ def test_what_one_sandbox_said_is_never_heard_from_the_next(
 @given(noise=st.binary(min_size=1))
 def test_a_porter_that_talks_nonsense_is_let_go(noise: bytes) -> None:
     engine = Engine()
-    tenancy = Tenancy(Hosted(engine, "none", set()), {})
+    tenancy = Tenancy(Hosted(engine, "none", set()), (Envelope(), {}))
     tenancy.hear(b"?" + noise)
     tenancy.hear(frames.encode(frames.ENDED, noise))
     assert tenancy.has_ended or len(noise) < 4
