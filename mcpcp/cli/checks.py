@@ -255,7 +255,7 @@ def _check_sandbox(server: ServerConfig, names: tuple[str, ...]) -> Finding:
         return Finding("sandbox", Status.MISSING, verdicts, _sandbox_fix(), names)
     passed = [v for v in verdicts if not v["weaknesses"]]
     failed = "; ".join(
-        f"{v['backend']}: {', '.join(v['weaknesses'])}" for v in verdicts if v["weaknesses"]
+        f"{_way(v)}: {', '.join(v['weaknesses'])}" for v in verdicts if v["weaknesses"]
     )
     if not passed:
         detail = failed or "neither bubblewrap nor a Docker engine with the image is there"
@@ -264,6 +264,12 @@ def _check_sandbox(server: ServerConfig, names: tuple[str, ...]) -> Finding:
     held = ", ".join(f"{key}: {value}" for key, value in best["isolation"].items())
     detail = f"{best['backend']} passed its self-test ({held})" + (f"; {failed}" if failed else "")
     return Finding("sandbox", Status.OK, detail, "", names)
+
+
+def _way(verdict: dict[str, Any]) -> str:
+    """The backend, and which of its ways where it has several."""
+    way = verdict["isolation"].get("container")
+    return f"{verdict['backend']} ({way})" if way else str(verdict["backend"])
 
 
 def _sandbox_verdicts(server: ServerConfig) -> list[dict[str, Any]] | str:

@@ -66,6 +66,12 @@ class Backend(Protocol):
         ...
 
 
+def which(backend: Backend) -> str:
+    """Its name, and which of its ways it is where it has several."""
+    way = backend.isolation.get("container")
+    return f"{backend.name} ({way})" if way else backend.name
+
+
 async def run_once(backend: Backend, job: Job) -> Outcome:
     """A sandbox of its own for one job, cold; raises SandboxBroken."""
     cell = await backend.make(job.limits, job.packages)

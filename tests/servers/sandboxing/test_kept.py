@@ -23,6 +23,7 @@ from servers.docker_policy import ownership
 from servers.docker_policy.engine import Engine
 from servers.docker_policy.hardening import Envelope
 from servers.sandboxing import engines, kept, seccomp
+from servers.sandboxing.backend import which
 from servers.sandboxing.call import Call
 from servers.sandboxing.hosted import Hosted
 from servers.sandboxing.inside import frames
@@ -509,8 +510,12 @@ async def test_an_engine_that_lets_nobody_mount_gets_a_container_for_each_call(
     async with serving(tmp_path, sandbox_image[1]) as sandbox:
         outcome = await sandbox.run(Call("6 * 7"))
         assert outcome.isolation["container"] == "one for each call"
-        [first, *_] = engines.find([sandbox_image[1]])
+        first, second = await anyio.to_thread.run_sync(
+            lambda: list(engines.find([sandbox_image[1]]))
+        )
         assert "mount proc at /proc" in " ".join(await weaknesses(first))
+        assert which(first) == "docker (kept, for one call at a time)"
+        assert which(second) == "docker (one for each call)"
         await first.close()
 
 
