@@ -258,7 +258,7 @@ def judged(verdicts: list[dict[str, Any]], names: tuple[str, ...]) -> Finding:
     """What the self-tests of the sandboxes, the best one first, mean for the servers."""
     passed = [v for v in verdicts if not v["weaknesses"]]
     failed = "; ".join(
-        f"{v['backend']}: {', '.join(v['weaknesses'])}" for v in verdicts if v["weaknesses"]
+        f"{_way(v)}: {', '.join(v['weaknesses'])}" for v in verdicts if v["weaknesses"]
     )
     if not passed:
         detail = failed or "neither bubblewrap nor a Docker engine with the image is there"
@@ -269,6 +269,12 @@ def judged(verdicts: list[dict[str, Any]], names: tuple[str, ...]) -> Finding:
     unlimited = best["isolation"].get("processors") == "not limited"
     status = Status.WARNING if unlimited else Status.OK
     return Finding("sandbox", status, detail, PROCESSORS if unlimited else "", names)
+
+
+def _way(verdict: dict[str, Any]) -> str:
+    """The backend, and which of its ways where it has several."""
+    way = verdict["isolation"].get("container")
+    return f"{verdict['backend']} ({way})" if way else str(verdict["backend"])
 
 
 def _sandbox_verdicts(config: Config, server: ServerConfig) -> list[dict[str, Any]] | str:

@@ -1,4 +1,4 @@
-"""What `bubblewrap` and `containers` have in common, as `pool` and `sandbox` see it."""
+"""What `bubblewrap`, `kept` and `containers` have in common, as `pool` and `sandbox` see it."""
 
 from __future__ import annotations
 
@@ -60,9 +60,19 @@ class Backend(Protocol):
         """
         ...
 
+    async def trim(self) -> None:
+        """Let go of what has been of no use for a while; asked every few seconds."""
+        ...
+
     async def close(self) -> None:
         """End everything it has made."""
         ...
+
+
+def which(backend: Backend) -> str:
+    """Its name, and which of its ways it is where it has several."""
+    way = backend.isolation.get("container")
+    return f"{backend.name} ({way})" if way else backend.name
 
 
 async def run_once(backend: Backend, job: Job) -> Outcome:

@@ -8,7 +8,6 @@ runs `inside.maker`, which forks each sandbox into namespaces of its own.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import platform
@@ -31,13 +30,13 @@ from servers.sandboxing.conversation import SHOWN, Job, converse
 from servers.sandboxing.inside import frames
 from servers.sandboxing.makers import Lost, Maker, MakerGone, Sandboxed
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
+from servers.sandboxing.plan import ALL_PACKAGES, mounts, plan
 from servers.sandboxing.program import program
 from servers.sandboxing.transcript import Ending
 
 SANDBOX_UID = 65534
 """Who the code is: root in a user namespace would still be root to files like core_pattern."""
 
-_ALL_PACKAGES = "/run/packages"
 _LIBRARIES = "/opt/libraries"
 _SHARED = (
     *("/etc/ld.so.cache", "/etc/alternatives", "/etc/fonts"),
@@ -141,7 +140,7 @@ def arguments(interpreter: Interpreter, packages: Path | None) -> list[Word]:
     """bubblewrap's words for the maker; sandboxes see less than it does, never more."""
     environment = _environment(interpreter)
     own = [word for source, shown in interpreter.mounts for word in ("--ro-bind", source, shown)]
-    shelf: list[Word] = ["--ro-bind", packages, _ALL_PACKAGES] if packages else []
+    shelf: list[Word] = ["--ro-bind", packages, ALL_PACKAGES] if packages else []
     return [
         *("--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--uid", str(SANDBOX_UID), "--gid", str(SANDBOX_UID), "--hostname", "sandbox"),
@@ -157,15 +156,6 @@ def arguments(interpreter: Interpreter, packages: Path | None) -> list[Word]:
         *(word for item in environment.items() for word in ("--setenv", *item)),
         *("--", interpreter.path, "-I", "-c", program("maker")),
     ]
-
-
-def mounts(limits: Limits) -> dict[str, str]:
-    """The file systems in memory that a sandbox may write to: options by path."""
-    return {
-        "/work": f"size={limits.disk},nr_inodes={limits.inodes},mode=0700",
-        "/tmp": f"size={limits.scratch},nr_inodes={limits.inodes},mode=1777",  # noqa: S108
-        "/dev/shm": f"size={limits.scratch},nr_inodes={limits.inodes},mode=1777",  # noqa: S108
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +186,7 @@ class NamespaceCell:
             raise
         out_of_memory = group is not None and group.out_of_memory()
         if course.vanished and not out_of_memory:
-            raise SandboxBroken("it was killed before it ran")
+            raise SandboxBroken(course.transcript.complaint or "it was killed before it ran")
         ending = Ending(
             duration=course.duration,
             timed_out=course.timed_out,
@@ -332,13 +322,11 @@ class Bubblewrap:
         return cgroup.scoped(command) if self._scope else command
 
     def _plan(self) -> dict[str, object]:
-        shelf = {"shown": SHOWN, "all": _ALL_PACKAGES} if self._packages else {}
-        return {
-            "filter": base64.b64encode(seccomp.bpf()).decode(),
-            "imports": self._imports,
-            "paths": [_LIBRARIES] if self._interpreter.libraries else [],
-            "packages": shelf,
-        }
+        return plan(
+            self._imports,
+            paths=[_LIBRARIES] if self._interpreter.libraries else [],
+            shelf=self._packages is not None,
+        )
 
     async def _stop_maker(self) -> None:
         maker, self._maker = self._maker, None
@@ -349,6 +337,9 @@ class Bubblewrap:
     async def absence(self) -> str | None:
         """Nothing: whether a maker comes up is known when one is started."""
         return None
+
+    async def trim(self) -> None:
+        """Nothing: what waits shares the maker's memory."""
 
     async def close(self) -> None:
         """End the maker, and every sandbox with it."""

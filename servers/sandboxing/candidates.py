@@ -58,8 +58,7 @@ def _bubblewraps(settings: Settings) -> tuple[list[Backend], list[Backend]]:
 
 
 def _containers(settings: Settings) -> Iterator[Backend]:
-    from servers.sandboxing import choosing, pinning  # slow to import, seldom needed
-    from servers.sandboxing.containers import Containers
+    from servers.sandboxing import choosing, engines, pinning  # slow to import, seldom needed
 
     try:
         pin = choosing.pin_of(settings)
@@ -68,7 +67,9 @@ def _containers(settings: Settings) -> Iterator[Backend]:
         return
     images = choosing.wanted(settings, pin)
     found = False
-    for backend in Containers.find(images, settings.runtime, settings.imports):
+    for backend in engines.find(
+        images, settings.runtime, settings.imports, settings.packages, settings.at_once
+    ):
         found = True
         yield backend
     why = None if found else choosing.why_none(settings, pin)

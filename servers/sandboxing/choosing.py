@@ -41,6 +41,9 @@ class Unusable:
         """What is missing."""
         return self.why
 
+    async def trim(self) -> None:
+        """It holds nothing."""
+
     async def close(self) -> None:
         """It holds nothing."""
 

@@ -10,24 +10,36 @@ from pathlib import Path
 from typing import Literal
 
 _PACKAGE = "servers.sandboxing.inside"
-_MODULES = ("frames", "kernel", "usage", "collect", "figures", "code", "init", "maker")
+_MODULES = (
+    *("frames", "link", "kernel", "usage", "collect", "figures", "code"),
+    *("init", "maker", "porter"),
+)
 
+# each is compiled when it is first imported: a porter needs a few of them only
 _LOAD = """
-import sys, types
-package = types.ModuleType({package!r})
-sys.modules[{package!r}] = package
-for name, source in {sources!r}:
-    module = types.ModuleType({package!r} + "." + name)
-    sys.modules[module.__name__] = module
-    setattr(package, name, module)
-    exec(compile(source, module.__name__, "exec"), module.__dict__)
-package.{main}.main()
+import sys
+from importlib.machinery import ModuleSpec
+sources = {sources!r}
+class Carried:
+    def find_spec(self, name, path=None, target=None):
+        return ModuleSpec(name, self, is_package=not sources[name]) if name in sources else None
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        exec(compile(sources[module.__name__], module.__name__, "exec"), module.__dict__)
+sys.meta_path.insert(0, Carried())
+from {package} import {main}
+{main}.main()
 """
 
 
 @cache
-def program(main: Literal["init", "maker"]) -> str:
+def program(main: Literal["init", "maker", "porter"]) -> str:
     """Python source that runs the module's `main`."""
     folder = Path(__file__).with_name("inside")
-    sources = [(name, (folder / f"{name}.py").read_text("utf-8")) for name in _MODULES]
+    above = ("servers", "servers.sandboxing", _PACKAGE)
+    sources = {
+        **dict.fromkeys(above, ""),
+        **{f"{_PACKAGE}.{n}": (folder / f"{n}.py").read_text("utf-8") for n in _MODULES},
+    }
     return _LOAD.format(package=_PACKAGE, sources=sources, main=main)

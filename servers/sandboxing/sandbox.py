@@ -16,7 +16,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from servers.sandboxing import metrics
-from servers.sandboxing.backend import Backend, Cell
+from servers.sandboxing.backend import Backend, Cell, which
 from servers.sandboxing.call import Call
 from servers.sandboxing.candidates import Candidates, candidates
 from servers.sandboxing.conversation import Job
@@ -102,6 +102,8 @@ class Sandbox:
         self._absence = await self._backend.absence()
         for dead in self._pool.renew():
             self._tasks.start_soon(_let_go, dead)
+        if self._absence is None:
+            await self._backend.trim()
 
     async def _keep_sweeping(self) -> None:
         while True:
@@ -242,7 +244,7 @@ class Sandbox:
                 logger.info("sandbox", extra={"backend": backend.name, **backend.isolation})
                 return backend, []
             logger.warning("not usable", extra={"backend": backend.name, "found": found})
-            why_not.append(f"{backend.name}: {', '.join(found)}")
+            why_not.append(f"{which(backend)}: {', '.join(found)}")
         images = " or ".join(self._settings.images)
         nothing = f"neither bubblewrap nor a Docker engine with {images} was found"
         return None, why_not or [nothing]

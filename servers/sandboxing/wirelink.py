@@ -1,78 +1,81 @@
-"""A link to a sandbox over a container's standard streams, read by a thread of its own."""
+"""A link to a container over its standard streams, carried by two threads to a socket of our own.
+
+The engine's connection may be a pipe of Windows' or TLS, which an event loop can't wait for; the
+socket can be waited for on any loop, not only on the one that was there when the link was made.
+"""
 
 from __future__ import annotations
 
+import socket
 import threading
-from concurrent.futures import CancelledError
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-
-import anyio
-import anyio.from_thread
-import anyio.lowlevel
 
 from servers.docker_policy.wire import STDERR, Wire
-from servers.plumbing.threads import in_thread, told_as_by_fork
+from servers.plumbing.threads import told_as_by_fork
+from servers.sandboxing.sockets import SocketLink
 
+_CHUNK = 1 << 16
 _COMPLAINT = 2000
-_LOOP_HAS_ENDED = (anyio.RunFinishedError, RuntimeError, CancelledError)
-"""What the thread may meet: a loop that was closed, is being closed, or cancelled our words."""
 
 
-class WireLink:
-    """The host's end; begins to read at once, on the event loop that made it.
+class WireLink(SocketLink):
+    """The host's end; begins to read at once.
 
-    Raises OSError where there is no thread to read in; the wire is the caller's then."""
+    Raises OSError where there is no thread or descriptor for it; the wire is the caller's then.
+    """
 
     def __init__(self, wire: Wire) -> None:
+        ours, theirs = socket.socketpair()
+        super().__init__(ours)
         self._wire = wire
-        self._arrive, self._arrived = anyio.create_memory_object_stream[bytes](1)
         self._complaint = bytearray()
-        self._closed = False
-        self._loop = anyio.lowlevel.current_token()
-        with told_as_by_fork():
-            threading.Thread(target=self._read, name="sandbox-wire", daemon=True).start()
+        try:
+            inwards = _begun(lambda: self._carry_in(theirs))
+        except OSError:
+            super().close()
+            theirs.close()
+            raise
+        try:
+            _begun(lambda: self._carry_out(theirs, inwards))
+        except OSError:
+            super().close()
+            inwards.join()
+            theirs.close()
+            raise
 
-    def _read(self) -> None:
-        """In the thread; a receiver that is slow holds it up, and so the container."""
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, *_LOOP_HAS_ENDED):
+    def _carry_out(self, theirs: socket.socket, inwards: threading.Thread) -> None:
+        """What the container writes; a receiver that is slow holds it up, and so the container."""
+        with suppress(OSError):
             for stream, data in self._wire.frames():
-                if self._closed:
-                    return
                 if stream == STDERR:
                     self._complaint += data[: _COMPLAINT - len(self._complaint)]
                 else:
-                    anyio.from_thread.run(self._arrive.send, data, token=self._loop)
-            if not self._closed:
-                anyio.from_thread.run_sync(self._arrive.close, token=self._loop)
+                    theirs.sendall(data)
+        with suppress(OSError):
+            theirs.shutdown(socket.SHUT_WR)
+        inwards.join()
+        theirs.close()  # not before: its number may be another file's at once
 
-    @property
-    def alive(self) -> bool:
-        """Whether the container still holds its end."""
-        return self._arrive.statistics().open_send_streams > 0
+    def _carry_in(self, theirs: socket.socket) -> None:
+        """What we send, until we let go."""
+        with suppress(OSError):
+            while data := theirs.recv(_CHUNK):
+                self._wire.send(data)
 
     @property
     def complaint(self) -> str:
         """What its program wrote to standard error: nothing, as long as it is well."""
         return self._complaint.decode("utf-8", "replace")
 
-    async def send(self, data: bytes) -> None:
-        """All of it, or nothing more where the container is gone."""
-        try:
-            await in_thread(partial(self._wire.send, data), abandon=True)
-        except OSError:  # no thread is left: without its request the container is of no use
-            self._wire.close()
-
-    async def receive(self) -> bytes:
-        """At least one byte; nothing when the container is gone."""
-        try:
-            return await self._arrived.receive()
-        except anyio.EndOfStream:
-            return b""
-
     def close(self) -> None:
         """Let go: the container's standard input ends, and with it the container."""
-        self._closed = True  # the thread need not tell us, and there may be no loop to tell soon
+        super().close()
         self._wire.close()
-        self._arrived.close()
-        self._arrive.close()
+
+
+def _begun(do: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=do, name="sandbox-wire", daemon=True)
+    with told_as_by_fork():
+        thread.start()
+    return thread

@@ -65,8 +65,9 @@ def become(notes: Notes) -> NoReturn:
     _reseed()
     sys.argv = [_NAME]
     figures.register()
-    for name in [n for n in sys.modules if n.startswith("servers.")]:
+    for name in [n for n in sys.modules if n.partition(".")[0] == "servers"]:
         del sys.modules[name]
+    sys.meta_path[:] = [f for f in sys.meta_path if type(f).__module__ != "__main__"]
     builtins.input = _nobody_to_ask
     request = _request()
     _limit(request["limits"])

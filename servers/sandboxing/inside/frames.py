@@ -1,6 +1,6 @@
 """Frames: a kind of one byte, a length of four, and as many bytes.
 
-Above: `init` and `maker` inside; `transcript` and `link` outside, who believe none of it.
+Above: `init`, `maker` and `porter` inside; `transcript` and `link` outside, who believe none of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,14 @@ TO_SANDBOX = PREPARE + FILE + DATA + COMPLETE + GO + STOP
 # from a sandbox: up or not; ready to go; output; files; paths that are gone; the report, the last
 HELLO, BROKEN, READY, STDOUT, STDERR, GONE, REPORT = b"H", b"B", b"R", b"1", b"2", b"X", b"E"
 FROM_SANDBOX = HELLO + BROKEN + READY + STDOUT + STDERR + FILE + DATA + GONE + REPORT
+
+# around those, where one stream carries one sandbox after the other: to the porter a plan, the
+# first; words for the sandbox that is there; and next: end it, and have another one made. From the
+# porter the sandbox's words; next, when nothing is left of the one before; and that it has ended by
+# itself, with what is known of that in JSON
+PLAN, THROUGH, NEXT, ENDED = b"L", b"T", b"N", b"Z"
+TO_PORTER = PLAN + THROUGH + NEXT
+FROM_PORTER = THROUGH + NEXT + ENDED
 
 LONGEST = 1 << 20
 

@@ -20,46 +20,13 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from servers.sandboxing.inside import code, collect, frames, kernel, usage
+from servers.sandboxing.inside.link import MOST_DESCRIPTORS, Link
 
 assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is always so
 
 _CHUNK = 65536
-_LIFELINE_CUT = 125
 _LOOK_SECONDS = 0.05
 _RESULT_BYTES = 128 * 1024
-MOST_DESCRIPTORS = 4096
-
-
-class Link:
-    """The way to the host: two descriptors, or one twice."""
-
-    def __init__(self, reader: int, writer: int) -> None:
-        self._reader, self._writer = reader, writer
-        self._decoder = frames.Decoder(frames.TO_SANDBOX)
-        self._frames: list[tuple[bytes, bytes]] = []
-
-    def write(self, data: bytes) -> None:
-        """All of it; ends the sandbox when nobody is there to take it."""
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._writer, view) :]
-        except OSError:
-            os._exit(_LIFELINE_CUT)
-
-    def next(self) -> tuple[bytes, bytes]:
-        """The next frame; ends the sandbox when the host lets go."""
-        while not self._frames:
-            data = os.read(self._reader, _CHUNK)
-            if not data:
-                os._exit(_LIFELINE_CUT)
-            self._frames = self._decoder.feed(data)
-        return self._frames.pop(0)
-
-    @property
-    def reader(self) -> int:
-        """To wait for."""
-        return self._reader
 
 
 @dataclass
@@ -69,6 +36,7 @@ class _Run:
     pid: int
     exit: int
     outputs: dict[int, bytes]
+    account: usage.Account
     cpu_limit: float
     stopped: str | None = None
 
@@ -83,6 +51,7 @@ def serve(link: Link, show: Callable[[list[str]], None], harden: Callable[[], No
     kernel.set_dumpable(False)
     link.write(frames.encode(frames.HELLO))
     link.next()  # prepare: what is forked from here on is counted
+    account = usage.Account()
     notes = code.Notes(_RESULT_BYTES)
     outputs, theirs = _pipes()
     asks, to_ask = os.pipe()
@@ -94,18 +63,28 @@ def serve(link: Link, show: Callable[[list[str]], None], harden: Callable[[], No
     for descriptor in (asks, *theirs):
         os.close(descriptor)
     request, known = _receive(link)
-    show(request["packages"])
-    harden()
+    try:
+        show(request["packages"])
+        harden()
+    except OSError as e:
+        give_up(link, e)
     link.write(frames.encode(frames.READY))
     link.next()  # go
+    account.begin(child)
     _ask(to_ask, request)
-    run = _Run(child, os.pidfd_open(child), outputs, cpu_limit=request["cpu_time"])
+    run = _Run(child, os.pidfd_open(child), outputs, account, request["cpu_time"])
     _watch(link, run)
     status = _end(run)
     _drain(link, run)
     _report(link, request, known, run, _exit_code(status), notes)
     while True:  # the host lets go, or kills
         link.next()
+
+
+def give_up(link: Link, why: OSError) -> NoReturn:
+    """Leave, and tell the host why there will be no sandbox."""
+    link.write(frames.encode(frames.BROKEN, str(why).encode()))
+    os._exit(1)
 
 
 def _ask(descriptor: int, request: dict[str, Any]) -> None:
@@ -167,11 +146,11 @@ def _watch(link: Link, run: _Run) -> None:
         poll.register(descriptor, select.POLLIN)
     look = time.monotonic() + run.cpu_limit
     while run.stopped is None:
-        ready = [descriptor for descriptor, _ in poll.poll(_until(look))]
+        ready = [descriptor for descriptor, _ in poll.poll(0 if link.waiting else _until(look))]
         for descriptor in ready:
             if descriptor in run.outputs and not _pass_on(link, run, descriptor):
                 poll.unregister(descriptor)
-        if link.reader in ready and link.next()[0] == frames.STOP:
+        if (link.waiting or link.reader in ready) and link.next()[0] == frames.STOP:
             run.stopped = "host"
         if run.exit in ready:
             return
@@ -186,7 +165,7 @@ def _until(look: float) -> int:
 
 def _look_at_processor_time(run: _Run) -> float:
     """When to look again: not before it can all be used up."""
-    left = run.cpu_limit - usage.cpu_seconds()
+    left = run.cpu_limit - run.account.cpu_seconds()
     if left <= 0:
         run.stopped = "cpu_time"
     return time.monotonic() + max(left / (os.cpu_count() or 1), _LOOK_SECONDS)
@@ -240,7 +219,7 @@ def _report(
     exit_code: int,
     notes: code.Notes,
 ) -> None:
-    used = usage.cpu_seconds()
+    used = run.account.cpu_seconds()
     collection = collect.Collection(".", request["collect"])
     collection.send(known, link.write)
     kind, result = notes.read()
@@ -248,11 +227,11 @@ def _report(
         "exit_code": exit_code,
         "stopped": run.stopped,
         "finished": kind == code.FINISHED,
-        "out_of_memory": kind == code.OUT_OF_MEMORY or usage.out_of_memory(),
+        "out_of_memory": kind == code.OUT_OF_MEMORY or run.account.out_of_memory(),
         "result": result,
         "skipped": collection.skipped,
         "cpu_seconds": used,
-        "peak_memory": usage.peak_memory(),
+        "peak_memory": run.account.peak_memory(),
     }
     link.write(frames.encode(frames.REPORT, json.dumps(report).encode()))
 

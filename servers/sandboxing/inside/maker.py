@@ -1,12 +1,12 @@
 """Makes sandboxes by forking: what it has imported they have, and its memory until they write.
 
-It runs in a bubblewrap of its own, without privileges. A sandbox is a child that leaves for a user
-namespace and with it for namespaces of every other kind, mounts fresh file systems, and becomes
-`init`. What a sandbox could take over from here, another one could as well, so there is nothing:
-no code was run here and no request was read.
+It runs without privileges, in a bubblewrap of its own or in a container below `porter`. A sandbox
+is a child that leaves for a user namespace and with it for namespaces of every other kind, mounts
+fresh file systems, and becomes `init`. What a sandbox could take over from here, another one could
+as well, so there is nothing: no code was run here and no request was read.
 
-The host sends a plan first, then one packet a sandbox: its mounts, and the descriptor that is the
-sandbox's end of its link.
+The host, or the porter for it, sends a plan first, then one packet a sandbox: its mounts where they
+are not in the plan, and the descriptor that is the sandbox's end of its link.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 from typing import Any, NoReturn
 
 from servers.sandboxing.inside import frames, init, kernel
+from servers.sandboxing.inside.link import MOST_DESCRIPTORS, Link
 
 assert sys.platform == "linux"  # noqa: S101 - tells mypy; in a sandbox it is always so
 
@@ -35,6 +36,13 @@ _ALL_NAMESPACES = (
     | kernel.NEW_CGROUP
 )
 _SAFE = kernel.NO_SUID | kernel.NO_DEVICES
+_NO_ROOM = "size=4k,nr_inodes=1,mode=0555"
+# what Docker covers in /proc, and what it makes read-only there
+_HIDDEN = (
+    *("acpi", "asound", "kcore", "keys", "latency_stats", "sched_debug", "scsi"),
+    *("timer_list", "timer_stats"),
+)
+_FIXED = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 
 def main() -> NoReturn:
@@ -67,14 +75,13 @@ def _fork(link: int) -> int:
 def _become_sandbox(plan: dict[str, Any], host: socket.socket, descriptor: int) -> NoReturn:
     host.close()
     os.dup2(descriptor, 0)
-    os.closerange(3, init.MOST_DESCRIPTORS)
-    link = init.Link(0, 0)
+    os.closerange(3, MOST_DESCRIPTORS)
+    link = Link(0, 0)
     try:
         _enter_namespaces()
         _mount(plan)
     except OSError as e:
-        link.write(frames.encode(frames.BROKEN, str(e).encode()))
-        os._exit(1)
+        init.give_up(link, e)
     filter_ = base64.b64decode(plan["filter"])
 
     def harden() -> None:
@@ -104,11 +111,28 @@ def _enter_namespaces() -> None:
 
 def _mount(plan: dict[str, Any]) -> None:
     kernel.mount("proc", "/proc", "proc", _SAFE | kernel.NO_EXEC)
+    _cover_proc()
+    if os.path.isdir("/dev/mqueue"):  # a container's own: what is left in it, the next call finds
+        kernel.mount("mqueue", "/dev/mqueue", "mqueue", _SAFE | kernel.NO_EXEC)
     for path, options in plan["mounts"].items():
         kernel.mount("tmpfs", path, "tmpfs", _SAFE, options)
     options = "newinstance,ptmxmode=0666,mode=0620"
     kernel.mount("devpts", "/dev/pts", "devpts", kernel.NO_SUID | kernel.NO_EXEC, options)
     os.chdir("/work")
+
+
+def _cover_proc() -> None:
+    """Behind what keeps the code out of these anyway: it is neither root nor has capabilities."""
+    for path in (f"/proc/{name}" for name in _HIDDEN):
+        if os.path.isdir(path):
+            kernel.mount("tmpfs", path, "tmpfs", kernel.READ_ONLY | _SAFE, _NO_ROOM)
+        elif os.path.exists(path):
+            kernel.mount("/dev/null", path, "", kernel.BIND)
+    for path in (f"/proc/{name}" for name in _FIXED):
+        if os.path.exists(path):
+            kernel.mount(path, path, "", kernel.BIND)
+            flags = kernel.REMOUNT | kernel.BIND | kernel.READ_ONLY | _SAFE | kernel.NO_EXEC
+            kernel.mount(path, path, "", flags)
 
 
 def _show_packages(places: dict[str, str], wanted: list[str]) -> None:

@@ -260,6 +260,17 @@ def test_another_user_program_or_standard_input_is_a_deviation(config: dict[str,
     assert len(hardening.deviations(inspected, ASKED)) == 1
 
 
+def test_paths_that_were_asked_for_are_those_and_no_others() -> None:
+    chosen = {"MaskedPaths": ["/sys/firmware"], "ReadonlyPaths": []}
+    asked = {**ASKED, "HostConfig": {**ASKED["HostConfig"], **chosen}}
+    assert hardening.deviations(as_the_engine_says(**chosen), asked) == []
+    others: tuple[dict[str, list[str]], ...]
+    others = ({"MaskedPaths": []}, {"ReadonlyPaths": ["/proc/sys"]})
+    for other in others:
+        assert len(hardening.deviations(as_the_engine_says(**{**chosen, **other}), asked)) == 1
+    assert len(hardening.deviations(as_the_engine_says(**chosen), ASKED)) == 2
+
+
 def test_what_is_mounted_is_in_memory() -> None:
     inspected = as_the_engine_says()
     inspected["Mounts"] = [

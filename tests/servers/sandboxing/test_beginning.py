@@ -108,6 +108,35 @@ class Late:
         return await self.link.receive()
 
 
+@dataclass
+class Hasty:
+    """A real sandbox's link, on which the word to stop comes with the word to begin."""
+
+    link: Link
+
+    async def send(self, data: bytes) -> None:
+        more = frames.encode(frames.STOP) if data == frames.encode(frames.GO) else b""
+        await self.link.send(data + more)
+
+    async def receive(self) -> bytes:
+        return await self.link.receive()
+
+
+@pytest.mark.bwrap
+async def test_a_word_to_stop_is_heard_that_came_with_the_word_to_begin(
+    bwrap: Runner, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as (_, backend):
+        cell = await backend.make(Limits())
+        try:
+            job = Job("import time\ntime.sleep(600)", Limits(timeout=250.0))
+            course = await converse(Hasty(cell.sandboxed.link), job)
+        finally:
+            await cell.discard()
+    assert course.transcript.report is not None and not course.timed_out
+    assert course.transcript.report.stopped == "host"
+
+
 @pytest.mark.bwrap
 async def test_no_code_begins_before_the_word(bwrap: Runner, tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, backend):

@@ -232,7 +232,7 @@ async def test_the_self_test_sees_a_layer_that_is_missing(
     bwrap: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)  # a filter that allows everything
-    monkeypatch.setattr(seccomp, "bpf", lambda: nothing)
+    monkeypatch.setattr(seccomp, "bpf", lambda machine: nothing)
     async with another(cgroup.find()) as unfiltered:
         found = await weaknesses(unfiltered)
     assert "virtual machine sockets can be opened" in found, found

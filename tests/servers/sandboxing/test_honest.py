@@ -15,7 +15,7 @@ from servers.sandboxing.outcome import MIB, Limits
 from tests.servers.harness import DEADLINE, until
 from tests.servers.sandboxing.runner import Runner
 
-pytestmark = [pytest.mark.anyio, pytest.mark.bwrap]
+pytestmark = pytest.mark.anyio
 
 LIMITS = Limits(timeout=DEADLINE)
 
@@ -65,55 +65,55 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("what", PROGRAMS)
-async def test_there_is(what: str, bwrap: Runner) -> None:
+async def test_there_is(what: str, runner: Runner) -> None:
     code, result = PROGRAMS[what]
-    outcome = await bwrap.run(code, LIMITS)
+    outcome = await runner.run(code, LIMITS)
     assert (outcome.status, outcome.result) == ("ok", result), outcome
 
 
-async def test_sandboxes_do_not_draw_the_same_numbers(bwrap: Runner) -> None:
+async def test_sandboxes_do_not_draw_the_same_numbers(runner: Runner) -> None:
     code = "import random, numpy, uuid\nrandom.random(), float(numpy.random.rand()), uuid.uuid4()"
-    results = [(await bwrap.run(code, LIMITS)).result or "" for _ in range(3)]
+    results = [(await runner.run(code, LIMITS)).result or "" for _ in range(3)]
     drawn = [set(result.strip("()").split(", ")) for result in results]
     assert len(drawn[0] | drawn[1] | drawn[2]) == 9, results
 
 
-async def test_asking_for_input_fails_clearly(bwrap: Runner) -> None:
-    outcome = await bwrap.run("input('name? ')", LIMITS)
+async def test_asking_for_input_fails_clearly(runner: Runner) -> None:
+    outcome = await runner.run("input('name? ')", LIMITS)
     assert outcome.status == "error" and "input() has nobody to ask" in outcome.stderr
 
 
-async def test_a_file_that_was_left_open_is_written(bwrap: Runner) -> None:
-    outcome = await bwrap.run("f = open('left', 'w')\nf.write('unflushed')\nNone", LIMITS)
+async def test_a_file_that_was_left_open_is_written(runner: Runner) -> None:
+    outcome = await runner.run("f = open('left', 'w')\nf.write('unflushed')\nNone", LIMITS)
     assert [(f.path, f.data) for f in outcome.files] == [("left", b"unflushed")]
 
 
-async def test_what_it_used_is_told(bwrap: Runner) -> None:
+async def test_what_it_used_is_told(runner: Runner) -> None:
     code = "x = bytearray(b'x') * (40 << 20)\nn = 0\nfor i in range(3_000_000): n += i"
-    outcome = await bwrap.run(code, LIMITS)
+    outcome = await runner.run(code, LIMITS)
     assert (outcome.cpu_ms or 0) > 20 and (outcome.peak_memory_bytes or 0) > 40 * MIB, outcome
 
 
-async def test_processor_time_of_the_whole_tree_is_bounded(bwrap: Runner) -> None:
+async def test_processor_time_of_the_whole_tree_is_bounded(runner: Runner) -> None:
     """Children that nobody waits for count as well."""
     spin = (
         "import os, signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
         "while True:\n if os.fork() == 0:\n  for _ in range(2_000_000): pass\n  os._exit(0)\n"
         " __import__('time').sleep(0.05)"
     )
-    outcome = await bwrap.run(spin, replace(LIMITS, timeout=300.0, cpu_time=1.0))
+    outcome = await runner.run(spin, replace(LIMITS, timeout=300.0, cpu_time=1.0))
     assert outcome.status == "timeout", outcome
-    if bwrap.bounded:
+    if runner.bounded:
         assert outcome.duration_ms < 300_000  # it was not the clock on the wall
 
 
-async def test_only_what_changed_comes_out_of_a_session(bwrap: Runner) -> None:
+async def test_only_what_changed_comes_out_of_a_session(runner: Runner) -> None:
     files = [("same", b"1"), ("touched", b"2"), ("d/gone", b"3"), ("d/linked", b"4")]
     code = (
         "import os\nopen('touched', 'w').write('5')\nos.unlink('d/gone')\nos.unlink('d/linked')\n"
         "os.symlink('/etc/hostname', 'd/linked')\nopen('new', 'w').write('6')"
     )
-    outcome = await bwrap.run(code, LIMITS, files)
+    outcome = await runner.run(code, LIMITS, files)
     assert {f.path: f.data for f in outcome.files} == {"touched": b"5", "new": b"6"}
     assert sorted(outcome.deleted) == ["d/gone", "d/linked"]
     assert outcome.skipped == ("'d/linked': it is no regular file",)
@@ -136,11 +136,11 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("what", LEFT_OUT)
-async def test_it_is_said_that_there_was(what: str, bwrap: Runner) -> None:
+async def test_it_is_said_that_there_was(what: str, runner: Runner) -> None:
     code, why = LEFT_OUT[what]
     size = MIB if "together" in what else 1000
     limits = replace(LIMITS, file_count=4, file_size=size, file_depth=3, disk=MIB)
-    outcome = await bwrap.run(code, limits)
+    outcome = await runner.run(code, limits)
     assert outcome.truncated and any(why in reason for reason in outcome.skipped), outcome
 
 
@@ -190,7 +190,7 @@ async def test_a_package_that_comes_later_is_shown_as_well(
     assert outcome.result == "'late'", outcome
 
 
-async def test_two_sandboxes_at_once_find_nothing_of_each_other(bwrap: Runner) -> None:
+async def test_two_sandboxes_at_once_find_nothing_of_each_other(runner: Runner) -> None:
     import anyio
 
     ready = anyio.Event()
@@ -215,8 +215,8 @@ async def test_two_sandboxes_at_once_find_nothing_of_each_other(bwrap: Runner) -
         "found += [p for p in os.listdir('/proc') if p.isdigit() and int(p) > 3]\nfound"
     )
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(bwrap.run, plant, replace(LIMITS, timeout=300.0), (), (), heard)
+        tasks.start_soon(runner.run, plant, replace(LIMITS, timeout=300.0), (), (), heard)
         await until(ready.is_set)
-        outcomes.append((await bwrap.run(look, LIMITS)).result)
+        outcomes.append((await runner.run(look, LIMITS)).result)
         tasks.cancel_scope.cancel()
     assert outcomes == ["[]"]

@@ -51,6 +51,9 @@ class Broken:
     async def absence(self) -> str | None:
         return None
 
+    async def trim(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from servers.sandboxing import seccomp
+from servers.sandboxing.seccomp import MAKES_SANDBOXES
 
 HEADERS = {
     "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
@@ -93,3 +94,13 @@ def test_the_docker_profile_denies_the_same() -> None:
     assert {name for group in seccomp.DENIED.values() for name in group} <= named
     families = [r["args"][0]["value"] for r in profile["syscalls"] if r["names"] == ["socket"]]
     assert 40 in families and not {1, 2, 10} & set(families)
+
+
+def test_the_profile_for_makers_of_sandboxes_leaves_them_two_calls_more() -> None:
+    def denied(profile: str) -> set[str]:
+        rules = json.loads(profile)["syscalls"]
+        return {name for rule in rules if "args" not in rule for name in rule["names"]}
+
+    strict, lenient = seccomp.docker_profile(), seccomp.docker_profile(without=MAKES_SANDBOXES)
+    assert denied(strict) - denied(lenient) == {"mount", "unshare"}
+    assert denied(lenient) <= denied(strict)

@@ -202,16 +202,6 @@ async def by_containers(engine: DockerEngine, folder: Path) -> AsyncIterator[San
     assert await anyio.to_thread.run_sync(containers_of_ours, engine) == []
 
 
-async def waiting(engine: DockerEngine) -> list[str]:
-    """Containers when there is one: the pool is full, and nothing runs."""
-    with anyio.fail_after(DEADLINE):
-        while True:
-            found = await anyio.to_thread.run_sync(lambda: containers_of_ours(engine))
-            if len(found) == 1:
-                return found
-            await anyio.sleep(0.1)
-
-
 @asynccontextmanager
 async def in_mid_call(sandbox: Sandbox) -> AsyncIterator[list[Outcome]]:
     """While code runs; afterwards its outcome is in the list."""
@@ -251,7 +241,11 @@ async def test_an_engine_that_is_stopped_and_started_and_containers_that_are_kil
 
 async def through_its_troubles(own_engine: Dockerd, engine: DockerEngine, folder: Path) -> None:
     async with by_containers(engine, folder) as sandbox:
-        await anyio.to_thread.run_sync(kill, engine, await waiting(engine))
+        pool = sandbox._pool
+        assert pool is not None
+        await until(lambda: pool.ready == 1)
+        there = await anyio.to_thread.run_sync(containers_of_ours, engine)
+        await anyio.to_thread.run_sync(kill, engine, there)
         assert (await sandbox.run(Call("6 * 7"))).result == "42"
 
         async with in_mid_call(sandbox) as outcomes:
