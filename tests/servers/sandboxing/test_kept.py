@@ -16,6 +16,7 @@ import anyio.to_thread
 import psutil
 import pytest
 from docker import DockerClient
+from docker.errors import NotFound
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -297,18 +298,39 @@ async def serving(folder: Path, image: str, **other: object) -> AsyncIterator[Sa
 
 
 def inside(container: str) -> dict[str, list[psutil.Process]]:
-    """The processes of a container by what they are."""
+    """The processes of a container by what they are; none where it is being made or removed."""
+    found: dict[str, list[psutil.Process]] = {"porter": [], "maker": [], "sandbox": []}
     engine = Engine()
     try:
         state = engine.client().api.inspect_container(container)["State"]
+        if state["Pid"]:
+            porter = psutil.Process(state["Pid"])
+            children = porter.children()
+            found = {"porter": [porter], "maker": children[:1], "sandbox": children[1:]}
+    except (NotFound, psutil.NoSuchProcess):
+        pass
     finally:
         engine.close()
-    found: dict[str, list[psutil.Process]] = {"porter": [], "maker": [], "sandbox": []}
-    if state["Pid"]:  # else it has been made, and not started yet
-        found["porter"] = [psutil.Process(state["Pid"])]
-        children = found["porter"][0].children()
-        found["maker"], found["sandbox"] = children[:1], children[1:]
     return found
+
+
+def kill_each(whose: str, containers: set[str]) -> list[psutil.Process]:
+    """Those that end with them: a sandbox ends alone, all end with the maker or the porter."""
+    ending: list[psutil.Process] = []
+    for container in containers:
+        found = inside(container)
+        for process in found[whose]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        if found[whose]:
+            family = [process for processes in found.values() for process in processes]
+            ending += found["sandbox"] if whose == "sandbox" else family
+    return ending
+
+
+def kill_until_dead(whose: str, containers: set[str]) -> None:
+    """A call that comes before the last of them has ended may be killed, too."""
+    assert psutil.wait_procs(kill_each(whose, containers), DEADLINE)[1] == []
 
 
 async def ran_until(sandbox: Sandbox, do: Callable[[], object]) -> Outcome:
@@ -333,15 +355,13 @@ async def ran_until(sandbox: Sandbox, do: Callable[[], object]) -> Outcome:
 async def test_its_processes_are_killed_while_code_runs(
     sandbox_image: tuple[str, str], tmp_path: Path
 ) -> None:
-    def kill_each(whose: str) -> None:
-        for container in containers() - before:
-            for process in inside(container)[whose]:
-                process.kill()
+    def kill_now(whose: str) -> None:
+        kill_until_dead(whose, containers() - before)
 
     before = await made()
     async with serving(tmp_path, sandbox_image[1]) as sandbox:
         for whose in ("sandbox", "maker", "porter"):
-            outcome = await ran_until(sandbox, partial(kill_each, whose))
+            outcome = await ran_until(sandbox, partial(kill_now, whose))
             assert outcome.status == "killed", (whose, outcome)
             assert (await sandbox.run(Call("6 * 7"))).result == "42", whose
 
@@ -355,9 +375,7 @@ async def test_its_processes_are_killed_while_they_wait(
         assert pool is not None
         for whose in ("sandbox", "maker", "porter"):
             await until(lambda: pool.ready == 1)
-            for container in await made() - before:
-                for process in (await anyio.to_thread.run_sync(inside, container))[whose]:
-                    process.kill()
+            await anyio.to_thread.run_sync(kill_until_dead, whose, await made() - before)
             assert (await sandbox.run(Call("6 * 7"))).result == "42", whose
 
 
@@ -371,7 +389,8 @@ async def test_a_container_that_stands_still_is_given_up(
         for container in containers() - before:
             for processes in inside(container).values():
                 for process in processes:
-                    process.suspend()
+                    with suppress(psutil.NoSuchProcess):
+                        process.suspend()
 
     async with serving(tmp_path, sandbox_image[1], warm=0) as sandbox:
         began = anyio.Event()
