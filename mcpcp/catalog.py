@@ -6,7 +6,7 @@ prompts are known by exposed name, resources and templates by exposed URI.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Final, Literal, get_args
@@ -309,7 +309,7 @@ def build(
     rewriters: dict[str, Rewriter] = {}
     owners = _owners(servers, offers)
     templates: list[str] = []
-    company = sum("resources" in offer.capabilities for offer in offers.values()) > 1
+    company = several_sources(o.capabilities for o in offers.values())
     for name, server in servers.items():
         offer = offers.get(name, _NOTHING)
         rewriters[name] = rewriter = _rewriter(name, offer, templates, owners, company=company)
@@ -339,6 +339,11 @@ def build(
 _NOTHING: Final = Offer()
 
 
+def several_sources(capabilities: Iterable[Collection[str]]) -> bool:
+    """Whether more than one server has resources, by what each of them can."""
+    return sum("resources" in of_one for of_one in capabilities) > 1
+
+
 def _owners(servers: Mapping[str, ServerConfig], offers: Mapping[str, Offer]) -> dict[str, str]:
     """The first server to list each URI."""
     owners: dict[str, str] = {}
@@ -360,7 +365,7 @@ def _rewriter(
     templates = [d["uriTemplate"] for d in offer.of("template")]
     shared = [t for t in templates if any(overlap(t, other) for other in claimed)]
     uris = [d["uri"] for d in offer.resources]
-    company = company and "resources" in offer.capabilities
+    company = company and offer.templates is not None and "resources" in offer.capabilities
     return Rewriter(name, uris, templates, shared, owners, company=company)
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from mcpcp.backends.backend import Backend
-from mcpcp.catalog import KINDS, Catalog, Offer, build, exposed_tool, merged
+from mcpcp.catalog import KINDS, Catalog, Offer, build, exposed_tool, merged, several_sources
 from mcpcp.config import Config, ServerConfig
 from mcpcp.credentials import credential_for
 from mcpcp.errors import Unavailable
@@ -235,15 +235,14 @@ class Registry:
             for tool in tools
         }
         version = self.catalog.version + 1
-        catalog = build(version, self.config.servers, self._offers, self._available())
-        for refused, holder in catalog.refused.items():
-            if refused not in self.catalog.refused:
-                logger.error(
-                    "%s is not offered: its exposed name belongs to %s; give one of the servers "
-                    "another `prefix`, or rename or deny the tool in the config",
-                    refused,
-                    holder,
-                )
+        self._take_over(build(version, self.config.servers, self._offers, self._available()))
+
+    def _take_over(self, catalog: Catalog) -> None:
+        """Make it the one in force, where it says anything new."""
+        _report(catalog.refused, self.catalog.refused)
+        if several_sources(catalog.capabilities.values()):
+            for backend in self.backends(catalog.unlisted):
+                backend.want_templates()  # only with them it is known whose a link's URI is
         changed = (catalog.entries, catalog.about) != (self.catalog.entries, self.catalog.about)
         if changed:
             self.catalog = catalog
@@ -295,6 +294,18 @@ class Registry:
     def offers(self) -> dict[str, Offer]:
         """What is known of each server."""
         return dict(self._offers)
+
+
+def _report(refused: Mapping[ToolName, ToolName], known: Collection[ToolName]) -> None:
+    """Say which names are newly refused, and what to do."""
+    for name, holder in refused.items():
+        if name not in known:
+            logger.error(
+                "%s is not offered: its exposed name belongs to %s; give one of the servers "
+                "another `prefix`, or rename or deny the tool in the config",
+                name,
+                holder,
+            )
 
 
 def _clean(server: str, offer: Offer) -> Offer:

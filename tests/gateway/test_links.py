@@ -37,7 +37,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Iterator[Gatew
 
 
 async def linked(client: Any, server: str, uri: str, kind: str = "resource_link") -> str:
-    """The URI of a link to `uri` that a tool of the server gives."""
+    """The URI of a link to `uri` that a tool of the server gives, whose templates are known."""
+    await client.list_resource_templates()
     link = {"type": kind, "uri": uri, "name": "n"}
     answer = json.dumps({"jsonrpc": "2.0", "id": 0, "result": {"content": [link]}})
     lines = [answer.replace('"id": 0', '"id": $ID')]
