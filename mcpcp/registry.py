@@ -122,10 +122,15 @@ class Registry:
 
     async def templates(self, servers: Iterable[str]) -> None:
         """Have `servers` list their templates, and wait for those that are here, once, bounded."""
-        backends = self.backends(self.catalog.unlisted.intersection(servers))
-        for backend in backends:
+        asked = self.catalog.unlisted.intersection(servers)
+        for backend in self.backends(asked):
             backend.want_templates()
-        await self._until(lambda: all(b.listed_templates or not b.connected for b in backends))
+
+        def known() -> bool:  # by the catalog: a backend has listed them a moment before
+            missing = self.backends(self.catalog.unlisted & asked)
+            return not any(backend.connected for backend in missing)
+
+        await self._until(known)
 
     async def variants(self, profile: Profile, backends: Iterable[Backend]) -> None:
         """Wait for what those servers show to clients of `profile`, once and bounded."""

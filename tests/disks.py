@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -43,21 +45,26 @@ class Disk:
     @contextmanager
     def crowded(self, files: int = 0) -> Iterator[None]:
         """With room for so many files and folders only, in a folder of their own."""
-        crowd = self.root / "crowd"
-        crowd.mkdir()
-        made = 0
-        with suppress(OSError):
-            while True:
-                (crowd / str(made)).touch()
-                made += 1
-        for number in range(min(files, made)):
-            (crowd / str(number)).unlink()
+        self._crowd.mkdir()
+        self.crowd()
+        for path in islice(self._crowd.iterdir(), files):
+            path.unlink()
         try:
             yield
         finally:
-            for path in crowd.iterdir():
+            for path in self._crowd.iterdir():
                 path.unlink()
-            crowd.rmdir()
+            self._crowd.rmdir()
+
+    def crowd(self) -> None:
+        """While it is crowded: take what room has become free."""
+        with suppress(OSError):
+            while True:
+                (self._crowd / secrets.token_hex(8)).touch()
+
+    @property
+    def _crowd(self) -> Path:
+        return self.root / "crowd"
 
     @contextmanager
     def read_only(self) -> Iterator[None]:

@@ -208,11 +208,6 @@ class Backend:
         """Whether it may show one client what it does not show to another."""
         return self.modern or self.has_sessions
 
-    @property
-    def listed_templates(self) -> bool:
-        """Whether it is known which templates there are."""
-        return self.offer is not None and self.offer.templates is not None
-
     def want_templates(self) -> None:
         """List resource templates too from now on: few clients ever ask for them."""
         if not self._wants_templates:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,6 @@ async def test_templates_are_listed_once_somebody_asks_for_them(
     journal = tmp_path / "journal"
     flags = ["--modern"] if era == "modern" else []
     fresh.add_raw("raw", "--journal", str(journal), *flags)
-    fresh.add_raw("other", "--journal", str(tmp_path / "other"))
     fresh.start()
     method = "resources/templates/list"
     async with fresh.client(Way("sse", "legacy")) as client:
@@ -145,12 +145,29 @@ async def test_templates_are_listed_once_somebody_asks_for_them(
         await client.list_resources()
         assert "resources/list" in journal.read_text().split()
         assert method not in journal.read_text().split()
-        # A URI that is on no list, of one of two servers: only a template can say whose it is.
-        contents = (await client.read_resource("raw://x")).contents
-        assert contents[0].text == "read"
-        assert method in journal.read_text().split()
         found = (await client.list_resource_templates()).resource_templates
         assert "raw://{name}" in [str(each.uri_template) for each in found]
+        assert method in journal.read_text().split()
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_templates_of_several_servers_say_whose_a_uri_is(
+    fresh: Gateway, tmp_path: Path, era: str
+) -> None:
+    journals = {name: tmp_path / name for name in ("raw", "other")}
+    for name, journal in journals.items():
+        fresh.add_raw(name, "--journal", str(journal), *(["--modern"] * (era == "modern")))
+    fresh.start()
+    async with fresh.client(Way("sse", "legacy")) as client:
+        for name, journal in journals.items():
+            asked = partial(_has_asked, journal)
+            await fresh.until(asked, f"{name} lists its templates, unasked by the client")
+        # a URI that is on no list, of one of two servers
+        assert (await client.read_resource("raw://x")).contents[0].text == "read"
+
+
+def _has_asked(journal: Path) -> bool:
+    return journal.exists() and "resources/templates/list" in journal.read_text().split()
 
 
 async def test_forty_clients_that_make_capabilities_up_cost_a_bounded_number_of_lists(

@@ -270,15 +270,11 @@ def test_a_name_that_is_none_is_told(place: Place) -> None:
 
 
 def why_not(place: Place, settings: Settings) -> list[str]:
-    """What a server would say of its candidates that make no sandbox."""
+    """What a server would say of its candidates, each thing once: an engine has several ways."""
     place.monkeypatch.setenv("DOCKER_HOST", place.host)
-    found = []
-    for backend in candidates.candidates(settings):
-        if isinstance(backend, choosing.Unusable):
-            found.append(backend.why)
-        else:
-            found.append("usable")
-    return found
+    found = candidates.candidates(settings)
+    said = (b.why if isinstance(b, choosing.Unusable) else "usable" for b in found)
+    return list(dict.fromkeys(said))
 
 
 def docker_only(place: Place, *images: str) -> Settings:
@@ -333,7 +329,7 @@ def test_an_operator_who_names_images_is_not_overruled(place: Place) -> None:
 def candidates_of(place: Place, *images: str) -> list[str]:
     place.monkeypatch.setenv("DOCKER_HOST", place.host)
     found = candidates.candidates(docker_only(place, *images))
-    return [backend.image for backend in found]  # type: ignore[attr-defined]
+    return list(dict.fromkeys(backend.image for backend in found))  # type: ignore[attr-defined]
 
 
 def test_a_pin_can_be_taken_back(place: Place) -> None:
