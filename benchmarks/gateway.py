@@ -62,6 +62,7 @@ class Figures:
 
     small_added_p50: float = 0.0
     small_added_p99: float = 0.0
+    big_p50: float = 0.0
     big_added_p50: float = 0.0
     per_second: float = 0.0
     cpu_ms: float = 0.0
@@ -183,6 +184,7 @@ async def _round(target: Target, effort: Effort, samples: _Samples) -> None:
 def _conclude(figures: Figures, mine: _Samples, direct: _Samples) -> None:
     figures.small_added_p50 = _added(mine.small, direct.small, 0.5)
     figures.small_added_p99 = _added(mine.small, direct.small, 0.99)
+    figures.big_p50 = statistics.median(_quantile(each, 0.5) for each in mine.big)
     figures.big_added_p50 = _added(mine.big, direct.big, 0.5)
     figures.per_second = statistics.median(mine.rates)
     figures.big_per_second = statistics.median(mine.big_rates)
@@ -208,6 +210,7 @@ _COLUMNS: Final = (
     ("small_added_p99", "p99 added, ms", 2),
     ("per_second", "calls/s at 32", 0),
     ("cpu_ms", "CPU a call, ms", 3),
+    ("big_p50", "100 kB, ms", 3),
     ("big_added_p50", "100 kB added, ms", 3),
     ("big_per_second", "100 kB calls/s", 0),
     ("list_300_p50", "300 tools, ms", 2),
