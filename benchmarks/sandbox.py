@@ -33,7 +33,7 @@ from servers.sandboxing.call import Call
 from servers.sandboxing.candidates import candidates
 from servers.sandboxing.conversation import Job
 from servers.sandboxing.libraries import libraries
-from servers.sandboxing.outcome import MIB, Limits
+from servers.sandboxing.outcome import Limits
 from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.settings import Settings
 
@@ -137,10 +137,10 @@ async def cold(make: Callable[[], Iterator[Backend]]) -> float:
     return statistics.median(took)
 
 
-def idle_mib(backend: str) -> float:
+def idle_mb(backend: str) -> float:
     """What the pool's processes take, shared pages counted once."""
     ours = psutil.Process().children(recursive=True) if backend == "bubblewrap" else contained()
-    return sum(p.memory_full_info().pss for p in ours) / MIB
+    return sum(p.memory_full_info().pss for p in ours) / 1e6
 
 
 def contained() -> list[psutil.Process]:
@@ -173,7 +173,7 @@ async def measure(settings: Settings) -> list[Figure]:
     async with sandbox.ready():
         await once(sandbox, HELLO)
         await anyio.sleep(rhythm.fill)
-        idle = idle_mib(settings.backend)
+        idle = idle_mb(settings.backend)
         start, start_numpy = await plain("print('hello')"), await plain(NUMPY)
         hello = await timed(lambda: once(sandbox, HELLO), rhythm.calls, rhythm.pause)
         numpy = await timed(lambda: once(sandbox, NUMPY), rhythm.calls, rhythm.pause)
@@ -184,7 +184,7 @@ async def measure(settings: Settings) -> list[Figure]:
         Figure("warm, print('hello'), p50", hello, "ms", min(15.0, start)),
         Figure("warm, numpy imported in advance, p50", numpy, "ms", 15.0),
         Figure(f"sustained, {_CALLERS} callers", rate, "a second", 20.0, at_least=True),
-        Figure("the idle pool", idle, "MiB", 64.0),
+        Figure("the idle pool", idle, "MB", 64.0),
     ]
     if settings.backend == "bubblewrap":
         took = await cold(lambda: bubblewraps(settings.imports))

@@ -30,7 +30,7 @@ from servers.sandboxing.conversation import SHOWN, Job, converse
 from servers.sandboxing.inside import frames
 from servers.sandboxing.makers import Lost, Maker, MakerGone, Sandboxed
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
-from servers.sandboxing.plan import ALL_PACKAGES, mounts, plan
+from servers.sandboxing.plan import ALL_PACKAGES, ENVIRONMENT, mounts, plan
 from servers.sandboxing.program import program
 from servers.sandboxing.transcript import Ending
 
@@ -43,19 +43,11 @@ _SHARED = (
     *("/usr/share/zoneinfo", "/usr/share/fonts", "/usr/share/fontconfig"),
 )
 _ENVIRONMENT = {
+    **ENVIRONMENT,
     "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": "/work",
     "USER": "sandbox",
     "LOGNAME": "sandbox",
     "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
-    "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
-    "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
-    "LANG": "C.UTF-8",
-    "TZ": "UTC",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    # a sandbox has one processor: numeric libraries would start a thread for each of the host's
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
 }
 
 Word = str | Path

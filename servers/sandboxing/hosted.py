@@ -18,6 +18,7 @@ from docker.errors import DockerException
 from servers.docker_policy import container, ownership
 from servers.docker_policy.engine import Engine, EngineAway
 from servers.sandboxing.outcome import SandboxBroken
+from servers.sandboxing.plan import ENVIRONMENT
 from servers.sandboxing.wirelink import WireLink
 
 _ENGINE_SECONDS = 120
@@ -31,17 +32,6 @@ TROUBLE = (
 )
 _FULL = ("no space left on device", "disk quota exceeded")
 _STRONGER = {"runsc": "gVisor", "kata": "Kata", "kata-runtime": "Kata"}
-
-ENVIRONMENT = {
-    "HOME": "/work",
-    "LANG": "C.UTF-8",
-    "TZ": "UTC",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108 - the sandbox's own
-    "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
 
 
 def stronger(runtimes: Any) -> list[str]:

@@ -13,6 +13,19 @@ from servers.sandboxing.outcome import Limits
 ALL_PACKAGES = "/run/packages"
 """Where the maker sees the folder of all package folders; a sandbox finds it covered."""
 
+ENVIRONMENT = {
+    "HOME": "/work",
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108 - the sandbox's own
+    "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
+    # a sandbox has one processor: numeric libraries would start a thread for each of the host's
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""What code finds, whatever its sandbox is made by."""
+
 
 def plan(
     imports: Sequence[str],

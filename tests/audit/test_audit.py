@@ -62,18 +62,6 @@ def call(request_id: str = "1", tool: str = "echo") -> CallRecord:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    keys = tmp_path_factory.mktemp("audit") / "keys"
-    keyring.ensure(keys, bits=2048)
-    return keys
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "audit" / "audit.jsonl"
-
-
 @pytest.fixture
 def written(path: Path, ring: Path) -> Path:
     """A log of 10 calls, closed well; record 1 says that it was started."""

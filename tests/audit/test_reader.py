@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from mcpcp import keyring
 from mcpcp.audit import AuditLog, CallRecord, chains, verify
 from mcpcp.audit.files import opened, segments
 from mcpcp.audit.reader import LogReader, follow, newest, records
@@ -24,18 +23,6 @@ from tests.fleet import PATIENCE
 
 EVERYTHING = Filter()
 CALLS = Filter(tool="echo")
-
-
-@pytest.fixture(scope="session")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    keys = tmp_path_factory.mktemp("audit") / "keys"
-    keyring.ensure(keys, bits=2048)
-    return keys
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "audit" / "audit.jsonl"
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ from servers.sandboxing.selftest import weaknesses
 from servers.sandboxing.settings import Settings
 from tests.engine import DockerEngine
 from tests.servers.harness import DEADLINE, ROOT, connected, running, until
-from tests.servers.sandboxing.runner import Runner
+from tests.servers.sandboxing.runner import Runner, in_mid_call
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker, pytest.mark.timeout(600)]
 
@@ -335,19 +335,7 @@ def kill_until_dead(whose: str, containers: set[str]) -> None:
 
 async def ran_until(sandbox: Sandbox, do: Callable[[], object]) -> Outcome:
     """What becomes of code that runs while that is done."""
-    outcomes: list[Outcome] = []
-    began = anyio.Event()
-
-    async def heard(stream: str, text: str) -> None:
-        began.set()
-
-    async def run() -> None:
-        code = "print('here', flush=True)\nimport time\ntime.sleep(600)"
-        outcomes.append(await sandbox.run(Call(code, timeout=300.0, listener=heard)))
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run)
-        await until(began.is_set)
+    async with in_mid_call(sandbox) as outcomes:
         await anyio.to_thread.run_sync(do)
     return outcomes[0]
 

@@ -25,12 +25,11 @@ from servers.docker_policy import ownership
 from servers.sandboxing import cgroup
 from servers.sandboxing.call import Call
 from servers.sandboxing.candidates import candidates
-from servers.sandboxing.outcome import Outcome
 from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.settings import Settings
 from tests.engine import IMAGE, Dockerd, DockerEngine, no_engine
 from tests.servers.harness import DEADLINE, ROOT, Script, connected, running, until
-from tests.servers.sandboxing.runner import Runner
+from tests.servers.sandboxing.runner import Runner, in_mid_call
 
 if sys.platform != "linux":
     pytest.skip("only Linux limits processes so", allow_module_level=True)
@@ -200,25 +199,6 @@ async def by_containers(engine: DockerEngine, folder: Path) -> AsyncIterator[San
         assert (first.result, first.backend) == ("2", "docker"), first
         yield sandbox
     assert await anyio.to_thread.run_sync(containers_of_ours, engine) == []
-
-
-@asynccontextmanager
-async def in_mid_call(sandbox: Sandbox) -> AsyncIterator[list[Outcome]]:
-    """While code runs; afterwards its outcome is in the list."""
-    outcomes: list[Outcome] = []
-    began = anyio.Event()
-
-    async def heard(stream: str, text: str) -> None:
-        began.set()
-
-    async def run() -> None:
-        code = "print('here', flush=True)\nimport time\ntime.sleep(600)"
-        outcomes.append(await sandbox.run(Call(code, timeout=300.0, listener=heard)))
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run)
-        await until(began.is_set)
-        yield outcomes
 
 
 def kill(engine: DockerEngine, containers: list[str]) -> None:
