@@ -35,6 +35,7 @@ from servers.plumbing.credential import (
 from servers.plumbing.health import Health, HealthCheck
 from servers.plumbing.http import Door, PortTaken, application, listen, security, serve_http
 from servers.plumbing.loop import run
+from servers.plumbing.modern import modern_calls
 from servers.plumbing.stdio import serve_stdio
 from servers.plumbing.stop import stop_event
 from servers.plumbing.tracing import tracing
@@ -159,9 +160,9 @@ async def _over_http(server: MCPServer[Any], calls: Calls, site: _Site) -> None:
         fail(server.name, str(e), 1)
     with listener, stop_event() as stop:
         app = application(server, calls, site.health)
-        door = Door(app, security(flags.host, flags.allowed_hosts), site.credential)
         host, bound = listener.getsockname()[:2]
-        async with site.background():
+        async with site.background(), modern_calls(app, server.session_manager.app) as way:
+            door = Door(way, security(flags.host, flags.allowed_hosts), site.credential)
             logger.info("listening", extra={"server": server.name, "host": host, "port": bound})
             await serve_http(door, calls, listener, stop)
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any, Final, cast
+
+GARBAGE_AFTER: Final = 10_000
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run it to its end, in a loop of its own."""
+    gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER)
     with asyncio.Runner(loop_factory=_factory()) as runner:
         runner.run(main)
 
