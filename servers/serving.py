@@ -38,7 +38,7 @@ from servers.plumbing.loop import run
 from servers.plumbing.modern import modern_calls
 from servers.plumbing.stdio import serve_stdio
 from servers.plumbing.stop import stop_event
-from servers.plumbing.tracing import tracing
+from servers.plumbing.tracing import spare_spans, tracing
 
 __all__ = [
     "Background",
@@ -133,6 +133,7 @@ def serve(
     around = background or nullcontext
     credential = lent.credential if lent else None
     with tracing(server.name):
+        spare_spans(server.middleware)
         if flags.transport == "stdio":
             run(_over_stdio(server, calls, around))
         else:

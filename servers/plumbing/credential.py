@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcp.server.context import ServerRequestContext
-from starlette.datastructures import Headers
 from starlette.types import Scope
 
 VARIABLE = "MCPCP_CREDENTIAL_FD"
@@ -43,15 +42,14 @@ class Credential:
 
     def admits(self, scope: Scope) -> bool:
         """Whether the request shows the secret; if so, its `_meta` may be believed."""
-        shown = Headers(scope=scope).get(HEADER, "").encode("latin-1")
-        admitted = hmac.compare_digest(shown, self.secret)
+        admitted = hmac.compare_digest(header(scope, HEADER.encode()), self.secret)
         if admitted:
             scope[_PROVEN] = True
         return admitted
 
     def admits_scrape(self, scope: Scope) -> bool:
         """Whether the request shows the secret of those who read metrics."""
-        shown = Headers(scope=scope).get("authorization", "").encode("latin-1")
+        shown = header(scope, b"authorization")
         expected = b"Bearer " + self.scrape
         return bool(self.scrape) and hmac.compare_digest(shown, expected)
 
@@ -99,6 +97,11 @@ def take_credential(environ: MutableMapping[str, str]) -> Lent | None:
     if not secret:
         raise CredentialError(f"{VARIABLE}={number} holds no credential")
     return Lent(Credential(secret, scrape), callees)
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """A request's first header of that name, which is in lower case; empty where there is none."""
+    return next((value for key, value in scope["headers"] if key == name), b"")
 
 
 def _read_and_close(descriptor: int) -> bytes:

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from servers.plumbing.calls import Calls
-from servers.plumbing.credential import Credential
+from servers.plumbing.credential import Credential, header
 from servers.plumbing.health import HealthCheck, report
 from servers.plumbing.patience import settled, ticks
 
@@ -87,6 +87,7 @@ class Door:
         self._app = app
         self._headers = TransportSecurityMiddleware(settings)
         self._credential = credential
+        self._addressed: tuple[bytes, bytes] | None = None
         self._inside: set[anyio.CancelScope] = set()
         self.closed = False
 
@@ -107,7 +108,17 @@ class Door:
             return Response("the server is stopping", 503, {"retry-after": "1"})
         if self._credential and not self._credential.admits(scope):
             return Response("this server answers only its gateway", 401)
-        return await self._headers.validate_request(Request(scope, receive))
+        return await self._misaddressed(scope, receive)
+
+    async def _misaddressed(self, scope: Scope, receive: Receive) -> Response | None:
+        """The refusal of a strange Host or Origin; what was let in last is known without a look."""
+        addressed = header(scope, b"host"), header(scope, b"origin")
+        if addressed == self._addressed:
+            return None
+        refusal = await self._headers.validate_request(Request(scope, receive))
+        if refusal is None:
+            self._addressed = addressed
+        return refusal
 
     def _metrics_refusal(self, scope: Scope) -> Response | None:
         if self._credential is None or self._credential.admits_scrape(scope):
