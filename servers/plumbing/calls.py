@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -37,6 +38,13 @@ _UNKNOWN = "(unknown)"
 REQUEST_META = "mcpcp/request"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class _Ended(NamedTuple):
+    tool: str
+    outcome: str
+    seconds: float
+    agent: str | None
 
 
 class Calls:
@@ -96,12 +104,15 @@ class Calls:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
-            seconds = time.monotonic() - began
-            self._count.labels(tool, outcome).inc()
-            self._duration.labels(_CALL, tool).observe(seconds)
-            extra = {"tool": tool, "outcome": outcome, "ms": round(seconds * 1000, 1)}
-            logger.info("call", extra={**extra, "agent": calling_agent(ctx)})
+            ended = _Ended(tool, outcome, time.monotonic() - began, calling_agent(ctx))
+            asyncio.get_running_loop().call_soon(self._record, ended)  # the answer goes first
         return result
+
+    def _record(self, call: _Ended) -> None:
+        self._count.labels(call.tool, call.outcome).inc()
+        self._duration.labels(_CALL, call.tool).observe(call.seconds)
+        extra = {"tool": call.tool, "outcome": call.outcome, "ms": round(call.seconds * 1000, 1)}
+        logger.info("call", extra={**extra, "agent": call.agent})
 
     async def _label(self, params: Mapping[str, Any] | None) -> str:
         name = (params or {}).get("name")

@@ -10,7 +10,6 @@ Above: the Door. Below: `exchange`, and the SDK's `serve_one`.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from mcp.shared.inbound import (
 )
 from mcp_types import JSONRPCRequest
 from mcp_types.version import LATEST_MODERN_VERSION
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -162,13 +162,14 @@ def _plain_headers(scope: Scope) -> dict[bytes, bytes] | None:
 def _understood(headers: Mapping[bytes, bytes], body: bytes) -> _Call | None:
     """The call, if it is one and its headers say the same: by the SDK's own rules."""
     try:
-        decoded = json.loads(body)
-        request = JSONRPCRequest.model_validate(decoded)
-    except (ValueError, RecursionError):  # pydantic's error is a ValueError, too
+        request = JSONRPCRequest.model_validate_json(body)
+    except ValidationError:
         return None
     names = (MCP_PROTOCOL_VERSION_HEADER, MCP_METHOD_HEADER, MCP_NAME_HEADER)
     routing = {name: headers.get(name.encode(), b"").decode("latin-1") for name in names}
-    route = classify_inbound_request(decoded, headers=routing)
+    route = classify_inbound_request(
+        {"method": request.method, "params": request.params}, headers=routing
+    )
     if not isinstance(route, InboundModernRoute) or request.params is None:
         return None
     return _Call(request, request.params, route)

@@ -1,12 +1,16 @@
-"""What the tools answer, with its schema; amounts are texts such as "12.50 EUR"."""
+"""What the tools answer, as the dicts that go into JSON; amounts are texts such as "12.50 EUR".
+
+The SDK makes the tools' schemas of these types, and checks each answer by them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic reads the standard one from Python 3.12 on
 
 from servers.shop import accounts, clock
 from servers.shop.carts import Cart
@@ -16,86 +20,86 @@ from servers.shop.products import ON_SALE
 State = Literal["pending", "placed", "cancelled"]
 
 
-class Account(BaseModel):
+class Account(TypedDict):
     """A user, as that user sees it."""
 
     user_id: str
     name: str
     email: str
     role: accounts.Role
-    phone: str | None = None
-    address: str | None = None
+    phone: NotRequired[Annotated[str | None, Field(default=None)]]
+    address: NotRequired[Annotated[str | None, Field(default=None)]]
 
 
-class SignedIn(BaseModel):
+class SignedIn(TypedDict):
     """A new session."""
 
-    session: str = Field(description="give it to the tools that ask for one; it is a secret")
+    session: Annotated[str, Field(description="give it to the tools that ask for one; it is a secret")]
     name: str
     role: accounts.Role
     expires_at: str
 
 
-class Known(BaseModel):
+class Known(TypedDict):
     """Whether there is such a user."""
 
     name: str
     registered: bool
 
 
-class Done(BaseModel):
+class Done(TypedDict):
     """That it is done."""
 
     message: str
 
 
-class Product(BaseModel):
+class Product(TypedDict):
     """A product in the shop."""
 
     product_id: str
     name: str
     price: str
-    quantity: int = Field(description="how many are left to sell")
+    quantity: Annotated[int, Field(description="how many are left to sell")]
     description: str
 
 
-class Products(BaseModel):
+class Products(TypedDict):
     """A page of products."""
 
     products: list[Product]
     page: int
-    more: bool = Field(description="whether there is a next page")
+    more: Annotated[bool, Field(description="whether there is a next page")]
 
 
-class SellerProducts(BaseModel):
+class SellerProducts(TypedDict):
     """A seller's own products."""
 
     products: list[Product]
-    more: bool = Field(description="whether there are more than are shown")
+    more: Annotated[bool, Field(description="whether there are more than are shown")]
 
 
-class CartLine(BaseModel):
+class CartLine(TypedDict):
     """So many of a product in a cart."""
 
     product_id: str
     quantity: int
-    price: str = Field(description="of one, when it was put in the cart")
+    price: Annotated[str, Field(description="of one, when it was put in the cart")]
 
 
-class CartView(BaseModel):
+class CartView(TypedDict):
     """A cart."""
 
     lines: list[CartLine]
     total: str
 
 
-class Balance(BaseModel):
+class Balance(TypedDict):
     """What a buyer can spend."""
 
     balance: str
 
 
-class OrderLine(BaseModel):
+class OrderLine(TypedDict):
     """So many of a product, at the price of one that was paid."""
 
     product_id: str
@@ -104,7 +108,7 @@ class OrderLine(BaseModel):
     price: str
 
 
-class Order(BaseModel):
+class Order(TypedDict):
     """An order."""
 
     order_id: str
@@ -112,16 +116,18 @@ class Order(BaseModel):
     total: str
     lines: list[OrderLine]
     created_at: str
-    reason: str | None = Field(default=None, description="why it was cancelled")
+    reason: NotRequired[
+        Annotated[str | None, Field(default=None, description="why it was cancelled")]
+    ]
 
 
-class Orders(BaseModel):
+class Orders(TypedDict):
     """A buyer's latest orders, the newest first."""
 
     orders: list[Order]
 
 
-class Sale(BaseModel):
+class Sale(TypedDict):
     """So many of a seller's product in one placed order."""
 
     order_id: str
@@ -132,15 +138,12 @@ class Sale(BaseModel):
     sold_at: str
 
 
-class Sales(BaseModel):
+class Sales(TypedDict):
     """A seller's latest sales, the newest first."""
 
     sales: list[Sale]
-    revenue: str = Field(description="of the sales shown")
-    more: bool = Field(description="whether there may be older ones")
-
-
-_PRODUCTS = TypeAdapter(list[Product])
+    revenue: Annotated[str, Field(description="of the sales shown")]
+    more: Annotated[bool, Field(description="whether there may be older ones")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,22 +155,18 @@ class Show:
     def money(self, minor: int) -> str:
         return to_text(minor, self.currency)
 
-    def product(self, found: Mapping[str, Any]) -> Product:
-        return self.products([found])[0]
-
     def products(self, found: Iterable[Mapping[str, Any]]) -> list[Product]:
-        """Checked all at once: a page is twenty."""
-        return _PRODUCTS.validate_python([self._of_product(product) for product in found])
+        return [self.product(product) for product in found]
 
-    def _of_product(self, found: Mapping[str, Any]) -> dict[str, Any]:
+    def product(self, found: Mapping[str, Any]) -> Product:
         on_sale = found["state"] == ON_SALE
-        return {
-            "product_id": found["_id"],
-            "name": found["name"],
-            "price": self.money(found["price"]),
-            "quantity": found["stock"] if on_sale else 0,
-            "description": found["description"] if on_sale else "(deleted)",
-        }
+        return Product(
+            product_id=found["_id"],
+            name=found["name"],
+            price=self.money(found["price"]),
+            quantity=found["stock"] if on_sale else 0,
+            description=found["description"] if on_sale else "(deleted)",
+        )
 
     def cart(self, cart: Cart) -> CartView:
         lines = [
@@ -219,5 +218,11 @@ class Show:
 
 def account(user: Mapping[str, Any]) -> Account:
     """A user's own details."""
-    fields = ("name", "email", "role", "phone", "address")
-    return Account(user_id=user["_id"], **{field: user[field] for field in fields})
+    return Account(
+        user_id=user["_id"],
+        name=user["name"],
+        email=user["email"],
+        role=user["role"],
+        phone=user["phone"],
+        address=user["address"],
+    )

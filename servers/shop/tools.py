@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
@@ -70,7 +70,7 @@ class Shop:
     async def open(self) -> AsyncIterator[Store]:
         """The store for one call; what goes wrong in it is the tool's own error."""
         try:
-            with anyio.fail_after(DEADLINE):
+            async with asyncio.timeout(DEADLINE):
                 yield await self._connection.store()
         except ShopError as error:
             raise ToolError(str(error)) from error
