@@ -4,7 +4,7 @@ Such a call is one POST and its answer. The SDK's own way there, by routes, a se
 and streams between them, costs several times what the dispatch does. Only what is certainly
 well-formed goes the short way: everything else is the SDK's app's, and so is every refusal.
 
-Above: the Door. Below: `exchange`, and the SDK's `serve_one`.
+Above: the Door. Below: `exchange`, and the SDK's `ServerRunner`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 import anyio
 from mcp.server.connection import Connection
 from mcp.server.lowlevel import Server
-from mcp.server.runner import modern_error_data, serve_one
+from mcp.server.runner import ServerRunner, aclose_shielded, modern_error_data
 from mcp.shared.inbound import (
     MCP_METHOD_HEADER,
     MCP_NAME_HEADER,
@@ -117,23 +117,17 @@ class ModernCalls:
                 attendant.cancel()
 
     async def _answer(self, call: _Call, exchange: Exchange) -> None:
-        route = call.route
-        connection = Connection.from_envelope(
-            route.protocol_version, route.client_info, route.client_capabilities
-        )
+        connection = _connection(call.route)
+        runner = ServerRunner(self._server, connection, self._lifespan)
         try:
-            result = await serve_one(
-                self._server,
-                exchange,
-                CALL,
-                call.params,
-                connection=connection,
-                lifespan_state=self._lifespan,
-            )
-        except Exception as error:  # noqa: BLE001
-            await exchange.fail(modern_error_data(error))
-        else:
-            await exchange.succeed(result)
+            try:
+                result = await runner.on_request(exchange, CALL, call.params)
+            except Exception as error:
+                await exchange.fail(modern_error_data(error))
+            else:
+                await exchange.succeed(result)
+        finally:
+            await aclose_shielded(connection)
 
 
 @asynccontextmanager
@@ -141,6 +135,12 @@ async def modern_calls(app: ASGIApp, server: Server[Any]) -> AsyncIterator[Moder
     """While the context is open, plain calls are answered; `server` is the one behind `app`."""
     async with server.lifespan(server) as lifespan, asyncio.TaskGroup() as attendants:
         yield ModernCalls(app, server, lifespan, attendants)
+
+
+def _connection(route: InboundModernRoute) -> Connection:
+    return Connection.from_envelope(
+        route.protocol_version, route.client_info, route.client_capabilities
+    )
 
 
 def _plain_headers(scope: Scope) -> dict[bytes, bytes] | None:

@@ -34,7 +34,9 @@ class Account(TypedDict):
 class SignedIn(TypedDict):
     """A new session."""
 
-    session: Annotated[str, Field(description="give it to the tools that ask for one; it is a secret")]
+    session: Annotated[
+        str, Field(description="give it to the tools that ask for one; it is a secret")
+    ]
     name: str
     role: accounts.Role
     expires_at: str
