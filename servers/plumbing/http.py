@@ -24,6 +24,7 @@ from servers.plumbing.calls import Calls
 from servers.plumbing.credential import Credential, header
 from servers.plumbing.health import HealthCheck, report
 from servers.plumbing.patience import settled, ticks
+from servers.plumbing.wire import JoiningProtocol
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +195,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=JoiningProtocol,
                 log_config=None,
                 access_log=False,
                 lifespan="on",

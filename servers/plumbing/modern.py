@@ -65,13 +65,10 @@ class _Call:
 class ModernCalls:
     """ASGI: answers plain calls of the modern era, and leaves everything else to `app`."""
 
-    def __init__(
-        self, app: ASGIApp, server: Server[Any], lifespan: Any, attendants: asyncio.TaskGroup
-    ) -> None:
+    def __init__(self, app: ASGIApp, server: Server[Any], lifespan: Any) -> None:
         self._app = app
         self._server = server
         self._lifespan = lifespan
-        self._attendants = attendants
         self._plain_tools: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,21 +97,21 @@ class ModernCalls:
         return True
 
     async def _run(self, call: _Call, exchange: Exchange, receive: Receive) -> None:
-        attendant: asyncio.Task[None] | None = None
-
-        def attend() -> None:
-            nonlocal attendant
-            attendant = self._attendants.create_task(_attend(exchange, receive, visit))
-
         visit = anyio.CancelScope()
-        late = asyncio.get_running_loop().call_later(_QUICK_SECONDS, attend)
-        try:
-            with visit:
-                await self._answer(call, exchange)
-        finally:
-            late.cancel()
-            if attendant is not None:
-                attendant.cancel()
+        attendants: list[asyncio.Task[None]] = []
+        async with asyncio.TaskGroup() as tasks:
+
+            def attend() -> None:
+                attendants.append(tasks.create_task(_attend(exchange, receive, visit)))
+
+            late = asyncio.get_running_loop().call_later(_QUICK_SECONDS, attend)
+            try:
+                with visit:
+                    await self._answer(call, exchange)
+            finally:
+                late.cancel()
+                for attendant in attendants:
+                    attendant.cancel()
 
     async def _answer(self, call: _Call, exchange: Exchange) -> None:
         connection = _connection(call.route)
@@ -133,8 +130,8 @@ class ModernCalls:
 @asynccontextmanager
 async def modern_calls(app: ASGIApp, server: Server[Any]) -> AsyncIterator[ModernCalls]:
     """While the context is open, plain calls are answered; `server` is the one behind `app`."""
-    async with server.lifespan(server) as lifespan, asyncio.TaskGroup() as attendants:
-        yield ModernCalls(app, server, lifespan, attendants)
+    async with server.lifespan(server) as lifespan:
+        yield ModernCalls(app, server, lifespan)
 
 
 def _connection(route: InboundModernRoute) -> Connection:
