@@ -107,7 +107,19 @@ class Patient:
         return "waited"
 
 
-TOOLS = (echo, number, half, shelf, broken_text, refuse, crash, protocol_error, steps, chorus)
+TOOLS: tuple[Callable[..., Any], ...] = (
+    echo,
+    number,
+    half,
+    shelf,
+    broken_text,
+    refuse,
+    crash,
+    protocol_error,
+    steps,
+    chorus,
+    routed,
+)
 
 
 @dataclass
@@ -122,7 +134,7 @@ class Ways:
 @asynccontextmanager
 async def ways(*more: Callable[..., Any]) -> AsyncIterator[Ways]:
     server: MCPServer[Any] = MCPServer("plain")
-    for tool in (*TOOLS, routed, *more):
+    for tool in (*TOOLS, *more):
         server.add_tool(tool)
     unchecked = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     app = server.streamable_http_app(transport_security=unchecked)
