@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from mcpcp.backends.addresses import Address, Addresses
+from mcpcp.bursts import burst
 from mcpcp.errors import Interrupted, ProtocolError, Unavailable
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -117,6 +118,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.address = address
         self._load: Counter[Address] | None = None
         self._loop = asyncio.get_running_loop()
+        self._burst = burst()
         self._parser = httptools.HttpResponseParser(self)
         self._scratch = _SCRATCH.view
         self._headers: dict[bytes, bytes] = {}
@@ -151,7 +153,7 @@ class _Connection(asyncio.BufferedProtocol):
             load[self.address] += 1
         self._buffered = 0
         self._head = self._loop.create_future()
-        self.transport.write(data)
+        self._burst.write(self.transport, data)
         return self._head
 
     @property

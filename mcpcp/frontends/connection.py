@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, cast
 
 import httptools
 
+from mcpcp.bursts import burst
 from mcpcp.frontends.heads import Head, KnownHead, known
 from mcpcp.frontends.requests import BODY_TIMEOUT, MOST_DISCARDED, Reply, Request
 
@@ -61,6 +62,7 @@ class HttpConnection(asyncio.Protocol):
         self.deadline = math.inf
         self._owner = owner
         self._loop = asyncio.get_running_loop()
+        self._burst = burst()
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()
         self._coming: Request | None = None  # whose body is on its way
@@ -89,7 +91,7 @@ class HttpConnection(asyncio.Protocol):
         except Exception:  # the task group is everybody's
             logger.exception("a connection is given up")
         finally:
-            self._transport.close()
+            self._close()
 
     async def _answer(self, request: Request) -> bool:
         """Have one request answered; whether there can be another after it."""
@@ -134,15 +136,26 @@ class HttpConnection(asyncio.Protocol):
         """Whether no more requests are taken."""
         return self._last
 
+    def write_whole(self, data: bytes) -> None:
+        """Send a whole answer; what can't be sent any more is dropped."""
+        if not self._transport.is_closing():
+            self._burst.write(self._transport, data)
+
     def write(self, data: bytes) -> None:
-        """Send; what can't be sent any more is dropped."""
+        """Send a part of one."""
+        self._burst.flush()
         if not self._transport.is_closing():
             self._transport.write(data)
 
     def write_pieces(self, pieces: Iterable[bytes | memoryview]) -> None:
-        """See `write`."""
+        """Send a whole one, which is long, in several pieces."""
+        self._burst.flush()
         if not self._transport.is_closing():
             self._transport.writelines(pieces)
+
+    def _close(self) -> None:
+        self._burst.flush()
+        self._transport.close()
 
     async def drain(self) -> None:
         """Wait while the client does not read."""
@@ -165,7 +178,7 @@ class HttpConnection(asyncio.Protocol):
         """Take no more requests, and end once those that came are answered."""
         self._last = True
         if self._task is None:
-            self._transport.close()
+            self._close()
         self._wake()
 
     def cut(self) -> None:
@@ -323,7 +336,7 @@ class HttpConnection(asyncio.Protocol):
             self._coming = None
         if not self._queue and not self._is_busy():
             self.write(_MALFORMED)
-            self._transport.close()
+            self._close()
 
     def _is_busy(self) -> bool:
         return self._task is not None and (self._waiter is None or self._waiter.done())
