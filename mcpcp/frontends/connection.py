@@ -17,8 +17,9 @@ from typing import Any, Final, Protocol, cast
 import httptools
 
 from mcpcp.bursts import burst
-from mcpcp.frontends.heads import Head, KnownHead, known
+from mcpcp.frontends.heads import Head
 from mcpcp.frontends.requests import BODY_TIMEOUT, MOST_DISCARDED, Reply, Request
+from mcpcp.knownheads import KnownHead, known
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class HttpConnection(asyncio.Protocol):
         self._queue: deque[Request] = deque()
         self._coming: Request | None = None  # whose body is on its way
         self._head: Head | None = None  # that was read last
-        self._known: KnownHead | None = None
+        self._known: KnownHead[Head] | None = None
         self._in_head = self._head_is_due = False
         self._begun = 0  # requests in what came last
         self._head_size = self._framing_size = 0
@@ -199,9 +200,8 @@ class HttpConnection(asyncio.Protocol):
             if self._last:
                 return  # what follows the last request is nobody's
             if self._known is not None and not self._in_head:
-                body = self._known.body_in(data)
-                if body is not None:
-                    self._take_whole(self._known.head, body)
+                if begin := self._known.body_at(data, len(data)):
+                    self._take_whole(self._known.head, data[begin:])
                     return
         self._read(data)
 
@@ -229,7 +229,8 @@ class HttpConnection(asyncio.Protocol):
         elif in_body:
             self._bound_framing(len(data))
         elif fresh and self._begun == 1 and self._coming is None and self._head is not None:
-            self._known = known(self._head, data)
+            length = self._head.headers.get(b"content-length")
+            self._known = known(self._head, length, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._last = True
