@@ -1,9 +1,9 @@
 """Writes to sockets, those of one turn of the event loop in a row.
 
 A write to a process that sleeps has to wake it, which can cost more than all else that is done for
-a small message. Of the messages of one turn the first leaves at once, since nobody is to wait who is
-alone. The others leave one after the other when the turn is over: by then their reader is awake, or
-is woken once for all of them.
+a small message. While there is one message a turn, each leaves at once: who is alone waits for
+nobody. After a turn with more, those of the next leave one after the other when it is over: their
+reader is woken once for all of them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from weakref import WeakKeyDictionary
 class Burst:
     """What is written in one event loop; a transport's messages keep their order."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._count = 0
         self._crowded = False
         self._waiting: list[tuple[asyncio.WriteTransport, bytes]] = []
@@ -30,7 +29,7 @@ class Burst:
         """
         if self._count == 0:
             # It is everybody's, and so in nobody's context.
-            self._loop.call_soon(self._end, context=Context())
+            asyncio.get_running_loop().call_soon(self._end, context=Context())
         self._count += 1
         if self._crowded:
             self._waiting.append((transport, data))
@@ -60,5 +59,5 @@ def burst() -> Burst:
     loop = asyncio.get_running_loop()
     found = _BURSTS.get(loop)
     if found is None:
-        found = _BURSTS[loop] = Burst(loop)
+        found = _BURSTS[loop] = Burst()
     return found
