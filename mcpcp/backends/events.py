@@ -45,7 +45,7 @@ async def follow(
     reader = EventReader(place or Place())
 
     def feed(part: bytes) -> bool:
-        for event, data in reader.feed(part):
+        for event, data in reader.feed(part):  # noqa: SIM110  (a generator costs more than the rest)
             if take(event, data):
                 return True
         return False

@@ -199,10 +199,10 @@ class HttpConnection(asyncio.Protocol):
         if self._coming is None:
             if self._last:
                 return  # what follows the last request is nobody's
-            if self._known is not None and not self._in_head:
-                if begin := self._known.body_at(data, len(data)):
-                    self._take_whole(self._known.head, data[begin:])
-                    return
+            known_head = None if self._in_head else self._known
+            if known_head is not None and (begin := known_head.body_at(data, len(data))):
+                self._take_whole(known_head.head, data[begin:])
+                return
         self._read(data)
 
     def _take_whole(self, head: Head, body: bytes) -> None:
