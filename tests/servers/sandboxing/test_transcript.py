@@ -164,3 +164,12 @@ def test_what_the_host_saw_goes_before_what_it_was_told() -> None:
     assert (told.cpu_ms, told.peak_memory_bytes) == (500, 1000)
     seen = transcript.outcome(Ending(1.0, cpu_seconds=2.0, peak_memory=7))
     assert (seen.cpu_ms, seen.peak_memory_bytes) == (2000, 7)
+
+
+@pytest.mark.parametrize("kind", [frames.STDOUT, frames.STDERR])
+def test_code_that_is_ended_for_a_flood_had_more_to_say(kind: bytes) -> None:
+    """Also where all that came is shown: how much comes before the end is chance."""
+    transcript = Transcript(Limits(output=100, flood=50))
+    transcript.feed(frames.encode(kind, bytes(60)) + report())
+    outcome = transcript.outcome(Ending(1.0))
+    assert (outcome.status, outcome.truncated) == ("output_limit", True)
