@@ -5,6 +5,7 @@ Above: `modern`, which runs the call. Below: ASGI's `send`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -50,7 +51,8 @@ class Exchange:
         self.message_metadata: Final = ServerMessageMetadata(request_context=request)
         self._params = params
         self._send = send
-        self._turns: anyio.Lock | None = None
+        self._turns = asyncio.Lock()  # a tool may notify from several tasks
+        self._streaming = False
         self._ended = False
 
     @cached_property
@@ -98,25 +100,23 @@ class Exchange:
         await self._end({"jsonrpc": "2.0", "id": self.request_id, "error": said}, status)
 
     async def _stream(self, part: bytes) -> None:
-        begins = self._turns is None
-        turns = self._turns = self._turns or anyio.Lock()
-        async with turns:  # a tool may notify from several tasks
+        async with self._turns:
             if self._ended:
                 return
-            if begins:
+            if not self._streaming:
                 await self._start(200, *_STREAM)
+                self._streaming = True  # and not before: who tells may be cancelled
             await self._body(part, more=True)
 
     async def _end(self, message: Mapping[str, Any], status: int) -> None:
-        if self._turns is None:
+        async with self._turns:
             self._ended = True
+            if self._streaming:
+                await self._body(_event(message), more=False)
+                return
             body = encode(message)
             await self._start(status, _JSON, (b"content-length", b"%d" % len(body)))
             await self._body(body, more=False)
-            return
-        async with self._turns:
-            self._ended = True
-            await self._body(_event(message), more=False)
 
     async def _start(self, status: int, *headers: tuple[bytes, bytes]) -> None:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -83,6 +84,13 @@ async def chorus(ctx: Context[Any, Any]) -> str:
     return "sung"
 
 
+async def faltering(ctx: Context[Any, Any]) -> str:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await ctx.report_progress(1)
+    return "said nothing"
+
+
 async def routed(
     region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})],
 ) -> str:
@@ -118,6 +126,7 @@ TOOLS: tuple[Callable[..., Any], ...] = (
     protocol_error,
     steps,
     chorus,
+    faltering,
     routed,
 )
 
@@ -223,6 +232,7 @@ class Visit:
             return {"type": "http.disconnect"}
 
         async def send(message: Message) -> None:
+            await anyio.lowlevel.checkpoint()  # as for a client that is slow to read
             self.sent.append(message)
             self.seen(message.get("body", b""))
 
@@ -270,6 +280,7 @@ PLAIN = {
             }
         }
     ),
+    "progress that was given up": Request("faltering", meta={**ENVELOPE, "progressToken": "t"}),
     "nobody's name": Request(
         arguments={"message": "a"}, meta={k: v for k, v in ENVELOPE.items() if "Info" not in k}
     ),

@@ -234,11 +234,14 @@ def test_a_strange_host_is_refused_even_on_a_wildcard_bind(path: str) -> None:
         assert status("evil.example") == 421
         assert status(f"tools.example:{script.port}") != 421
         assert status(f"127.0.0.1:{script.port}") != 421
+        assert status("evil.example") == 421  # who was let in last is remembered, and nobody else
         script.stop()
         assert [entry for entry in script.log if entry["level"] == "ERROR"] == []
 
 
 def test_a_strange_origin_is_refused(probe: Script) -> None:
+    assert probe.get("/nothing").status_code == 404
+    assert probe.get("/nothing", {"Origin": "http://evil.example"}).status_code == 403
     assert probe.get("/sse", {"Origin": "http://evil.example"}).status_code == 403
 
 
