@@ -14,7 +14,6 @@ from contextvars import Context
 from typing import Final
 from weakref import WeakKeyDictionary
 
-
 _CROWD: Final = 3
 """Reads without a write among them; one call alone may have two, its answer and what is said of
 the request."""
