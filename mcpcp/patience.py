@@ -21,21 +21,23 @@ MOST_MOVED: Final = 60.0
 async def patience(seconds: float) -> AsyncIterator[None]:
     """As `asyncio.timeout`; for as long as we stood still when it would have ended, it goes on."""
     loop = asyncio.get_running_loop()
-    timer: asyncio.TimerHandle
+    timer: asyncio.Handle
+    due = loop.time() + seconds  # uvloop's timers know it only where it is not at once
     moved = 0.0
 
     def end() -> None:
-        nonlocal timer, moved
-        late = loop.time() - timer.when()
+        nonlocal timer, due, moved
+        late = loop.time() - due
         more = min(late, MOST_MOVED - moved)
         if late > STANDSTILL and more > 0:
             moved += more
-            timer = loop.call_later(more, end)
+            due = loop.time() + more
+            timer = loop.call_at(due, end)
         else:
             waiting.reschedule(loop.time())
 
     async with asyncio.timeout(None) as waiting:
-        timer = loop.call_later(seconds, end)
+        timer = loop.call_at(due, end)
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -103,7 +104,8 @@ class Peer:
         self._last_end = 0.0
         self._closed: str | None = None
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = math.inf  # of the timer: uvloop's know it only where it is not at once
 
     @property
     def idle_since(self) -> float | None:
@@ -130,7 +132,7 @@ class Peer:
             pending.progress_token = meta["progressToken"]
             params = {**params, "_meta": {**meta, "progressToken": request_id}}
         self._pending[request_id] = pending
-        if self._timer is None or deadline < self._timer.when():
+        if deadline < self._due:
             self._set_timer(deadline)
         try:
             await self._deliver(
@@ -213,6 +215,7 @@ class Peer:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(when, self._expire)
+        self._due = when
 
     def _expire(self) -> None:
         """End the requests that are due.
@@ -221,8 +224,8 @@ class Peer:
         who stands still all the time does not wait for ever.
         """
         now = self._loop.time()
-        late = now - self._timer.when() if self._timer is not None else 0.0
-        self._timer = None
+        late = now - self._due
+        self._timer, self._due = None, math.inf
         waiting = [pending for pending in self._pending.values() if not pending.future.done()]
         if late > patience.STANDSTILL:
             for pending in waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from typing import Any
 
@@ -202,6 +203,26 @@ async def test_a_request_without_an_answer_ends_at_its_deadline_and_the_server_i
     assert wire.abandoned == [request["id"]]
     peer.receive(result(request["id"], "too late"))
     assert peer.idle_since is not None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
+def test_a_deadline_that_is_almost_now_ends_its_request_and_those_after_it(
+    wire: Wire, heard: list[Message]
+) -> None:
+    async def work() -> None:
+        peer = Peer(wire, Ears(heard))
+        for seconds in (0.0, 0.0001, 0.01):
+            async with asyncio.timeout(SOON):
+                assert isinstance(await deadline(peer, seconds), DeadlineExceeded)
+        async with asyncio.timeout(SOON):
+            with pytest.raises(TimeoutError):
+                async with patience.patience(0.0001):
+                    await asyncio.sleep(NEVER)
+
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work())
 
 
 def test_progress_moves_the_deadline(wire: Wire, heard: list[Message]) -> None:
