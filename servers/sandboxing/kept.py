@@ -48,7 +48,10 @@ _MAKERS_MEMORY = 48 * MIB
 """What porter and maker may have beside the sandbox: they take 40 MB with numpy imported."""
 _MAKERS_PROCESSES = 4
 """Porter, maker, the sandbox's first process, and the one that leaves for it in the making."""
-_MAKERS_FILES = 64
+_FILES = 4096
+"""Of each process but the code's, which has a limit of its own. The porter hands descriptors over,
+which the kernel lets nobody do who may open fewer than all of its user have under way: also those
+that code in other containers has."""
 
 _HIDDEN = ("/sys/firmware", "/sys/devices/virtual/powercap")
 """What the engine hides in /sys. Where it hides or fixes anything in /proc, the kernel lets nobody
@@ -434,5 +437,5 @@ def _envelope(limits: Limits) -> hardening.Envelope:
         memory=limits.memory + _MAKERS_MEMORY,
         cpus=limits.cpus,
         processes=limits.processes + _MAKERS_PROCESSES,
-        files=max(limits.open_files, _MAKERS_FILES),
+        files=_FILES,
     )
