@@ -39,6 +39,7 @@ class _Run:
     account: usage.Account
     cpu_limit: float
     most_sockets: int
+    look_at_cpu: float
     stopped: str | None = None
     out_of_memory: bool = False
 
@@ -74,8 +75,15 @@ def serve(link: Link, show: Callable[[list[str]], None], harden: Callable[[], No
     link.next()  # go
     account.begin(child)
     _ask(to_ask, request)
-    most_sockets = request["limits"]["NOFILE"]
-    run = _Run(child, os.pidfd_open(child), outputs, account, request["cpu_time"], most_sockets)
+    run = _Run(
+        pid=child,
+        exit=os.pidfd_open(child),
+        outputs=outputs,
+        account=account,
+        cpu_limit=request["cpu_time"],
+        most_sockets=request["limits"]["NOFILE"],
+        look_at_cpu=time.monotonic() + request["cpu_time"],
+    )
     _watch(link, run)
     status = _end(run)
     _drain(link, run)
@@ -153,28 +161,31 @@ def _watch(link: Link, run: _Run) -> None:
     for descriptor in (*run.outputs, run.exit, link.reader):
         poll.register(descriptor, select.POLLIN)
     look = time.monotonic() + _LOOK_SECONDS
-    look_at_cpu = time.monotonic() + run.cpu_limit
     while run.stopped is None and not run.out_of_memory:
         ready = [descriptor for descriptor, _ in poll.poll(0 if link.waiting else _until(look))]
         for descriptor in ready:
-            with suppress(BlockingIOError):
-                if descriptor in run.outputs and not _pass_on(link, run, descriptor):
-                    poll.unregister(descriptor)
+            if descriptor in run.outputs and _pass_on(link, run, descriptor) == b"":
+                poll.unregister(descriptor)
         if (link.waiting or link.reader in ready) and link.next()[0] == frames.STOP:
             run.stopped = "host"
         if run.exit in ready:
             return
         if time.monotonic() >= look:
             look = time.monotonic() + _LOOK_SECONDS
-            # what waits in them is memory, and not every control group counts it
-            run.out_of_memory = usage.ip_sockets() > run.most_sockets
-        if time.monotonic() >= look_at_cpu:
-            look_at_cpu = _look_at_processor_time(run)
+            _look(run)
 
 
 def _until(look: float) -> int:
     """Milliseconds until then."""
     return int(max(look - time.monotonic(), 0) * 1000 + 1)
+
+
+def _look(run: _Run) -> None:
+    """At what nothing tells us of."""
+    # what waits in them is memory, and not every control group counts it
+    run.out_of_memory = usage.ip_sockets() > run.most_sockets
+    if time.monotonic() >= run.look_at_cpu:
+        run.look_at_cpu = _look_at_processor_time(run)
 
 
 def _look_at_processor_time(run: _Run) -> float:
@@ -185,15 +196,18 @@ def _look_at_processor_time(run: _Run) -> float:
     return time.monotonic() + max(left / (os.cpu_count() or 1), _LOOK_SECONDS)
 
 
-def _pass_on(link: Link, run: _Run, descriptor: int) -> bool:
-    """One piece of output; False when there will be no more."""
-    data = os.read(descriptor, _CHUNK)
+def _pass_on(link: Link, run: _Run, descriptor: int) -> bytes | None:
+    """One piece of output: empty when there will be no more, None when there is none now."""
+    try:
+        data = os.read(descriptor, _CHUNK)
+    except BlockingIOError:
+        return None
     if data:
         link.write(frames.encode(run.outputs[descriptor], data))
-        return True
-    os.close(descriptor)
-    del run.outputs[descriptor]
-    return False
+    else:
+        os.close(descriptor)
+        del run.outputs[descriptor]
+    return data
 
 
 def _end(run: _Run) -> int:
@@ -217,9 +231,8 @@ def _kill_everything() -> None:
 def _drain(link: Link, run: _Run) -> None:
     """What the dead have left in their pipes, which need not end: a socket may hold one open."""
     for descriptor in list(run.outputs):
-        with suppress(BlockingIOError):
-            while _pass_on(link, run, descriptor):
-                pass
+        while _pass_on(link, run, descriptor):
+            pass
 
 
 def _exit_code(status: int) -> int:
