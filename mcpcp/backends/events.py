@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +12,7 @@ from mcpcp.backends.http import LARGEST_BODY, Response
 from mcpcp.errors import ProtocolError
 
 LONGEST_RETRY: Final = 30.0
+_MESSAGE: Final = re.compile(rb"event: message(\r?\n)data: ")
 
 
 @dataclass(slots=True)
@@ -43,7 +45,10 @@ async def follow(
     reader = EventReader(place or Place())
 
     def feed(part: bytes) -> bool:
-        return any(take(event, data) for event, data in reader.feed(part))
+        for event, data in reader.feed(part):  # noqa: SIM110  (a generator costs more than the rest)
+            if take(event, data):
+                return True
+        return False
 
     await response.follow(feed)
 
@@ -78,7 +83,7 @@ class EventReader:
         lines of large results that is many times faster than splitting.
         """
         found: list[tuple[str, bytes]] = []
-        begin = 0
+        begin = 0 if self._event or self._data else self._take_messages(text, found)
         while (end := text.find(b"\n", begin)) >= 0:
             if text.find(b"\r", begin, end) in (-1, end - 1):
                 self._take(text, begin, end - text.startswith(b"\r", end - 1), found)
@@ -92,6 +97,18 @@ class EventReader:
             rest = last + (b"\r" if rest.endswith(b"\r") else b"")
         self._pieces, self._size = [rest] if rest else [], len(rest)
         return found
+
+    def _take_messages(self, text: bytes, found: list[tuple[str, bytes]]) -> int:
+        """Take the events of the form that nearly all have; where those of any form begin."""
+        begin = 0
+        while (head := _MESSAGE.match(text, begin)) is not None:
+            data, blank = head.end(), 2 * head[1]
+            end = text.find(b"\n", data) + 1 - len(head[1])
+            if end < data or not text.startswith(blank, end) or text.find(b"\r", data, end) >= 0:
+                break
+            found.append(("message", text[data:end]))
+            begin = end + len(blank)
+        return begin
 
     def _take_each(self, lines: list[bytes], found: list[tuple[str, bytes]]) -> None:
         for line in lines:

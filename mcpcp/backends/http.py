@@ -20,12 +20,16 @@ from urllib.parse import urlsplit
 import httptools
 
 from mcpcp.backends.addresses import Address, Addresses
+from mcpcp.bursts import burst
 from mcpcp.errors import Interrupted, ProtocolError, Unavailable
+from mcpcp.knownheads import KnownHead, known
 
 CONNECT_TIMEOUT: Final = 10.0
 IDLE_KEPT: Final = 4.0
 """Seconds an idle connection is reused for: less than the 5 s after which uvicorn closes it."""
 LARGEST_BODY: Final = 64 * 1024 * 1024
+_WITH_BODY: Final = (200, 202)
+"""Statuses of answers whose heads are known again; others have no body, or come seldom."""
 _HIGH_WATER: Final = 1024 * 1024
 _MOST_READ: Final = 256 * 1024
 """Bytes that are taken from a socket at once: a large result comes in one piece."""
@@ -117,6 +121,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.address = address
         self._load: Counter[Address] | None = None
         self._loop = asyncio.get_running_loop()
+        self._burst = burst()
         self._parser = httptools.HttpResponseParser(self)
         self._scratch = _SCRATCH.view
         self._headers: dict[bytes, bytes] = {}
@@ -127,6 +132,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
         self._complete = True
+        self._fresh = False
+        self._known: KnownHead[Head] | None = None
         self._reusable = self._in_use = self._ends_with_connection = self._collecting = False
         self._error: Exception | None = None
         self.closed = False
@@ -145,13 +152,13 @@ class _Connection(asyncio.BufferedProtocol):
         Until the exchange is over it counts in `load`.
         """
         self._complete = self._reusable = self._ends_with_connection = self._collecting = False
-        self._in_use = True
+        self._in_use = self._fresh = True
         self._load = load
         if load is not None:
             load[self.address] += 1
         self._buffered = 0
         self._head = self._loop.create_future()
-        self.transport.write(data)
+        self._burst.write(self.transport, data)
         return self._head
 
     @property
@@ -244,11 +251,36 @@ class _Connection(asyncio.BufferedProtocol):
         if self._complete:  # bytes that no request asked for
             self.transport.abort()
             return
+        fresh, self._fresh = self._fresh, False
+        if fresh and self._known is not None and self._take_whole(self._known, nbytes):
+            return
         try:
             self._parser.feed_data(self._scratch[:nbytes])
         except httptools.HttpParserError as error:
             self._fail(ProtocolError(f"the server does not speak HTTP: {error}"))
             self.transport.abort()
+        else:
+            if fresh and self._complete and self._reusable:
+                self._known = self._learned(nbytes)
+
+    def _take_whole(self, known_head: KnownHead[Head], size: int) -> bool:
+        """Take an answer that came in one piece, with the head of the one before it, if it did."""
+        begin = known_head.body_at(bytes(self._scratch[: known_head.longest]), size)
+        if not begin:
+            return False
+        self._parts.append(bytes(self._scratch[begin:size]))
+        self._complete = self._reusable = True
+        if self._head is not None and not self._head.done():
+            self._head.set_result(known_head.head)
+        return True
+
+    def _learned(self, size: int) -> KnownHead[Head] | None:
+        """The head of the answer that has just come, in one piece of `size` bytes."""
+        status = self._parser.get_status_code()
+        if self._head is None or status not in _WITH_BODY or b"transfer-encoding" in self._headers:
+            return None
+        length = self._headers.get(b"content-length")
+        return known(Head(status, self._headers), length, bytes(self._scratch[:size]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True

@@ -16,8 +16,10 @@ from typing import Any, Final, Protocol, cast
 
 import httptools
 
-from mcpcp.frontends.heads import Head, KnownHead, known
+from mcpcp.bursts import burst
+from mcpcp.frontends.heads import Head
 from mcpcp.frontends.requests import BODY_TIMEOUT, MOST_DISCARDED, Reply, Request
+from mcpcp.knownheads import KnownHead, known
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +63,12 @@ class HttpConnection(asyncio.Protocol):
         self.deadline = math.inf
         self._owner = owner
         self._loop = asyncio.get_running_loop()
+        self._burst = burst()
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()
         self._coming: Request | None = None  # whose body is on its way
         self._head: Head | None = None  # that was read last
-        self._known: KnownHead | None = None
+        self._known: KnownHead[Head] | None = None
         self._in_head = self._head_is_due = False
         self._begun = 0  # requests in what came last
         self._head_size = self._framing_size = 0
@@ -89,7 +92,7 @@ class HttpConnection(asyncio.Protocol):
         except Exception:  # the task group is everybody's
             logger.exception("a connection is given up")
         finally:
-            self._transport.close()
+            self._close()
 
     async def _answer(self, request: Request) -> bool:
         """Have one request answered; whether there can be another after it."""
@@ -134,15 +137,26 @@ class HttpConnection(asyncio.Protocol):
         """Whether no more requests are taken."""
         return self._last
 
+    def write_whole(self, data: bytes) -> None:
+        """Send a whole answer; what can't be sent any more is dropped."""
+        if not self._transport.is_closing():
+            self._burst.write(self._transport, data)
+
     def write(self, data: bytes) -> None:
-        """Send; what can't be sent any more is dropped."""
+        """Send a part of one."""
+        self._burst.flush()
         if not self._transport.is_closing():
             self._transport.write(data)
 
     def write_pieces(self, pieces: Iterable[bytes | memoryview]) -> None:
-        """See `write`."""
+        """Send a whole one, which is long, in several pieces."""
+        self._burst.flush()
         if not self._transport.is_closing():
             self._transport.writelines(pieces)
+
+    def _close(self) -> None:
+        self._burst.flush()
+        self._transport.close()
 
     async def drain(self) -> None:
         """Wait while the client does not read."""
@@ -165,7 +179,7 @@ class HttpConnection(asyncio.Protocol):
         """Take no more requests, and end once those that came are answered."""
         self._last = True
         if self._task is None:
-            self._transport.close()
+            self._close()
         self._wake()
 
     def cut(self) -> None:
@@ -185,11 +199,10 @@ class HttpConnection(asyncio.Protocol):
         if self._coming is None:
             if self._last:
                 return  # what follows the last request is nobody's
-            if self._known is not None and not self._in_head:
-                body = self._known.body_in(data)
-                if body is not None:
-                    self._take_whole(self._known.head, body)
-                    return
+            known_head = None if self._in_head else self._known
+            if known_head is not None and (begin := known_head.body_at(data, len(data))):
+                self._take_whole(known_head.head, data[begin:])
+                return
         self._read(data)
 
     def _take_whole(self, head: Head, body: bytes) -> None:
@@ -216,7 +229,8 @@ class HttpConnection(asyncio.Protocol):
         elif in_body:
             self._bound_framing(len(data))
         elif fresh and self._begun == 1 and self._coming is None and self._head is not None:
-            self._known = known(self._head, data)
+            length = self._head.headers.get(b"content-length")
+            self._known = known(self._head, length, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._last = True
@@ -323,7 +337,7 @@ class HttpConnection(asyncio.Protocol):
             self._coming = None
         if not self._queue and not self._is_busy():
             self.write(_MALFORMED)
-            self._transport.close()
+            self._close()
 
     def _is_busy(self) -> bool:
         return self._task is not None and (self._waiter is None or self._waiter.done())

@@ -49,10 +49,13 @@ class Wire(Protocol):
         """Whether this is its last request."""
 
     def write(self, data: bytes) -> None:
-        """Send; what can't be sent any more is dropped."""
+        """Send a part of an answer; what can't be sent any more is dropped."""
+
+    def write_whole(self, data: bytes) -> None:
+        """Send a whole answer, maybe in a moment, with those of others."""
 
     def write_pieces(self, pieces: Iterable[bytes | memoryview]) -> None:
-        """Send several, one after the other."""
+        """Send a whole answer in several pieces."""
 
     async def drain(self) -> None:
         """Wait while the client does not read."""
@@ -209,9 +212,9 @@ class Reply:
         size = sum(map(len, pieces))
         head = self._head(status, content_type, headers) + b"content-length: %d\r\n\r\n" % size
         if self._request.method == "HEAD":
-            self._wire.write(head)
+            self._wire.write_whole(head)
         elif size <= _COPIED:
-            self._wire.write(b"".join((head, *pieces)))
+            self._wire.write_whole(b"".join((head, *pieces)))
         else:
             self._wire.write_pieces((head, *pieces))
         self.whole = True

@@ -72,6 +72,15 @@ def test_it_is_understood_when_cut_at_any_byte() -> None:
     asyncio.run(check())
 
 
+def test_an_event_may_end_each_of_its_lines_in_its_own_way() -> None:
+    for first, second, third in itertools.product((*ENDINGS, b""), repeat=3):
+        event = b"event: message%bdata: {}%b%b" % (first, second, third)
+        lines = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        whole = lines == [b"event: message", b"data: {}", b"", b""]
+        expected = [("message", b"{}")] if whole else []
+        assert parse(event + b":") == expected, event
+
+
 def test_it_is_understood_byte_by_byte() -> None:
     for ending in ENDINGS:
         text = STREAM.replace(b"\n", ending)

@@ -1,0 +1,114 @@
+"""Writes of one turn of the event loop: nobody who is alone waits, and nothing is out of order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mcpcp.bursts import burst
+
+pytestmark = pytest.mark.anyio
+
+
+class Line:
+    """A transport, and what has come at its other end."""
+
+    def __init__(self, transport: asyncio.Transport, end: socket.socket) -> None:
+        self.transport = transport
+        self.end = end
+        self.heard = b""
+
+    def hear(self) -> bytes:
+        """All that has come until now."""
+        with contextlib.suppress(BlockingIOError):
+            self.heard += self.end.recv(1000)
+        return self.heard
+
+
+@asynccontextmanager
+async def line() -> AsyncIterator[Line]:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+    with theirs:
+        yield Line(transport, theirs)
+        transport.abort()
+
+
+async def turn() -> None:
+    """Until what was written in this turn has left, and the next has begun."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def crowd(first: Line, second: Line) -> None:
+    """A turn in which two messages were written."""
+    burst().write(first.transport, b"")
+    burst().write(second.transport, b"")
+    await turn()
+
+
+async def test_a_message_that_is_alone_leaves_at_once() -> None:
+    async with line() as only:
+        for text in (b"one", b"onetwo", b"onetwothree"):
+            burst().write(only.transport, text.removeprefix(only.heard))
+            assert only.hear() == text
+            await turn()
+
+
+async def test_after_a_crowded_turn_messages_wait_for_the_end_of_theirs() -> None:
+    async with line() as first, line() as second:
+        await crowd(first, second)
+        burst().write(first.transport, b"a")
+        burst().write(second.transport, b"b")
+        burst().write(first.transport, b"c")
+        assert (first.hear(), second.hear()) == (b"", b"")
+        await turn()
+        assert (first.hear(), second.hear()) == (b"ac", b"b")
+
+
+async def test_a_quiet_turn_ends_the_crowd() -> None:
+    async with line() as first, line() as second:
+        await crowd(first, second)
+        burst().write(first.transport, b"a")
+        await turn()
+        burst().write(first.transport, b"b")
+        assert first.hear() == b"ab"
+
+
+async def test_what_waits_leaves_before_what_is_written_past_it() -> None:
+    async with line() as first, line() as second:
+        await crowd(first, second)
+        burst().write(first.transport, b"a")
+        burst().flush()
+        first.transport.write(b"b")
+        assert first.hear() == b"ab"
+        await turn()
+        assert first.hear() == b"ab"
+
+
+async def test_who_has_gone_keeps_nobody_waiting() -> None:
+    async with line() as first, line() as second:
+        await crowd(first, second)
+        burst().write(first.transport, b"a")
+        burst().write(second.transport, b"b")
+        first.transport.abort()
+        await turn()
+        assert second.hear() == b"b"
+
+
+def test_a_loop_that_ended_in_the_middle_holds_up_no_other() -> None:
+    async def write(*, end: bool) -> bytes:
+        async with line() as only:
+            burst().write(only.transport, b"a")
+            if not end:
+                await turn()
+            return only.hear()
+
+    assert asyncio.run(write(end=True)) == b"a"
+    assert asyncio.run(write(end=False)) == b"a"
