@@ -111,6 +111,20 @@ DENIED: dict[str, dict[str, Numbers]] = {
     },
 }
 
+OF_PROCESSES: dict[str, Numbers] = {
+    "prlimit64": (302, 261),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
+}
+"""What may be done to any process of the same user, by its number: but not to the first, whose
+limits and share of the processor are what it watches the others with."""
+
+SETPRIORITY: Numbers = (141, 140)
+OF_A_USER = 2
+"""PRIO_USER: all processes of the user, the first one among them."""
+
 NEWER_CALLS = [
     "cachestat",
     "map_shadow_stack",
@@ -242,6 +256,20 @@ def _buffers() -> list[bytes]:
     ]
 
 
+def _of_the_first_process() -> list[bytes]:
+    return [_op(_LOAD, _ARG0), *_when(_JUMP_EQUAL, 1, _errno(EPERM)), _op(_RETURN, _ALLOW)]
+
+
+def _priorities() -> list[bytes]:
+    return [
+        _op(_LOAD, _ARG0),
+        *_when(_JUMP_EQUAL, OF_A_USER, _errno(EPERM)),
+        _op(_LOAD, _ARG1),
+        *_when(_JUMP_EQUAL, 1, _errno(EPERM)),
+        _op(_RETURN, _ALLOW),
+    ]
+
+
 def denied_numbers(machine: Machine) -> dict[str, int]:
     """The denied system calls that this kind of processor has."""
     found = {n: nums[machine.column] for group in DENIED.values() for n, nums in group.items()}
@@ -275,6 +303,9 @@ def bpf(machine_name: str | None = None) -> bytes:
     for makes_sockets in (SOCKET, SOCKETPAIR):
         program += _only_for(number(makes_sockets), _families())
     program += _only_for(number(SETSOCKOPT), _buffers())
+    for of_a_process in OF_PROCESSES.values():
+        program += _only_for(number(of_a_process), _of_the_first_process())
+    program += _only_for(number(SETPRIORITY), _priorities())
     program += _only_for(number(IOCTL), _terminals())
     program.append(_op(_RETURN, _ALLOW))
     return b"".join(program)
@@ -314,6 +345,9 @@ def docker_profile(*, without: frozenset[str] = frozenset()) -> str:
             _rule(["clone3", *NEWER_CALLS], ENOSYS),
             *(_rule(["clone"], EPERM, _masked(0, f, f)) for f in NAMESPACE_FLAGS),
             *(_rule(["ioctl"], EPERM, _low(1, v)) for v in TERMINAL_INJECTION),
+            _rule([*OF_PROCESSES], EPERM, _low(0, 1)),
+            _rule(["setpriority"], EPERM, _low(0, OF_A_USER)),
+            _rule(["setpriority"], EPERM, _low(1, 1)),
             *(_rule(["setsockopt"], 0, _low(1, SOL_SOCKET) + _low(2, v)) for v in BUFFER_SIZES),
             *(_rule(sockets, EPROTONOSUPPORT, _low(2, p)) for p in DENIED_PROTOCOLS),
             *(

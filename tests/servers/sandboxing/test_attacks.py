@@ -261,6 +261,16 @@ import signal
 for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV, signal.SIGSTOP):
     os.kill(1, number)
 """,
+    "the first process, to blind or starve it": """
+import resource
+attempt("limits", resource.prlimit, 1, resource.RLIMIT_NOFILE, (3, 3))
+attempt("processors", os.sched_setaffinity, 1, [0])
+attempt("scheduling", os.sched_setscheduler, 1, os.SCHED_IDLE, os.sched_param(0))
+attempt("priority", os.setpriority, os.PRIO_PROCESS, 1, 19)
+attempt("priority of the user", os.setpriority, os.PRIO_USER, 0, 19)
+resource.prlimit(os.getpid(), resource.RLIMIT_NOFILE, (32, 32))
+os.setpriority(os.PRIO_PROCESS, 0, 1)
+""",
     "marks of an earlier run": """
 marks = ["/tmp/mark", "mark", "/dev/shm/mark", "/var/tmp/mark", "/dev/mqueue/mark"]
 marks = [mark for mark in marks if os.path.isdir(os.path.dirname(mark) or ".")]

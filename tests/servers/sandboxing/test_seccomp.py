@@ -51,7 +51,11 @@ def test_the_numbers_are_the_kernels(machine: str) -> None:
         pytest.skip("no kernel headers here")
     text = HEADERS[machine].read_text()
     names = dict(re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)", text, re.MULTILINE))
-    for name, number in seccomp.denied_numbers(seccomp.MACHINES[machine]).items():
+    column = seccomp.MACHINES[machine].column
+    judged = {name: numbers[column] for name, numbers in seccomp.OF_PROCESSES.items()}
+    for name in ("clone", "clone3", "socket", "socketpair", "setsockopt", "ioctl", "setpriority"):
+        judged[name] = getattr(seccomp, name.upper())[column]
+    for name, number in {**seccomp.denied_numbers(seccomp.MACHINES[machine]), **judged}.items():
         assert names[name] == str(number), name
 
 
@@ -98,6 +102,18 @@ def test_wishes_for_larger_buffers_are_not_heard(machine: str) -> None:
     number = seccomp.SETSOCKOPT[seccomp.MACHINES[machine].column] or 0
     assert judge(machine, number, 3, 1, 7) == judge(machine, number, 3, 1, 8) == UNHEARD
     assert judge(machine, number, 3, 1, 2) == judge(machine, number, 3, 6, 7) == ALLOW
+
+
+@pytest.mark.parametrize("machine", seccomp.MACHINES)
+def test_the_first_process_is_out_of_reach(machine: str) -> None:
+    column = seccomp.MACHINES[machine].column
+    for numbers in seccomp.OF_PROCESSES.values():
+        number = numbers[column] or 0
+        assert judge(machine, number, 1) == judge(machine, number, 1 + (1 << 32)) == EPERM
+        assert judge(machine, number, 0) == judge(machine, number, 2) == ALLOW
+    priority = seccomp.SETPRIORITY[column] or 0
+    assert judge(machine, priority, 0, 1) == judge(machine, priority, 2, 0) == EPERM
+    assert judge(machine, priority, 0, 0) == judge(machine, priority, 1, 0) == ALLOW
 
 
 def test_other_architectures_are_killed() -> None:
