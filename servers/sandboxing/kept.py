@@ -31,7 +31,6 @@ from servers.sandboxing.inside import frames
 from servers.sandboxing.outcome import MIB, Limits, Outcome, SandboxBroken
 from servers.sandboxing.plan import ALL_PACKAGES, mounts, plan
 from servers.sandboxing.program import program
-from servers.sandboxing.text import decode
 from servers.sandboxing.transcript import Ending
 
 logger = logging.getLogger(__name__)
@@ -107,14 +106,10 @@ class Tenancy:
         with anyio.move_on_after(seconds):
             while self._made < number:
                 if self._gone:
-                    raise SandboxBroken(self._complaint or "the container ended")
+                    raise SandboxBroken(self._hosted.complaint or "the container ended")
                 self.hear(await self._hosted.link.receive())
             return
         raise SandboxBroken("the container's maker does not answer")
-
-    @property
-    def _complaint(self) -> str:
-        return decode(self._hosted.link.complaint.encode()).strip()
 
     @property
     def said(self) -> Sequence[bytes]:
