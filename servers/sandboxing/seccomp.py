@@ -10,7 +10,7 @@ import json
 import platform
 import struct
 from dataclasses import dataclass
-from errno import EAFNOSUPPORT, ENOSYS, EPERM, EPROTONOSUPPORT
+from errno import EAFNOSUPPORT, ENOMEM, ENOSYS, EPERM, EPROTONOSUPPORT
 
 # name: (number on x86_64, number on aarch64); None where the machine has no such call.
 Numbers = tuple[int | None, int | None]
@@ -120,6 +120,14 @@ OF_PROCESSES: dict[str, Numbers] = {
 }
 """What may be done to any process of the same user, by its number: but not to the first, whose
 limits and share of the processor are what it watches the others with."""
+
+HUGE_PAGES: dict[str, tuple[Numbers, int, int]] = {
+    "mmap": ((9, 222), 3, 0x40000),
+    "memfd_create": ((319, 279), 1, 0x4),
+    "shmget": ((29, 194), 2, 0x800),
+}
+"""How to ask for them: by which argument, and which bit of it. The machine's were set aside for
+others, and no limit of memory counts them."""
 
 SETPRIORITY: Numbers = (141, 140)
 OF_A_USER = 2
@@ -260,6 +268,12 @@ def _of_the_first_process() -> list[bytes]:
     return [_op(_LOAD, _ARG0), *_when(_JUMP_EQUAL, 1, _errno(EPERM)), _op(_RETURN, _ALLOW)]
 
 
+def _huge_pages(argument: int, flag: int) -> list[bytes]:
+    """As on a machine that has none."""
+    load = _op(_LOAD, _ARG0 + 8 * argument)
+    return [load, *_when(_JUMP_ANY_BIT, flag, _errno(ENOMEM)), _op(_RETURN, _ALLOW)]
+
+
 def _priorities() -> list[bytes]:
     return [
         _op(_LOAD, _ARG0),
@@ -306,6 +320,8 @@ def bpf(machine_name: str | None = None) -> bytes:
     for of_a_process in OF_PROCESSES.values():
         program += _only_for(number(of_a_process), _of_the_first_process())
     program += _only_for(number(SETPRIORITY), _priorities())
+    for numbers, argument, flag in HUGE_PAGES.values():
+        program += _only_for(number(numbers), _huge_pages(argument, flag))
     program += _only_for(number(IOCTL), _terminals())
     program.append(_op(_RETURN, _ALLOW))
     return b"".join(program)
@@ -345,6 +361,7 @@ def docker_profile(*, without: frozenset[str] = frozenset()) -> str:
             _rule(["clone3", *NEWER_CALLS], ENOSYS),
             *(_rule(["clone"], EPERM, _masked(0, f, f)) for f in NAMESPACE_FLAGS),
             *(_rule(["ioctl"], EPERM, _low(1, v)) for v in TERMINAL_INJECTION),
+            *(_rule([n], ENOMEM, _masked(a, f, f)) for n, (_, a, f) in HUGE_PAGES.items()),
             _rule([*OF_PROCESSES], EPERM, _low(0, 1)),
             _rule(["setpriority"], EPERM, _low(0, OF_A_USER)),
             _rule(["setpriority"], EPERM, _low(1, 1)),

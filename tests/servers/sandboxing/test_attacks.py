@@ -148,6 +148,10 @@ for option in (7, 8):
         plain.setsockopt(1, option, wish)
         if plain.getsockopt(1, option) != usual: worked.append((option, wish))
 """,
+    "huge pages that were set aside for others": """
+attempt("memfd", os.memfd_create, "x", 4)
+attempt("mmap", lambda: __import__("mmap").mmap(-1, 2 << 20, flags=0x40022))
+""",
     "all terminals of the machine": """
 held = []
 try:

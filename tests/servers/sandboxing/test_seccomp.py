@@ -18,7 +18,7 @@ HEADERS = {
 }
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 EPERM, ENOSYS, EAFNOSUPPORT, EPROTONOSUPPORT = 0x50001, 0x50026, 0x50061, 0x5005D
-UNHEARD = 0x50000
+ENOMEM, UNHEARD = 0x5000C, 0x50000
 
 
 def judge(machine: str, number: int, *arguments: int, arch: int | None = None) -> int:
@@ -53,6 +53,7 @@ def test_the_numbers_are_the_kernels(machine: str) -> None:
     names = dict(re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)", text, re.MULTILINE))
     column = seccomp.MACHINES[machine].column
     judged = {name: numbers[column] for name, numbers in seccomp.OF_PROCESSES.items()}
+    judged |= {name: numbers[column] for name, (numbers, _, _) in seccomp.HUGE_PAGES.items()}
     for name in ("clone", "clone3", "socket", "socketpair", "setsockopt", "ioctl", "setpriority"):
         judged[name] = getattr(seccomp, name.upper())[column]
     for name, number in {**seccomp.denied_numbers(seccomp.MACHINES[machine]), **judged}.items():
@@ -114,6 +115,15 @@ def test_the_first_process_is_out_of_reach(machine: str) -> None:
     priority = seccomp.SETPRIORITY[column] or 0
     assert judge(machine, priority, 0, 1) == judge(machine, priority, 2, 0) == EPERM
     assert judge(machine, priority, 0, 0) == judge(machine, priority, 1, 0) == ALLOW
+
+
+@pytest.mark.parametrize("machine", seccomp.MACHINES)
+def test_huge_pages_are_as_if_there_were_none(machine: str) -> None:
+    column = seccomp.MACHINES[machine].column
+    for numbers, argument, flag in seccomp.HUGE_PAGES.values():
+        number = numbers[column] or 0
+        assert judge(machine, number, *[0] * argument, flag | 1) == ENOMEM
+        assert judge(machine, number, *[0] * argument, 0x22 & ~flag) == ALLOW
 
 
 def test_other_architectures_are_killed() -> None:
