@@ -134,6 +134,7 @@ class Transcript:
             stderr=decode(err.shown),
             truncated=out.cut
             or err.cut
+            or self.flooded
             or len(result or "") > self._limits.result
             or bool(skipped),
             result=shown,

@@ -166,3 +166,10 @@ def test_what_the_host_saw_goes_before_what_it_was_told() -> None:
     assert (told.cpu_ms, told.peak_memory_bytes) == (500, 1000)
     seen = transcript.outcome(Ending(1.0, cpu_seconds=2.0, peak_memory=7))
     assert (seen.cpu_ms, seen.peak_memory_bytes) == (2000, 7)
+
+
+def test_a_flood_is_cut_also_where_all_of_it_could_be_shown() -> None:
+    transcript = Transcript(Limits(output=1000, flood=400))
+    transcript.feed(frames.encode(frames.STDOUT, b"x" * 500))
+    outcome = transcript.outcome(Ending(1.0))
+    assert (outcome.status, outcome.truncated, len(outcome.stdout)) == ("output_limit", True, 500)
