@@ -248,6 +248,7 @@ class _Connection(asyncio.BufferedProtocol):
         return self._scratch
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._burst.heard += 1
         if self._complete:  # bytes that no request asked for
             self.transport.abort()
             return

@@ -196,6 +196,7 @@ class HttpConnection(asyncio.Protocol):
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
+        self._burst.heard += 1
         if self._coming is None:
             if self._last:
                 return  # what follows the last request is nobody's

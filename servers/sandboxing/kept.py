@@ -44,7 +44,8 @@ _IDLE_SECONDS = 20.0
 _PIECE = 1 << 18
 
 _MAKERS_MEMORY = 48 * MIB
-"""What porter and maker may have beside the sandbox: they take 40 MB with numpy imported."""
+"""What porter and maker may have beside the sandbox: with numpy imported they take 28 MB, and 37 in
+an image without byte code."""
 _MAKERS_PROCESSES = 4
 """Porter, maker, the sandbox's first process, and the one that leaves for it in the making."""
 _FILES = 4096

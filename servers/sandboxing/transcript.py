@@ -132,9 +132,9 @@ class Transcript:
             exit_code=exit_code,
             stdout=decode(out.shown),
             stderr=decode(err.shown),
-            truncated=out.cut
+            truncated=self.flooded
+            or out.cut
             or err.cut
-            or self.flooded
             or len(result or "") > self._limits.result
             or bool(skipped),
             result=shown,

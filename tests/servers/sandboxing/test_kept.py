@@ -1,10 +1,8 @@
-"""Containers in which one sandbox follows the other: none finds anything of the one before."""
+"""Containers that are kept: shared by calls, used up by none, gone when nobody needs them."""
 
 from __future__ import annotations
 
-import json
 import os
-from ast import literal_eval
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -16,270 +14,36 @@ import anyio.to_thread
 import psutil
 import pytest
 from docker import DockerClient
-from docker.errors import NotFound
-from hypothesis import given
-from hypothesis import strategies as st
 
 from servers.docker_policy import ownership
-from servers.docker_policy.engine import Engine
-from servers.docker_policy.hardening import Envelope
 from servers.sandboxing import engines, kept, seccomp
 from servers.sandboxing.backend import which
 from servers.sandboxing.call import Call
-from servers.sandboxing.hosted import Hosted
-from servers.sandboxing.inside import frames
-from servers.sandboxing.kept import Tenancy
-from servers.sandboxing.outcome import MIB, Limits, Outcome, SandboxBroken
+from servers.sandboxing.outcome import MIB, Outcome, SandboxBroken
 from servers.sandboxing.sandbox import Sandbox
 from servers.sandboxing.selftest import weaknesses
 from servers.sandboxing.settings import Settings
 from tests.engine import DockerEngine
 from tests.servers.harness import DEADLINE, ROOT, connected, running, until
+from tests.servers.sandboxing.kept import (
+    LIMITS,
+    TOOLS,
+    containers,
+    inside,
+    made,
+    survivors,
+)
 from tests.servers.sandboxing.runner import Runner, in_mid_call
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker, pytest.mark.timeout(600)]
 
-LIMITS = Limits(timeout=DEADLINE, memory=96 * MIB, disk=16 * MIB, scratch=4 * MIB)
 PATIENCE = 500.0
 """Seconds for code that runs until it is ended: more than any test waits for that."""
-SURVIVOR = f"mcpcp{os.getpid()}"
-
-TOOLS = f"""
-import ctypes, errno, mmap, os, resource, signal, socket, sys, time
-libc = ctypes.CDLL(None, use_errno=True)
-libc.prctl(15, {SURVIVOR.encode()!r})
-def attempt(do, *arguments):
-    try: return do(*arguments)
-    except (OSError, ValueError, OverflowError): pass
-"""
-
-# Each tries to outlive its call, or to spoil the next one.
-ATTACKS = {
-    "nothing": "",
-    "lingers": """
-told, tell = os.pipe()
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        for number in range(1, 65): attempt(signal.signal, number, signal.SIG_IGN)
-        os.write(tell, b"x")
-        time.sleep(600)
-    os._exit(0)
-os.read(told, 1)
-""",
-    "holds its streams, and writes on": """
-if os.fork() == 0:
-    while True:
-        os.write(1, b"late")
-        time.sleep(0.01)
-time.sleep(0.1)
-""",
-    "ends without a word": "os.kill(os.getpid(), signal.SIGKILL)",
-    "signals all that there may be": """
-for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGKILL):
-    for pid in (*range(1, 200), -os.getppid()):
-        if pid != os.getpid(): attempt(os.kill, pid, number)
-libc.kill(-1, 9)
-""",
-    "traces and writes into all that there may be": """
-for pid in (*range(1, 200), "self"):
-    for name in ("mem", "oom_score_adj", "timerslack_ns", "comm", "uid_map", "setgroups"):
-        if pid != "self" and pid != os.getpid():
-            descriptor = attempt(os.open, f"/proc/{pid}/{name}", os.O_WRONLY)
-            if descriptor: attempt(os.write, descriptor, b"1000")
-    if pid != "self":
-        libc.ptrace(16, pid, 0, 0)
-        attempt(resource.prlimit, pid, resource.RLIMIT_NOFILE, (1, 1))
-        attempt(resource.prlimit, pid, resource.RLIMIT_AS, (1, 1))
-""",
-    "is nice to all of its user": """
-attempt(os.setpriority, os.PRIO_USER, 65534, 19)
-libc.syscall(251, 3, 65534, 3 << 13)
-""",
-    "fills all file systems": """
-open("work", "wb"), open("/tmp/temporary", "wb"), open("/dev/shm/shared", "wb")
-for folder in (".", "/tmp", "/dev/shm", "/dev/mqueue"):
-    attempt(lambda: open(folder + "/filled", "wb").write(bytes(1 << 26)))
-""",
-    "leaves a mark wherever it may": """
-for folder, folders, _ in os.walk("/"):
-    if folder.startswith(("/proc/", "/sys/")): folders.clear()
-    attempt(lambda: open(folder + "/mark", "w").close())
-libc.shmget(4711, 4096, 0o1666)
-libc.semget(4711, 1, 0o1666)
-libc.msgget(4711, 0o1666)
-""",
-    "forks until it can't": """
-attempt(lambda: [os.fork() or time.sleep(600) for _ in range(999)])
-""",
-    "forks for ever": """
-for number in range(1, 65): attempt(signal.signal, number, signal.SIG_IGN)
-end = time.monotonic() + 0.5
-while time.monotonic() < end: attempt(os.fork)
-""",
-    "uses up memory": "kept = [bytearray(b'x') * (16 << 20) for _ in range(64)]",
-    "uses up memory that is nobody's, and is not the first to go": """
-open("/proc/self/oom_score_adj", "w").write("0")
-kept = [os.memfd_create("x") for _ in range(64)]
-for descriptor in kept:
-    for _ in range(8): os.write(descriptor, bytes(1 << 20))
-""",
-    "floods": "while True: print('x' * 65535)",
-    "opens all it may": """
-kept = []
-attempt(lambda: [kept.append(os.open("/", os.O_RDONLY)) for _ in range(999)])
-""",
-}
-
-LOOK = """
-found = {name: value for name, value in (
-    ("processes", [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) > 2]),
-    ("descriptors", [fd for fd in range(3, 64) if attempt(os.fstat, fd)]),
-    ("niceness", os.getpriority(os.PRIO_PROCESS, 0) or os.getpriority(os.PRIO_PROCESS, 1)),
-    ("shared memory", libc.shmget(4711, 0, 0) >= 0),
-    ("semaphores", libc.semget(4711, 0, 0) >= 0),
-    ("messages", libc.msgget(4711, 0) >= 0),
-    ("limits", resource.getrlimit(resource.RLIMIT_AS)[0] < 1 << 20),
-) if value}
-for folder, folders, names in os.walk("/"):
-    if folder.startswith(("/proc/", "/sys/")): folders.clear()
-    for name in names:
-        if name in ("mark", "filled", "work", "temporary", "shared"):
-            found[os.path.join(folder, name)] = "left"
-open("/tmp/x", "wb").write(bytes(1 << 20))
-bytearray(b"x") * (50 << 20)
-found
-"""
-
-
-def containers() -> set[str]:
-    """Those that this process made, in the engine of DOCKER_HOST."""
-    engine = Engine()
-    try:
-        label = f"{ownership.MAKER}={ownership.maker()}"
-        found = engine.client().api.containers(all=True, filters={"label": label})
-        return {str(container["Id"]) for container in found}
-    finally:
-        engine.close()
-
-
-async def made() -> set[str]:
-    return await anyio.to_thread.run_sync(containers)
 
 
 @pytest.fixture(autouse=True)
 def in_the_engine(sandbox_image: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", sandbox_image[0])
-
-
-def names() -> list[str]:
-    return [process.info["name"] for process in psutil.process_iter(["name"])]
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-async def test_the_next_call_finds_nothing_of_one_that(attack: str, kept: Runner) -> None:
-    limits = replace(LIMITS, processes=32, flood=MIB)
-    await kept.run(TOOLS + ATTACKS[attack], limits)
-    await until(lambda: SURVIVOR not in names())
-    for _ in range(2):
-        outcome = await kept.run(TOOLS + LOOK, limits)
-        assert (outcome.status, outcome.stdout, outcome.stderr) == ("ok", "", ""), outcome
-        assert literal_eval(outcome.result or "None") == {}
-
-
-async def test_the_marks_are_found_where_nothing_comes_between(kept: Runner) -> None:
-    """Else the test above would prove nothing."""
-    code = TOOLS + ATTACKS["fills all file systems"] + ATTACKS["leaves a mark wherever it may"]
-    outcome = await kept.run(code + "os.unlink('/tmp/filled')\n" + LOOK, LIMITS)
-    found = literal_eval(outcome.result or "None")
-    assert found["shared memory"] and found["semaphores"] and found["messages"], found
-    assert {"/work/mark", "/dev/shm/mark", "/dev/mqueue/mark", "/work/filled"} <= found.keys()
-
-
-async def test_calls_one_after_the_other_share_a_container(kept: Runner) -> None:
-    await kept.run("1", LIMITS)
-    before = await made()
-    for _ in range(5):
-        outcome = await kept.run("open('x', 'x')\n6 * 7", LIMITS)
-        assert (outcome.result, outcome.backend) == ("42", "docker")
-        assert outcome.isolation["container"] == "kept, for one call at a time"
-    assert await made() == before
-
-
-async def test_a_call_that_is_cancelled_leaves_its_container_to_the_next(kept: Runner) -> None:
-    await kept.run("1", LIMITS)
-    before = await made()
-    heard = anyio.Event()
-
-    async def listen(stream: str, text: str) -> None:
-        heard.set()
-
-    async def run() -> None:
-        code = TOOLS + "print('here', flush=True)\nos.fork()\ntime.sleep(600)"
-        await kept.run(code, replace(LIMITS, timeout=PATIENCE), listener=listen)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run)
-        await until(heard.is_set)
-        tasks.cancel_scope.cancel()
-    assert SURVIVOR not in names()  # the call has not returned before
-    assert (await kept.run("6 * 7", LIMITS)).result == "42"
-    assert await made() == before
-
-
-async def test_a_call_that_is_cancelled_while_its_request_is_sent(kept: Runner) -> None:
-    big = [(f"f{n}", os.urandom(2 * MIB)) for n in range(6)]
-    for delay in (0.0, 0.001, 0.01, 0.05):
-        with anyio.move_on_after(delay):
-            await kept.run("1", LIMITS, big)
-        outcome = await kept.run("import os\nos.listdir()", LIMITS)
-        assert outcome.result == "[]", outcome
-
-
-async def test_figures_are_of_the_call_and_not_of_the_container(kept: Runner) -> None:
-    greedy = "import time\nx = bytearray(b'x') * (60 << 20)\nwhile time.process_time() < 2: pass"
-    first = await kept.run(greedy, LIMITS)
-    assert (first.cpu_ms or 0) >= 1900 and (first.peak_memory_bytes or 0) > 60 * MIB, first
-    small = await kept.run("x = bytearray(b'x') * (20 << 20)", LIMITS)
-    assert 15 * MIB < (small.peak_memory_bytes or 0) < 40 * MIB, small
-    assert (small.cpu_ms or 0) < 1500, small
-
-
-async def test_memory_that_ran_out_is_not_held_against_later_calls(kept: Runner) -> None:
-    bomb = await kept.run(ATTACKS["uses up memory"], LIMITS)
-    assert bomb.status == "memory_limit", bomb
-    later = await kept.run("import sys\nsys.exit(3)", LIMITS)
-    assert (later.status, later.exit_code) == ("error", 3)
-
-
-FILL = """
-libc.shmat.restype = ctypes.c_void_p
-for number in range(4):
-    address = libc.shmat(libc.shmget(100 + number, 16 << 20, 0o1666), None, 0)
-    ctypes.memset(address, 1, 16 << 20)
-open("x", "wb").write(bytes(12 << 20))
-"""
-IN_USE = """
-for path in ("memory.stat", "memory/memory.stat"):
-    if os.path.exists("/sys/fs/cgroup/" + path):
-        statistics = dict(line.split()[:2] for line in open("/sys/fs/cgroup/" + path))
-int(statistics["shmem"])
-"""
-
-
-async def test_memory_of_a_call_is_free_before_the_next_begins(kept: Runner) -> None:
-    for _ in range(6):
-        outcome = await kept.run(TOOLS + FILL + IN_USE, replace(LIMITS, memory=192 * MIB))
-        assert int(outcome.result or 0) > 64 * MIB, outcome
-        outcome = await kept.run(TOOLS + IN_USE, replace(LIMITS, memory=192 * MIB))
-        assert int(outcome.result or -1) < 2 * MIB, outcome
-
-
-async def test_it_passes_the_self_test(kept: Runner) -> None:
-    assert await weaknesses(kept.backend) == []
-
-
-# -- what is done to it from outside --------------------------------------------------------------
 
 
 @asynccontextmanager
@@ -297,21 +61,74 @@ async def serving(folder: Path, image: str, **other: object) -> AsyncIterator[Sa
     assert await made() <= before
 
 
-def inside(container: str) -> dict[str, list[psutil.Process]]:
-    """The processes of a container by what they are; none where it is being made or removed."""
-    found: dict[str, list[psutil.Process]] = {"porter": [], "maker": [], "sandbox": []}
-    engine = Engine()
-    try:
-        state = engine.client().api.inspect_container(container)["State"]
-        if state["Pid"]:
-            porter = psutil.Process(state["Pid"])
-            children = porter.children()
-            found = {"porter": [porter], "maker": children[:1], "sandbox": children[1:]}
-    except (NotFound, psutil.NoSuchProcess):
-        pass
-    finally:
-        engine.close()
-    return found
+async def test_calls_one_after_the_other_share_a_container(kept: Runner) -> None:
+    await kept.run("1", LIMITS)
+    before = await made()
+    for _ in range(5):
+        outcome = await kept.run("open('x', 'x')\n6 * 7", LIMITS)
+        assert (outcome.result, outcome.backend) == ("42", "docker")
+        assert outcome.isolation["container"] == "kept, for one call at a time"
+    assert await made() == before
+
+
+async def cancelled(kept: Runner, code: str, do: Callable[[], object] = lambda: None) -> None:
+    """Have that done while the code runs, and cancel its call; returns when the call has ended."""
+    heard = anyio.Event()
+
+    async def listen(stream: str, text: str) -> None:
+        heard.set()
+
+    async def run() -> None:
+        here = TOOLS + "print('here', flush=True)\n" + code
+        await kept.run(here, replace(LIMITS, timeout=PATIENCE), listener=listen)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await until(heard.is_set)
+        await anyio.to_thread.run_sync(do)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_call_that_is_cancelled_leaves_its_container_to_the_next(kept: Runner) -> None:
+    await kept.run("1", LIMITS)
+    before = await made()
+    await cancelled(kept, "os.fork()\ntime.sleep(600)")
+    assert not survivors()  # the call has not returned before
+    assert (await kept.run("6 * 7", LIMITS)).result == "42"
+    assert await made() == before
+
+
+async def test_a_sandbox_that_does_not_see_its_end_is_killed(kept: Runner) -> None:
+    """Others end by themselves when they are let go; the container is used on all the same."""
+    still: list[psutil.Process] = []
+
+    def suspend() -> None:
+        [code] = survivors()
+        still.append(psutil.Process(code.ppid()))
+        still[0].suspend()
+
+    await kept.run("1", LIMITS)
+    before = await made()
+    await cancelled(kept, "time.sleep(600)", suspend)
+    assert not still[0].is_running()
+    assert (await kept.run("6 * 7", LIMITS)).result == "42"
+    assert await made() == before
+
+
+async def test_a_call_that_is_cancelled_while_its_request_is_sent(kept: Runner) -> None:
+    big = [(f"f{n}", os.urandom(2 * MIB)) for n in range(6)]
+    for delay in (0.0, 0.001, 0.01, 0.05):
+        with anyio.move_on_after(delay):
+            await kept.run("1", LIMITS, big)
+        outcome = await kept.run("import os\nos.listdir()", LIMITS)
+        assert outcome.result == "[]", outcome
+
+
+async def test_it_passes_the_self_test(kept: Runner) -> None:
+    assert await weaknesses(kept.backend) == []
+
+
+# -- what is done to it from outside --------------------------------------------------------------
 
 
 def kill_each(whose: str, containers: set[str]) -> list[psutil.Process]:
@@ -443,9 +260,9 @@ async def test_a_server_that_is_killed_takes_its_containers_along(
     with running(ROOT / "servers" / "python_code.py", env=env) as script:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call_in_vain, script.url)
-            await until(lambda: SURVIVOR in names())
+            await until(lambda: bool(survivors()))
             script.kill()
-    await until(lambda: SURVIVOR not in names())
+    await until(lambda: not survivors())
     pid = script.process.pid
     with DockerEngine(host).client() as client:
         await until(lambda: not containers_of(client, pid, all=False))
@@ -465,46 +282,6 @@ async def call_in_vain(url: str) -> None:
 def containers_of(client: DockerClient, pid: int, *, all: bool) -> list[str]:
     found = client.api.containers(all=all, filters={"label": ownership.MAKER})
     return [c["Id"] for c in found if f"/{pid}/" in c["Labels"][ownership.MAKER]]
-
-
-# -- what its porter says -------------------------------------------------------------------------
-
-
-WORDS = st.one_of(
-    st.binary(min_size=1, max_size=40).map(lambda data: (frames.THROUGH, data)),
-    st.just((frames.NEXT, b"")),
-    st.booleans().map(lambda b: (frames.ENDED, json.dumps({"out_of_memory": b}).encode())),
-)
-
-
-@given(words=st.lists(WORDS), sizes=st.lists(st.integers(1, 30)))
-def test_what_one_sandbox_said_is_never_heard_from_the_next(
-    words: list[tuple[bytes, bytes]], sizes: list[int]
-) -> None:
-    engine = Engine()
-    tenancy = Tenancy(Hosted(engine, "none", set()), (Envelope(), {}))
-    said = b"".join(frames.encode(kind, payload) for kind, payload in words)
-    for size in sizes:
-        piece, said = said[:size], said[size:]
-        if piece:
-            tenancy.hear(piece)
-    if said:
-        tenancy.hear(said)
-    last = max((n for n, (kind, _) in enumerate(words) if kind == frames.NEXT), default=-1)
-    now = words[last + 1 :]
-    assert b"".join(tenancy.said) == b"".join(p for k, p in now if k == frames.THROUGH)
-    assert tenancy.has_ended == any(kind == frames.ENDED for kind, _ in now)
-    engine.close()
-
-
-@given(noise=st.binary(min_size=1))
-def test_a_porter_that_talks_nonsense_is_let_go(noise: bytes) -> None:
-    engine = Engine()
-    tenancy = Tenancy(Hosted(engine, "none", set()), (Envelope(), {}))
-    tenancy.hear(b"?" + noise)
-    tenancy.hear(frames.encode(frames.ENDED, noise))
-    assert tenancy.has_ended or len(noise) < 4
-    engine.close()
 
 
 # -- where none can be kept -----------------------------------------------------------------------
