@@ -77,7 +77,7 @@ class StreamableTransport:
         status = answer.head.status
         if status == 200 and answer.head.content_type == b"text/event-stream":
             # The answer comes on this stream; reading it goes on while the caller waits.
-            self._tasks.create_task(self._read_stream(answer, message))
+            self._read_on(answer, message)
             return
         body = await answer.read()
         if status in LOST and await self._is_lost(status, body, message):
@@ -90,6 +90,15 @@ class StreamableTransport:
         elif status >= 300:
             raise refusal(status)
         self._fail(message["id"], Interrupted("the server took the request without an answer"))
+
+    def _read_on(self, answer: Response, message: Message) -> None:
+        reading = self._read_stream(answer, message)
+        try:
+            self._tasks.create_task(reading)
+        except RuntimeError:  # the connection ends just now, and its group takes no more
+            reading.close()
+            answer.close()
+            raise Unavailable("the connection was closed") from None
 
     async def _post(self, message: Message) -> Response:
         lasting = message["method"] in _LASTING

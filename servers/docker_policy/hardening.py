@@ -67,7 +67,7 @@ def host_config(envelope: Envelope, tmpfs: Mapping[str, str]) -> dict[str, Any]:
         "ShmSize": 16 * MIB,
         "Tmpfs": dict(tmpfs),
         "Ulimits": [
-            {"Name": "core", "Soft": 0, "Hard": 0},
+            {"Name": "core", "Soft": 1, "Hard": 1},  # not 0: see core(5), of dumps that are piped
             {"Name": "nofile", "Soft": envelope.files, "Hard": envelope.files},
         ],
     }

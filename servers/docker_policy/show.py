@@ -15,7 +15,7 @@ _MASKED_URL = rf"\g<1>{MASK}@"
 _SECRET = re.compile(
     r"key|token|secret|pass|pwd|credential|auth|cookie|session|signature|dsn", re.IGNORECASE
 )
-_IN_URL = re.compile(r"(://[^/@\s:]*:)[^@\s/]+@")
+_IN_URL = re.compile(r"(://(?:[^/@\s:]*:)?)\S+@")  # to the last @: passwords hold anything
 
 Row = Mapping[str, str]
 

@@ -5,6 +5,7 @@ Each of these raises Refused, with the command and what it should be.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Sequence
 
@@ -22,6 +23,8 @@ _VARIABLE = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z", re.ASCII)
 _SIZE = re.compile(r"\A(\d{1,12})(?:([bkmg])(?:i?b)?)?\Z", re.ASCII | re.IGNORECASE)
 _DECIMAL = re.compile(r"\A(?:\d{1,4}(?:\.\d{1,9})?|\.\d{1,9})\Z", re.ASCII)
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+# runtimes had files of the host open there when they changed folders (CVE-2024-21626)
+_OPEN_FILES = re.compile(r"/{1,2}(?:proc|dev)(?:/|\Z)")
 PORT = re.compile(r"\A\d{1,5}(?:/(?:tcp|udp|sctp))?\Z", re.ASCII)
 
 
@@ -53,6 +56,11 @@ def workdir(text: str | None) -> str | None:
     """A path inside the container."""
     if text is not None and not text.startswith("/"):
         raise Refused(f"docker run: --workdir {text}: give an absolute path")
+    if text is not None and _OPEN_FILES.match(posixpath.normpath(text)):
+        raise Refused(
+            f"docker run: --workdir {text} is refused: what is open while a container is made is"
+            " not for containers"
+        )
     return text
 
 

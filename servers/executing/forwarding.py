@@ -28,11 +28,14 @@ from mcp_types import (
 
 from servers.executing.line import Attempt, Line, keep, watched
 from servers.executing.route import Sandbox
+from servers.plumbing.calls import STOPPING
 
 logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _GOODBYE_SECONDS = 2.0
+_ANOTHER_SERVER = (UNSUPPORTED_PROTOCOL_VERSION, STOPPING)
+"""Errors of a call that was not run, by which another server is there now or soon."""
 
 
 class SandboxAway(Exception):
@@ -110,7 +113,7 @@ class Forwarder:
                         order.request(), CallToolResult, progress_callback=progress
                     )
             except MCPError as e:
-                if e.code == UNSUPPORTED_PROTOCOL_VERSION:  # another server is there now
+                if e.code in _ANOTHER_SERVER:
                     attempt.turned_away = attempt.forgotten = True
                 if attempt.forgotten or e.code == CONNECTION_CLOSED:
                     line.retire()

@@ -50,7 +50,7 @@ import os, resource, socket, sys
 door, program, size, files, memory = map(int, sys.argv[1:6])
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 door = socket.socket(fileno=door)
 listener = socket.create_server(("127.0.0.1", 0), backlog=128)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from servers.packages.imitation import Known, is_standard_library, well_known
-from servers.packages.names import Requirement, requirement
+from servers.packages.names import Requirement, requirement, same_version
 
 Strictness = Literal["suspicious", "unknown", "all"]
 STRICTNESSES: tuple[Strictness, ...] = get_args(Strictness)
@@ -39,7 +39,7 @@ class Rules:
 def judge(package: Requirement, rules: Rules, approved: Collection[Requirement]) -> Verdict:
     """The verdict on one package; with no version, on the name alone."""
     name = Requirement(package.name)
-    if name in rules.blocked or package in rules.blocked:
+    if any(_is_meant(package, blocked) for blocked in rules.blocked):
         return Verdict("blocked", package, "it is on the blocklist")
     if name in approved or package in approved:
         return Verdict("allowed", package)
@@ -47,6 +47,13 @@ def judge(package: Requirement, rules: Rules, approved: Collection[Requirement])
         return Verdict("allowed", package)  # one version is: the resolution says which comes
     reason = _doubt(package.name, rules)
     return Verdict("requires_approval", package, reason) if reason else Verdict("allowed", package)
+
+
+def _is_meant(package: Requirement, by: Requirement) -> bool:
+    """However the version is written, and whatever local label a rebuilt one has."""
+    if package.name != by.name or by.version is None:
+        return package.name == by.name
+    return package.version is not None and same_version(package.version, by.version)
 
 
 def _doubt(name: str, rules: Rules) -> str | None:

@@ -48,6 +48,16 @@ def checked_version(version: str) -> str:
     return version
 
 
+def same_version(a: str, b: str) -> bool:
+    """Whether an index takes two versions for one, like 1.0 and 1.0.0; both have to be checked."""
+    return _canonical(a) == _canonical(b)
+
+
+def _canonical(version: str) -> str:
+    numbers = re.sub(r"(?<![0-9])0+(?=[0-9])", "", version.partition("+")[0].removeprefix("0!"))
+    return re.sub(r"(?:\.0)+(?=\Z|\.?[a-z])", "", numbers, count=1)
+
+
 def requirement(text: str) -> Requirement:
     """`name` or `name==version`; raises NotAPackage."""
     name, pinned, version = text.strip(" ").partition("==")

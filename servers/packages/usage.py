@@ -16,14 +16,16 @@ from servers.sandboxing.outcome import MIB
 
 _BLOCK = 512
 _DEEPEST = 40
+_TOO_DEEP = f"its files lie more than {_DEEPEST} folders deep"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Bytes on disk and entries; a file with several names counts once."""
+    """Bytes on disk, entries, and how deep they lie; a file with several names counts once."""
 
     size: int
     files: int
+    depth: int = 0
 
     def beyond(self, size: int, files: int) -> list[str]:
         """What is more than that, in words."""
@@ -32,14 +34,17 @@ class Usage:
             found.append(f"it takes more than {size // MIB} MB on disk")
         if self.files > files:
             found.append(f"it has more than {files} files")
+        if self.depth > _DEEPEST:
+            found.append(_TOO_DEEP)
         return found
 
 
 def of(folder: Path) -> Usage:
     """The usage now; what vanishes meanwhile does not count."""
     seen: set[int] = set()
-    size = 0
-    for entry in _walk(str(folder), _DEEPEST):
+    size = deepest = 0
+    for entry, depth in _walk(str(folder)):
+        deepest = max(deepest, depth)
         try:
             found = entry.stat(follow_symlinks=False)
         except OSError:
@@ -47,18 +52,19 @@ def of(folder: Path) -> Usage:
         if found.st_ino not in seen:
             seen.add(found.st_ino)
             size += found.st_blocks * _BLOCK
-    return Usage(size, len(seen))
+    return Usage(size, len(seen), deepest)
 
 
-def _walk(folder: str, depth: int) -> Iterator[os.DirEntry[str]]:
+def _walk(folder: str, depth: int = 0) -> Iterator[tuple[os.DirEntry[str], int]]:
+    """Entries, and how many folders lie above each; to one that is too deep, and no further."""
     try:
         entries = list(os.scandir(folder))
     except OSError:
         return
     for entry in entries:
-        yield entry
-        if depth and entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, depth - 1)
+        yield entry, depth
+        if depth <= _DEEPEST and entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, depth + 1)
 
 
 def seal(folder: Path) -> str | None:
@@ -70,7 +76,9 @@ def seal(folder: Path) -> str | None:
     if root:
         os.chown(folder, 0, 0)
     folder.chmod(0o755)
-    for entry in _walk(str(folder), _DEEPEST):
+    for entry, depth in _walk(str(folder)):
+        if depth > _DEEPEST:
+            return _TOO_DEEP
         mode = entry.stat(follow_symlinks=False).st_mode
         if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
             return f"it has a file that is neither a folder nor an ordinary one: {entry.name!r}"

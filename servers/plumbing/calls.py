@@ -13,7 +13,6 @@ import anyio
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
-from mcp_types import INTERNAL_ERROR
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -32,6 +31,9 @@ from servers.plumbing.patience import ticks
 logger = logging.getLogger(__name__)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asks for
+
+STOPPING = -32050
+"""The error code of a call that was not run because the server stops: it can be sent again."""
 
 _CALL = "tools/call"
 _UNKNOWN = "(unknown)"
@@ -84,7 +86,7 @@ class Calls:
         if ctx.method != _CALL or ctx.request_id is None:
             return await call_next(ctx)
         if self._draining:
-            raise MCPError(INTERNAL_ERROR, "the server is stopping and did not run the call")
+            raise MCPError(STOPPING, "the server is stopping and did not run the call")
         return await self._observe(ctx, call_next)
 
     async def _observe(

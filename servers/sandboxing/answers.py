@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import base64
 import secrets
+from itertools import islice
 from typing import Any, Literal
 
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, ContentBlock, ImageContent, TextContent
 from pydantic import BaseModel, Field
 
+from servers.sandboxing import media
 from servers.sandboxing.call import Listener, Stream
-from servers.sandboxing.outcome import MIB, Outcome, Status
+from servers.sandboxing.outcome import MIB, File, Outcome, Status
 
 _IMAGES = 8
 _IMAGE_BYTES = 4 * MIB
@@ -87,8 +89,9 @@ def content(outcome: Outcome) -> list[ContentBlock]:
         lines.append(outcome.stderr)
     else:
         lines += _quoted(outcome, mark)
-    images = [_image(f.data, f.media_type) for f in outcome.files if _shown(f.is_image, f.size)]
-    return [TextContent(type="text", text="\n".join(lines)), *images[:_IMAGES]]
+    shown = islice(filter(_is_shown, outcome.files), _IMAGES)
+    images = [_image(f.data, f.media_type) for f in shown]
+    return [TextContent(type="text", text="\n".join(lines)), *images]
 
 
 def listener(ctx: Context[Any, Any]) -> Listener:
@@ -125,8 +128,9 @@ def _quoted(outcome: Outcome, mark: str) -> list[str]:
     return lines if len(lines) > 1 else ["(it wrote nothing)"]
 
 
-def _shown(is_image: bool, size: int) -> bool:
-    return is_image and size <= _IMAGE_BYTES
+def _is_shown(file: File) -> bool:
+    found = media.picture(file.data) if file.size <= _IMAGE_BYTES else None
+    return found is not None and found.can_be_shown
 
 
 def _image(data: bytes, media_type: str) -> ImageContent:

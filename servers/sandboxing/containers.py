@@ -16,7 +16,6 @@ from servers.sandboxing.hosted import TROUBLE, Hosted, Hosting
 from servers.sandboxing.inside import frames
 from servers.sandboxing.outcome import Limits, Outcome, SandboxBroken
 from servers.sandboxing.program import program
-from servers.sandboxing.text import decode
 from servers.sandboxing.transcript import Ending
 
 _READY_SECONDS = 120.0
@@ -99,8 +98,7 @@ class ContainerCell:
         """Make it ready for a job; raises SandboxBroken."""
         wrong = await greeting(self._hosted.link, _READY_SECONDS)
         if wrong is not None:
-            complaint = decode(self._hosted.link.complaint.encode())
-            raise SandboxBroken(f"{wrong} {complaint}".strip())
+            raise SandboxBroken(f"{wrong} {self._hosted.complaint}".strip())
         await self._hosted.link.send(frames.encode(frames.PREPARE))
 
     @property

@@ -213,7 +213,7 @@ def _resource_limits(limits: Limits, per_process_memory: bool) -> dict[str, int]
 def _each(limits: Limits) -> dict[str, int]:
     return {
         "AS": limits.memory * _ADDRESS_SPACE_FACTOR,
-        "CORE": 0,
+        "CORE": 1,  # 0 would not keep the machine's own collector of cores from being run
         "CPU": int(limits.cpu_time) + _CPU_GRACE,
         "FSIZE": limits.disk,
         "NOFILE": limits.open_files,

@@ -19,6 +19,7 @@ from servers.docker_policy import container, ownership
 from servers.docker_policy.engine import Engine, EngineAway
 from servers.sandboxing.outcome import SandboxBroken
 from servers.sandboxing.plan import ENVIRONMENT
+from servers.sandboxing.text import decode
 from servers.sandboxing.wirelink import WireLink
 
 _ENGINE_SECONDS = 120
@@ -137,6 +138,12 @@ class Hosted:
         if self._link is None:
             raise SandboxBroken("the container has not started")
         return self._link
+
+    @property
+    def complaint(self) -> str:
+        """The last line that its first program wrote to standard error: of an error, what it is."""
+        lines = decode(self.link.complaint.encode()).strip().splitlines()
+        return lines[-1] if lines else ""
 
     async def ran_out_of_memory(self) -> bool:
         """End it; whether the engine knows of a process that was ended for want of memory."""

@@ -31,7 +31,6 @@ from servers.sandboxing.inside import frames
 from servers.sandboxing.outcome import MIB, Limits, Outcome, SandboxBroken
 from servers.sandboxing.plan import ALL_PACKAGES, mounts, plan
 from servers.sandboxing.program import program
-from servers.sandboxing.text import decode
 from servers.sandboxing.transcript import Ending
 
 logger = logging.getLogger(__name__)
@@ -49,7 +48,10 @@ _MAKERS_MEMORY = 48 * MIB
 an image without byte code."""
 _MAKERS_PROCESSES = 4
 """Porter, maker, the sandbox's first process, and the one that leaves for it in the making."""
-_MAKERS_FILES = 64
+_FILES = 4096
+"""Of each process but the code's, which has a limit of its own. The porter hands descriptors over,
+which the kernel lets nobody do who may open fewer than all of its user have under way: also those
+that code in other containers has."""
 
 _HIDDEN = ("/sys/firmware", "/sys/devices/virtual/powercap")
 """What the engine hides in /sys. Where it hides or fixes anything in /proc, the kernel lets nobody
@@ -105,14 +107,10 @@ class Tenancy:
         with anyio.move_on_after(seconds):
             while self._made < number:
                 if self._gone:
-                    raise SandboxBroken(self._complaint or "the container ended")
+                    raise SandboxBroken(self._hosted.complaint or "the container ended")
                 self.hear(await self._hosted.link.receive())
             return
         raise SandboxBroken("the container's maker does not answer")
-
-    @property
-    def _complaint(self) -> str:
-        return decode(self._hosted.link.complaint.encode()).strip()
 
     @property
     def said(self) -> Sequence[bytes]:
@@ -435,5 +433,5 @@ def _envelope(limits: Limits) -> hardening.Envelope:
         memory=limits.memory + _MAKERS_MEMORY,
         cpus=limits.cpus,
         processes=limits.processes + _MAKERS_PROCESSES,
-        files=max(limits.open_files, _MAKERS_FILES),
+        files=_FILES,
     )

@@ -58,11 +58,6 @@ class File:
     media_type: str
     data: bytes = field(repr=False)
 
-    @property
-    def is_image(self) -> bool:
-        """Whether a client can be expected to show it: judged by its content, not by its name."""
-        return self.media_type.startswith("image/")
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
+from servers.sandboxing.text import sanitize
 
 _LONGEST_NAME = 200
 _LONGEST_PATH = 1024
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 class BadPath(ValueError):
@@ -23,7 +22,7 @@ def checked(path: str, depth: int) -> str:
         raise BadPath("a path is relative to the workspace, without `.`, `..` or a leading /")
     if len(parts) > depth:
         raise BadPath(f"a path has at most {depth} parts")
-    if "\\" in path or any(unicodedata.category(char) in _HIDDEN for char in path):
+    if sanitize(path) != path or any(char in path for char in "\\\n\t"):
         raise BadPath("a path has no backslash and no control or invisible character")
     if len(path.encode()) > _LONGEST_PATH or any(len(p.encode()) > _LONGEST_NAME for p in parts):
         raise BadPath("the path is too long")

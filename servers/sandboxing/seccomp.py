@@ -10,7 +10,7 @@ import json
 import platform
 import struct
 from dataclasses import dataclass
-from errno import EAFNOSUPPORT, ENOSYS, EPERM
+from errno import EAFNOSUPPORT, ENOMEM, ENOSYS, EPERM, EPROTONOSUPPORT
 
 # name: (number on x86_64, number on aarch64); None where the machine has no such call.
 Numbers = tuple[int | None, int | None]
@@ -84,6 +84,11 @@ DENIED: dict[str, dict[str, Numbers]] = {
         "memfd_secret": (447, 447),
         "vmsplice": (278, 75),
     },
+    "takes what the whole machine shares": {
+        "io_setup": (206, 0),
+        "sync": (162, 81),
+        "syncfs": (306, 267),
+    },
     "sets clocks": {
         "settimeofday": (164, 170),
         "clock_settime": (227, 112),
@@ -106,6 +111,28 @@ DENIED: dict[str, dict[str, Numbers]] = {
     },
 }
 
+OF_PROCESSES: dict[str, Numbers] = {
+    "prlimit64": (302, 261),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
+}
+"""What may be done to any process of the same user, by its number: but not to the first, whose
+limits and share of the processor are what it watches the others with."""
+
+HUGE_PAGES: dict[str, tuple[Numbers, int, int]] = {
+    "mmap": ((9, 222), 3, 0x40000),
+    "memfd_create": ((319, 279), 1, 0x4),
+    "shmget": ((29, 194), 2, 0x800),
+}
+"""How to ask for them: by which argument, and which bit of it. The machine's were set aside for
+others, and no limit of memory counts them."""
+
+SETPRIORITY: Numbers = (141, 140)
+OF_A_USER = 2
+"""PRIO_USER: all processes of the user, the first one among them."""
+
 NEWER_CALLS = [
     "cachestat",
     "map_shadow_stack",
@@ -127,6 +154,8 @@ NEWEST_KNOWN = 450
 CLONE: Numbers = (56, 220)
 CLONE3: Numbers = (435, 435)
 SOCKET: Numbers = (41, 198)
+SOCKETPAIR: Numbers = (53, 199)
+SETSOCKOPT: Numbers = (54, 208)
 IOCTL: Numbers = (16, 29)
 
 # CLONE_NEW* as clone(2) takes them: NS, CGROUP, UTS, IPC, USER, PID, NET.
@@ -141,6 +170,13 @@ NAMESPACE_FLAGS = (
 )
 ALLOWED_FAMILIES = (1, 2, 10)
 """AF_UNIX, AF_INET, AF_INET6: the network namespace holds loopback only."""
+
+DENIED_PROTOCOLS = (33, 132, 136, 262)
+"""DCCP, SCTP, UDP-Lite, MPTCP: seldom needed, and with a history of holes."""
+
+SOL_SOCKET = 1
+BUFFER_SIZES = (7, 8)
+"""SO_SNDBUF, SO_RCVBUF. The kernel takes them as wishes, so not to follow one is no error."""
 
 TERMINAL_INJECTION = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX put words into a terminal's input."""
@@ -159,7 +195,7 @@ class Machine:
 MACHINES = {"x86_64": Machine(0xC000003E, 0), "aarch64": Machine(0xC00000B7, 1)}
 
 # struct seccomp_data, with the arguments' low words: the kernel reads these as 32-bit values.
-_NUMBER, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
+_NUMBER, _ARCH, _ARG0, _ARG1, _ARG2 = 0, 4, 16, 24, 32
 
 # linux/filter.h: operation codes as bubblewrap hands them to the kernel.
 _LOAD, _RETURN = 0x20, 0x06
@@ -207,7 +243,45 @@ def _terminals() -> list[bytes]:
 
 
 def _families() -> list[bytes]:
-    return [_op(_LOAD, _ARG0), *_unless_any(ALLOWED_FAMILIES, _errno(EAFNOSUPPORT))]
+    refuse = _errno(EPROTONOSUPPORT)
+    return [
+        _op(_LOAD, _ARG2),
+        *(op for protocol in DENIED_PROTOCOLS for op in _when(_JUMP_EQUAL, protocol, refuse)),
+        _op(_LOAD, _ARG0),
+        *_unless_any(ALLOWED_FAMILIES, _errno(EAFNOSUPPORT)),
+    ]
+
+
+def _buffers() -> list[bytes]:
+    unheard = [op for option in BUFFER_SIZES for op in _when(_JUMP_EQUAL, option, _errno(0))]
+    return [
+        _op(_LOAD, _ARG1),
+        _op(_JUMP_EQUAL, SOL_SOCKET, 1, 0),
+        _op(_RETURN, _ALLOW),
+        _op(_LOAD, _ARG2),
+        *unheard,
+        _op(_RETURN, _ALLOW),
+    ]
+
+
+def _of_the_first_process() -> list[bytes]:
+    return [_op(_LOAD, _ARG0), *_when(_JUMP_EQUAL, 1, _errno(EPERM)), _op(_RETURN, _ALLOW)]
+
+
+def _huge_pages(argument: int, flag: int) -> list[bytes]:
+    """As on a machine that has none."""
+    load = _op(_LOAD, _ARG0 + 8 * argument)
+    return [load, *_when(_JUMP_ANY_BIT, flag, _errno(ENOMEM)), _op(_RETURN, _ALLOW)]
+
+
+def _priorities() -> list[bytes]:
+    return [
+        _op(_LOAD, _ARG0),
+        *_when(_JUMP_EQUAL, OF_A_USER, _errno(EPERM)),
+        _op(_LOAD, _ARG1),
+        *_when(_JUMP_EQUAL, 1, _errno(EPERM)),
+        _op(_RETURN, _ALLOW),
+    ]
 
 
 def denied_numbers(machine: Machine) -> dict[str, int]:
@@ -222,7 +296,7 @@ def bpf(machine_name: str | None = None) -> bytes:
 
     def number(numbers: Numbers) -> int:
         value = numbers[machine.column]
-        assert value is not None, "these four exist everywhere"  # noqa: S101 - narrows the type
+        assert value is not None, "these exist everywhere"  # noqa: S101 - narrows the type
         return value
 
     program = [
@@ -240,7 +314,14 @@ def bpf(machine_name: str | None = None) -> bytes:
     for denied in denied_numbers(machine).values():
         program += _when(_JUMP_EQUAL, denied, _errno(EPERM))
     program += _only_for(number(CLONE), _namespaces())
-    program += _only_for(number(SOCKET), _families())
+    for makes_sockets in (SOCKET, SOCKETPAIR):
+        program += _only_for(number(makes_sockets), _families())
+    program += _only_for(number(SETSOCKOPT), _buffers())
+    for of_a_process in OF_PROCESSES.values():
+        program += _only_for(number(of_a_process), _of_the_first_process())
+    program += _only_for(number(SETPRIORITY), _priorities())
+    for numbers, argument, flag in HUGE_PAGES.values():
+        program += _only_for(number(numbers), _huge_pages(argument, flag))
     program += _only_for(number(IOCTL), _terminals())
     program.append(_op(_RETURN, _ALLOW))
     return b"".join(program)
@@ -249,6 +330,11 @@ def bpf(machine_name: str | None = None) -> bytes:
 def _rule(names: list[str], errno: int, args: list[dict[str, object]] | None = None) -> object:
     rule = {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno}
     return {**rule, "args": args} if args else rule
+
+
+def _low(index: int, value: int) -> list[dict[str, object]]:
+    """The argument's low word: where the kernel takes an int, it reads no more."""
+    return _masked(index, 0xFFFFFFFF, value)
 
 
 def _masked(index: int, mask: int, value: int) -> list[dict[str, object]]:
@@ -264,6 +350,7 @@ def docker_profile(*, without: frozenset[str] = frozenset()) -> str:
 
     `without`: system calls that are left to a filter inside."""
     names = sorted(name for group in DENIED.values() for name in group if name not in without)
+    sockets = ["socket", "socketpair"]
     highest = 45  # AF_MCTP; a comparison can't say "none of these", so each family has its rule
     families = [f for f in range(highest + 1) if f not in ALLOWED_FAMILIES]
     profile = {
@@ -273,12 +360,18 @@ def docker_profile(*, without: frozenset[str] = frozenset()) -> str:
             _rule(names, EPERM),
             _rule(["clone3", *NEWER_CALLS], ENOSYS),
             *(_rule(["clone"], EPERM, _masked(0, f, f)) for f in NAMESPACE_FLAGS),
-            *(_rule(["ioctl"], EPERM, _masked(1, 0xFFFFFFFF, v)) for v in TERMINAL_INJECTION),
+            *(_rule(["ioctl"], EPERM, _low(1, v)) for v in TERMINAL_INJECTION),
+            *(_rule([n], ENOMEM, _masked(a, f, f)) for n, (_, a, f) in HUGE_PAGES.items()),
+            _rule([*OF_PROCESSES], EPERM, _low(0, 1)),
+            _rule(["setpriority"], EPERM, _low(0, OF_A_USER)),
+            _rule(["setpriority"], EPERM, _low(1, 1)),
+            *(_rule(["setsockopt"], 0, _low(1, SOL_SOCKET) + _low(2, v)) for v in BUFFER_SIZES),
+            *(_rule(sockets, EPROTONOSUPPORT, _low(2, p)) for p in DENIED_PROTOCOLS),
             *(
-                _rule(["socket"], EAFNOSUPPORT, [{"index": 0, "op": "SCMP_CMP_EQ", "value": f}])
+                _rule(sockets, EAFNOSUPPORT, [{"index": 0, "op": "SCMP_CMP_EQ", "value": f}])
                 for f in families
             ),
-            _rule(["socket"], EAFNOSUPPORT, [{"index": 0, "op": "SCMP_CMP_GT", "value": highest}]),
+            _rule(sockets, EAFNOSUPPORT, [{"index": 0, "op": "SCMP_CMP_GT", "value": highest}]),
         ],
     }
     return json.dumps(profile)

@@ -14,9 +14,11 @@ _ESCAPES = re.compile(
 _KEPT = frozenset("\n\t")
 # Cc control, Cf format (bidi, zero width, tags), Cs surrogates, Co private use, Zl/Zp line tricks.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-# Marks that draw nothing by themselves and are used to smuggle bytes past a reader.
+# What else draws nothing by itself and is used to smuggle bytes past a reader: the rest of
+# Unicode's Default_Ignorable_Code_Point, unassigned ones among it.
 _SMUGGLERS = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f\U000e0000-\U000e0fff]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\U000e0000-\U000e0fff]"
 )
 
 

@@ -99,10 +99,30 @@ class Transcript:
         """Whether the code wrote more than anybody will read."""
         return any(output.total > self._limits.flood for output in self._outputs.values())
 
+    def _judge(self, ending: Ending, report: Report | None) -> tuple[Status, int | None]:
+        """What the run came to: our own observations first, the report where we saw nothing."""
+        code = report.exit_code if report else None
+        if self.flooded:
+            return "output_limit", code
+        if ending.timed_out or (report is not None and self._ran_out_of_time(ending, report)):
+            return "timeout", code
+        if _ran_out_of_memory(ending, report):
+            return "memory_limit", code
+        if report is None:
+            return "killed", None
+        return _by_exit_code(report.exit_code), report.exit_code
+
+    def _ran_out_of_time(self, ending: Ending, report: Report) -> bool:
+        """It was stopped, or one process used up the processor time of all."""
+        if report.stopped is not None:
+            return True
+        used = report.cpu_seconds if ending.cpu_seconds is None else ending.cpu_seconds
+        return report.exit_code == -_SIGXCPU and used >= self._limits.cpu_time
+
     def outcome(self, ending: Ending) -> Outcome:
         """What to tell the caller."""
         report = self.report
-        status, exit_code = _judge(ending, report, flooded=self.flooded)
+        status, exit_code = self._judge(ending, report)
         out, err = self._outputs[frames.STDOUT], self._outputs[frames.STDERR]
         result = report.result if report else None
         shown = None if result is None else sanitize(result[: self._limits.result])
@@ -248,20 +268,6 @@ def _finite(value: object) -> float:
     return number
 
 
-def _judge(ending: Ending, report: Report | None, *, flooded: bool) -> tuple[Status, int | None]:
-    """What the run came to: our own observations first, the report where we saw nothing."""
-    code = report.exit_code if report else None
-    if flooded:
-        return "output_limit", code
-    if ending.timed_out or (report is not None and report.stopped is not None):
-        return "timeout", code
-    if _ran_out_of_memory(ending, report):
-        return "memory_limit", code
-    if report is None:
-        return "killed", None
-    return _by_exit_code(report.exit_code), report.exit_code
-
-
 def _ran_out_of_memory(ending: Ending, report: Report | None) -> bool:
     if report is None:
         return ending.out_of_memory
@@ -269,8 +275,6 @@ def _ran_out_of_memory(ending: Ending, report: Report | None) -> bool:
 
 
 def _by_exit_code(code: int) -> Status:
-    if code == -_SIGXCPU:  # one process used up the processor time of all
-        return "timeout"
     if code < 0:
         return "killed"
     return "error" if code else "ok"

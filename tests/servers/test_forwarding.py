@@ -24,6 +24,7 @@ from mcp_types import (
 
 from servers.executing.forwarding import Forwarder, Order, SandboxAway
 from servers.executing.route import Sandbox
+from servers.plumbing.calls import STOPPING
 
 pytestmark = pytest.mark.anyio
 
@@ -317,8 +318,13 @@ async def another_era(visit: Visit) -> None:
     await visit.error(UNSUPPORTED_PROTOCOL_VERSION, "unsupported protocol version")
 
 
+async def about_to_stop(visit: Visit) -> None:
+    await visit.error(STOPPING, "the server is stopping and did not run the call")
+
+
 @pytest.mark.parametrize(
-    ("answer", "handshakes"), [(come_back_later, 1), (unknown_session, 2), (another_era, 2)]
+    ("answer", "handshakes"),
+    [(come_back_later, 1), (unknown_session, 2), (another_era, 2), (about_to_stop, 2)],
 )
 async def test_a_call_that_the_server_did_not_take_is_sent_again(
     answer: Answer, handshakes: int

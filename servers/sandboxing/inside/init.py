@@ -38,7 +38,10 @@ class _Run:
     outputs: dict[int, bytes]
     account: usage.Account
     cpu_limit: float
+    most_sockets: int
+    look_at_cpu: float
     stopped: str | None = None
+    out_of_memory: bool = False
 
 
 def serve(link: Link, show: Callable[[list[str]], None], harden: Callable[[], None]) -> NoReturn:
@@ -72,7 +75,15 @@ def serve(link: Link, show: Callable[[list[str]], None], harden: Callable[[], No
     link.next()  # go
     account.begin(child)
     _ask(to_ask, request)
-    run = _Run(child, os.pidfd_open(child), outputs, account, request["cpu_time"])
+    run = _Run(
+        pid=child,
+        exit=os.pidfd_open(child),
+        outputs=outputs,
+        account=account,
+        cpu_limit=request["cpu_time"],
+        most_sockets=request["limits"]["NOFILE"],
+        look_at_cpu=time.monotonic() + request["cpu_time"],
+    )
     _watch(link, run)
     status = _end(run)
     _drain(link, run)
@@ -123,9 +134,14 @@ def _receive(link: Link) -> tuple[dict[str, Any], collect.Known]:
 
 
 def _pipes() -> tuple[dict[int, bytes], tuple[int, int]]:
-    """Our ends by the kind of frame that they become, and the code's standard streams."""
+    """Our ends by the kind of frame that they become, and the code's standard streams.
+
+    We never wait in a read: the code can open its own pipes and take out what we were told of.
+    """
     out, their_out = os.pipe()
     err, their_err = os.pipe()
+    for ours in (out, err):
+        os.set_blocking(ours, False)
     return {out: frames.STDOUT, err: frames.STDERR}, (their_out, their_err)
 
 
@@ -144,23 +160,32 @@ def _watch(link: Link, run: _Run) -> None:
     poll = select.poll()
     for descriptor in (*run.outputs, run.exit, link.reader):
         poll.register(descriptor, select.POLLIN)
-    look = time.monotonic() + run.cpu_limit
-    while run.stopped is None:
+    look = time.monotonic() + _LOOK_SECONDS
+    while run.stopped is None and not run.out_of_memory:
         ready = [descriptor for descriptor, _ in poll.poll(0 if link.waiting else _until(look))]
         for descriptor in ready:
-            if descriptor in run.outputs and not _pass_on(link, run, descriptor):
+            if descriptor in run.outputs and _pass_on(link, run, descriptor) == b"":
                 poll.unregister(descriptor)
         if (link.waiting or link.reader in ready) and link.next()[0] == frames.STOP:
             run.stopped = "host"
         if run.exit in ready:
             return
         if time.monotonic() >= look:
-            look = _look_at_processor_time(run)
+            look = time.monotonic() + _LOOK_SECONDS
+            _look(run)
 
 
 def _until(look: float) -> int:
-    """Milliseconds until then, within what poll takes."""
-    return int(min(max(look - time.monotonic(), 0) * 1000 + 1, 60_000))
+    """Milliseconds until then."""
+    return int(max(look - time.monotonic(), 0) * 1000 + 1)
+
+
+def _look(run: _Run) -> None:
+    """At what nothing tells us of."""
+    # what waits in them is memory, and not every control group counts it
+    run.out_of_memory = usage.ip_sockets() > run.most_sockets
+    if time.monotonic() >= run.look_at_cpu:
+        run.look_at_cpu = _look_at_processor_time(run)
 
 
 def _look_at_processor_time(run: _Run) -> float:
@@ -171,15 +196,18 @@ def _look_at_processor_time(run: _Run) -> float:
     return time.monotonic() + max(left / (os.cpu_count() or 1), _LOOK_SECONDS)
 
 
-def _pass_on(link: Link, run: _Run, descriptor: int) -> bool:
-    """One piece of output; False when there will be no more."""
-    data = os.read(descriptor, _CHUNK)
+def _pass_on(link: Link, run: _Run, descriptor: int) -> bytes | None:
+    """One piece of output: empty when there will be no more, None when there is none now."""
+    try:
+        data = os.read(descriptor, _CHUNK)
+    except BlockingIOError:
+        return None
     if data:
         link.write(frames.encode(run.outputs[descriptor], data))
-        return True
-    os.close(descriptor)
-    del run.outputs[descriptor]
-    return False
+    else:
+        os.close(descriptor)
+        del run.outputs[descriptor]
+    return data
 
 
 def _end(run: _Run) -> int:
@@ -201,7 +229,7 @@ def _kill_everything() -> None:
 
 
 def _drain(link: Link, run: _Run) -> None:
-    """What the dead have left in their pipes."""
+    """What the dead have left in their pipes, which need not end: a socket may hold one open."""
     for descriptor in list(run.outputs):
         while _pass_on(link, run, descriptor):
             pass
@@ -227,7 +255,9 @@ def _report(
         "exit_code": exit_code,
         "stopped": run.stopped,
         "finished": kind == code.FINISHED,
-        "out_of_memory": kind == code.OUT_OF_MEMORY or run.account.out_of_memory(),
+        "out_of_memory": kind == code.OUT_OF_MEMORY
+        or run.out_of_memory
+        or run.account.out_of_memory(),
         "result": result,
         "skipped": collection.skipped,
         "cpu_seconds": used,

@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from servers.sandboxing.inside import frames, init, kernel
@@ -37,6 +38,7 @@ _ALL_NAMESPACES = (
 )
 _SAFE = kernel.NO_SUID | kernel.NO_DEVICES
 _NO_ROOM = "size=4k,nr_inodes=1,mode=0555"
+_SOCKET_BYTES = "4096 65536 131072"
 # what Docker covers in /proc, and what it makes read-only there
 _HIDDEN = (
     *("acpi", "asound", "kcore", "keys", "latency_stats", "sched_debug", "scsi"),
@@ -111,14 +113,22 @@ def _enter_namespaces() -> None:
 
 def _mount(plan: dict[str, Any]) -> None:
     kernel.mount("proc", "/proc", "proc", _SAFE | kernel.NO_EXEC)
+    _bound_sockets()
     _cover_proc()
     if os.path.isdir("/dev/mqueue"):  # a container's own: what is left in it, the next call finds
         kernel.mount("mqueue", "/dev/mqueue", "mqueue", _SAFE | kernel.NO_EXEC)
     for path, options in plan["mounts"].items():
         kernel.mount("tmpfs", path, "tmpfs", _SAFE, options)
-    options = "newinstance,ptmxmode=0666,mode=0620"
+    options = "newinstance,ptmxmode=0666,mode=0620,max=64"  # all other sandboxes share the rest
     kernel.mount("devpts", "/dev/pts", "devpts", kernel.NO_SUID | kernel.NO_EXEC, options)
     os.chdir("/work")
+
+
+def _bound_sockets() -> None:
+    """What may wait in one of TCP's; a datagram's has no more than the system's usual."""
+    for name in ("tcp_rmem", "tcp_wmem"):
+        with suppress(OSError), open(f"/proc/sys/net/ipv4/{name}", "w") as file:
+            file.write(_SOCKET_BYTES)
 
 
 def _cover_proc() -> None:

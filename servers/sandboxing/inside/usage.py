@@ -20,6 +20,7 @@ _IN_USE = ("memory.current", "memory/memory.usage_in_bytes")
 _PEAK = ("memory.peak", "memory/memory.max_usage_in_bytes")
 _STATISTICS = ("memory.stat", "memory/memory.stat")
 _EVENTS = ("memory.events", "memory/memory.oom_control")
+_SOCKETS = ("/proc/net/sockstat", "/proc/net/sockstat6")
 
 
 class Account:
@@ -64,6 +65,12 @@ class Account:
 def files_in_memory() -> int:
     """Bytes that a container's file systems in memory, and shared memory, take."""
     return _value_of("shmem", _STATISTICS)
+
+
+def ip_sockets() -> int:
+    """How many our network has, of which each may hold what waits for its reader."""
+    lines = (line.split() for name in _SOCKETS for line in _lines(name))
+    return sum(int(words[2]) for words in lines if words[1] == "inuse")
 
 
 def _group_cpu() -> float | None:

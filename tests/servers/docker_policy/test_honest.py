@@ -48,7 +48,7 @@ FORCED: Mapping[str, Any] = {
     "ShmSize": 16 * MIB,
     "Tmpfs": {"/tmp": TMPFS},
     "Ulimits": [
-        {"Name": "core", "Hard": 0, "Soft": 0},
+        {"Name": "core", "Hard": 1, "Soft": 1},
         {"Name": "nofile", "Hard": 1024, "Soft": 1024},
     ],
 }

@@ -301,6 +301,9 @@ def test_a_folder_that_was_asked_for_is_mounted_read_only_and_from_its_place() -
         ("db_password=x=y", "db_password=********"),
         ("GitHubToken=x", "GitHubToken=********"),
         ("URL=postgres://u:secret@host/db", "URL=postgres://u:********@host/db"),
+        ("URL=redis://:a/b@c@host:1/0", "URL=redis://:********@host:1/0"),
+        ("ORIGIN=https://ghp_x@host/repo", "ORIGIN=https://********@host/repo"),
+        ("HOME=https://host:80/path", "HOME=https://host:80/path"),
         ("EMPTY=", "EMPTY="),
     ],
 )

@@ -95,6 +95,16 @@ async def test_source_packages_are_not_built(index: Index, target: Target, tmp_p
     assert not index.was_asked(".tar.gz")
 
 
+async def test_what_lies_too_deep_to_be_counted_is_not_installed(
+    index: Index, target: Target, tmp_path: Path
+) -> None:
+    deep = "/".join(["deep"] * 60)
+    index.add("app", files={f"{deep}/{n}": os.urandom(MIB) for n in range(8)})
+    with pytest.raises(InstallationFailed, match="folders deep"):
+        await installed(tmp_path, uv(index, disk=2 * MIB), target, "app")
+    assert leftovers(tmp_path) == []
+
+
 async def test_a_wheel_that_changed_after_it_was_resolved_is_refused(
     index: Index, target: Target, tmp_path: Path
 ) -> None:

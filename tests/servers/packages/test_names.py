@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from servers.packages.errors import NotAPackage
 from servers.packages.imitation import Known, distance, is_slip, well_known
 from servers.packages.judgement import Rules, blocklist, judge, shipped_blocklist, worst
-from servers.packages.names import Requirement, checked_version, normalized, requirement
+from servers.packages.names import (
+    Requirement,
+    checked_version,
+    normalized,
+    requirement,
+    same_version,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +26,22 @@ from servers.packages.names import Requirement, checked_version, normalized, req
 )
 def test_names_are_compared_as_the_index_does(written: str, meant: str) -> None:
     assert normalized(written) == meant
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1", "1.0.0"), ("1.0.post1", "1.post1"), ("0!2.0rc1", "2.0.0rc01"), ("1.0.0.dev3", "1.dev3")],
+)
+def test_versions_are_compared_as_the_index_does(one: str, other: str) -> None:
+    assert same_version(one, other) and same_version(other, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1.0", "10"), ("1.0.1", "1.1"), ("1!1.0", "1.0"), ("1.0rc1", "1.0"), ("1.10", "1.1")],
+)
+def test_other_versions_are_others(one: str, other: str) -> None:
+    assert not same_version(one, other)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +159,8 @@ RULES = Rules(blocklist("evil, flaky==1.5  # taken over"), known=partial(Known, 
             ("evil==2", "blocked"),
         ),
         *(("flaky", "allowed"), ("flaky==1.5", "blocked"), ("flaky==1.6", "allowed")),
+        *(("flaky==1.5.0", "blocked"), ("flaky==01.5", "blocked"), ("flaky==1.5+again", "blocked")),
+        *(("flaky==1.50", "allowed"), ("flaky==1.5.post1", "allowed"), ("flaky==15", "allowed")),
         *(("numpi", "requires_approval"), ("subprocess", "requires_approval")),
     ],
 )

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import psutil
 import pytest
 
@@ -32,7 +33,8 @@ LIMITS = Limits(timeout=DEADLINE, memory=128 * MIB, disk=16 * MIB, scratch=4 * M
 MACHINE = seccomp.MACHINES[platform.machine()]
 DENIED = seccomp.denied_numbers(MACHINE)
 NUMBERS = DENIED | {
-    name: getattr(seccomp, name.upper())[MACHINE.column] for name in ("clone", "clone3", "socket")
+    name: getattr(seccomp, name.upper())[MACHINE.column]
+    for name in ("clone", "clone3", "socket", "socketpair")
 }
 
 TOOLS = (
@@ -124,6 +126,41 @@ for what in ((17, 3, 0), (2, 3, 1), (16, 3, 0), (40, 1, 0), (31, 3, 0), (38, 5, 
 """,
     "a family hidden in the high half of the word": """
 attempt(1, call, "socket", 40 + (1 << 32), 1, 0)
+""",
+    "other sockets, by the pair": """
+for family in (16, 17, 38, 40, 44):
+    try: call("socketpair", family, 3, 0, ctypes.create_string_buffer(8))
+    except OSError as e:
+        if e.errno != errno.EAFNOSUPPORT: worked.append((family, e.errno))
+""",
+    "other protocols": """
+for kind, protocol in ((6, 33), (1, 132), (2, 136), (1, 262), (1, 262 + (1 << 32))):
+    try: call("socket", 2, kind, protocol)
+    except OSError as e:
+        if e.errno != errno.EPROTONOSUPPORT: worked.append((protocol, e.errno))
+    else: worked.append(protocol)
+""",
+    "larger buffers of sockets": """
+for option in (7, 8):
+    plain = socket.socket(2, 2)
+    usual = plain.getsockopt(1, option)
+    for wish in (usual // 4, usual * 4):
+        plain.setsockopt(1, option, wish)
+        if plain.getsockopt(1, option) != usual: worked.append((option, wish))
+""",
+    "huge pages that were set aside for others": """
+attempt("memfd", os.memfd_create, "x", 4)
+attempt("mmap", lambda: __import__("mmap").mmap(-1, 2 << 20, flags=0x40022))
+""",
+    "all terminals of the machine": """
+held = []
+try:
+    while True: held.append(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY))
+except OSError: pass
+worked = [len(held)] if len(held) > 64 else []
+""",
+    "the machine's collector of cores": """
+worked = [limit for limit in __import__("resource").getrlimit(4) if limit != 1]
 """,
     "interfaces other than loopback": """
 worked = [line for line in open("/proc/net/dev") if ":" in line and not line.strip().startswith(
@@ -228,6 +265,16 @@ import signal
 for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV, signal.SIGSTOP):
     os.kill(1, number)
 """,
+    "the first process, to blind or starve it": """
+import resource
+attempt("limits", resource.prlimit, 1, resource.RLIMIT_NOFILE, (3, 3))
+attempt("processors", os.sched_setaffinity, 1, [0])
+attempt("scheduling", os.sched_setscheduler, 1, os.SCHED_IDLE, os.sched_param(0))
+attempt("priority", os.setpriority, os.PRIO_PROCESS, 1, 19)
+attempt("priority of the user", os.setpriority, os.PRIO_USER, 0, 19)
+resource.prlimit(os.getpid(), resource.RLIMIT_NOFILE, (32, 32))
+os.setpriority(os.PRIO_PROCESS, 0, 1)
+""",
     "marks of an earlier run": """
 marks = ["/tmp/mark", "mark", "/dev/shm/mark", "/var/tmp/mark", "/dev/mqueue/mark"]
 marks = [mark for mark in marks if os.path.isdir(os.path.dirname(mark) or ".")]
@@ -310,6 +357,35 @@ sys.exit(bool(os.wait()[1]))
 fds = [os.memfd_create("x") for _ in range(40)]
 for fd in fds:
     for _ in range(8): os.write(fd, b"x" * (1 << 20))""",
+        {"memory_limit"},
+        "",
+    ),
+    "memory in datagrams that nobody reads": (
+        """
+for _ in range(4):
+    if os.fork() == 0: break
+held = [socket.socket(2, 2) for _ in range(120)]
+for one in held:
+    one.bind(("127.0.0.1", 0))
+    for _ in range(3): one.sendto(b"x" * 60000, one.getsockname())
+__import__("time").sleep(600)
+""",
+        {"memory_limit"},
+        "",
+    ),
+    "memory in connections that nobody reads": (
+        """
+for _ in range(4):
+    if os.fork() == 0: break
+held = [socket.create_server(("127.0.0.1", 0), backlog=100)]
+for _ in range(60):
+    held.append(socket.create_connection(held[0].getsockname()))
+    held[-1].setblocking(False)
+    try:
+        while True: held[-1].send(b"x" * 65536)
+    except BlockingIOError: pass
+__import__("time").sleep(600)
+""",
         {"memory_limit"},
         "",
     ),
@@ -420,6 +496,53 @@ async def test_the_answer_comes_when_the_program_ends_not_when_its_pipes_close(
         "import os, time\nif os.fork() == 0: time.sleep(600)\n'done'", LIMITS
     )
     assert (outcome.status, outcome.result) == ("ok", "'done'")  # else it were a timeout
+
+
+async def test_the_answer_comes_when_a_pipe_is_held_open_by_nobody(runner: Runner) -> None:
+    """By descriptors under way between sockets that only they hold: until the kernel sees that."""
+    outcome = await runner.run(
+        """
+import socket
+one, other = socket.socketpair()
+socket.send_fds(one, [b"x"], [1, 2, other.fileno()])
+socket.send_fds(other, [b"x"], [1, 2, one.fileno()])
+one.close()
+other.close()
+"done"
+""",
+        LIMITS,
+    )
+    assert (outcome.status, outcome.result) == ("ok", "'done'"), outcome  # else it were a timeout
+
+
+async def test_descriptors_under_way_in_one_sandbox_keep_no_other_from_coming_up(
+    runner: Runner,
+) -> None:
+    """The kernel counts them for the user, who is the same in all."""
+    hold = """
+import socket, time
+pairs = [socket.socketpair() for _ in range(8)]
+try:
+    for one, _ in pairs: socket.send_fds(one, [b"x"], [1] * 250)
+except OSError: pass
+print("held", flush=True)
+time.sleep(600)
+"""
+    held = anyio.Event()
+
+    async def heard(stream: str, text: str) -> None:
+        held.set()
+
+    async def attack_on_all() -> None:
+        await runner.run(hold, LIMITS, listener=heard)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(attack_on_all)
+        with anyio.fail_after(DEADLINE):
+            await held.wait()
+        for _ in range(2):
+            assert (await runner.run("6 * 7", LIMITS)).result == "42"
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_crash_is_reported_and_the_next_call_works(runner: Runner) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from servers.docker_policy import ownership
+from servers.docker_policy import hardening, ownership
+from servers.docker_policy.engine import Engine
 from servers.sandboxing import engines
+from servers.sandboxing.hosted import Hosting
 from servers.sandboxing.outcome import MIB, Limits
 from servers.sandboxing.selftest import weaknesses
 from tests.engine import DockerEngine
@@ -139,15 +141,39 @@ OTHERWISE = {
     "system calls newer than the filter",  # an engine's profile can only name those that it knows
     "processes of the host",  # its own have higher numbers
     "marks of an earlier run",
+    "all terminals of the machine",  # an engine bounds them for all containers together
 }
 
 
-@pytest.mark.parametrize("what", [*[*GREEDY][:4], "memory in many processes", "inodes"])
+GREEDY_HERE = (
+    *[*GREEDY][:4],
+    *("memory in many processes", "memory in datagrams that nobody reads", "inodes"),
+)
+
+
+@pytest.mark.parametrize("what", GREEDY_HERE)
 async def test_a_program_in_a_container_can_not_use_up(what: str, one_each: Runner) -> None:
     program, statuses, words = GREEDY[what]
     outcome = await one_each.run(TOOLS + program, ATTACK_LIMITS)
     assert outcome.status in statuses, outcome
     assert words in outcome.stderr
+
+
+async def test_what_its_program_died_of_is_told_in_a_line(
+    sandbox_image: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, image = sandbox_image
+    monkeypatch.setenv("DOCKER_HOST", host)
+    hosting = Hosting(Engine(), image)
+    program = "def no_way(): raise OSError(1, 'no way')\nno_way()"
+    settings = hardening.host_config(hardening.Envelope(), {})
+    hosted = await hosting.start(hosting.config(program, [], settings))
+    with anyio.fail_after(DEADLINE):
+        while await hosted.link.receive():
+            pass
+    assert hosted.complaint == "PermissionError: [Errno 1] no way"
+    await hosted.discard()
+    await hosting.close()
 
 
 def test_the_strongest_runtime_of_an_engine_comes_first(

@@ -23,6 +23,7 @@ from servers.sandboxing.text import decode, sanitize
         ("a\rb\r\nc", "a\nb\nc"),
         ("\u202eevil\u2066\u200b\ufeff", "evil"),
         ("a\U000e0041\U000e007fb\ufe0f", "ab"),
+        ("a\u180b\u180f\u2065\ufff3b\U000e0101", "ab"),
         ("nul\x00bell\x07", "nulbell"),
         ("\x1b", ""),
     ],

@@ -139,7 +139,9 @@ def test_a_checked_path_stays_where_it_belongs(path: str, depth: int) -> None:
         (report(), Ending(1.0), "ok", 0),
         (report(exit_code=3), Ending(1.0), "error", 3),
         (report(exit_code=-11), Ending(1.0), "killed", -11),
-        (report(exit_code=-24), Ending(1.0), "timeout", -24),
+        (report(exit_code=-24, cpu_seconds=60.1), Ending(1.0), "timeout", -24),
+        (report(exit_code=-24), Ending(1.0, cpu_seconds=60.1), "timeout", -24),
+        (report(exit_code=-24), Ending(1.0), "killed", -24),  # it sent that signal to itself
         (report(exit_code=-9, stopped="cpu_time"), Ending(1.0), "timeout", -9),
         (report(exit_code=1, out_of_memory=True), Ending(1.0), "memory_limit", 1),
         (report(exit_code=-9), Ending(1.0, out_of_memory=True), "memory_limit", -9),
