@@ -44,18 +44,18 @@ class KnownHead(Generic[T]):
         return body if size - body == int(start[begin:end]) else 0
 
 
-def known(head: T, length: bytes | None, data: bytes) -> KnownHead[T] | None:
-    """`head`, the first in `data`, where that is one whole message whose body has the `length` that
-    the head gives.
+def known(head: T, length: bytes | None, start: bytes, size: int) -> KnownHead[T] | None:
+    """`head`, where `start` is how one whole message of `size` bytes begins whose body has the
+    `length` that the head gives.
 
-    None otherwise, and where its lines end in other ways than HTTP's: the parser may know better
-    than we do where such a head ends.
+    None otherwise, where `start` holds less than the head, and where its lines end in other ways
+    than HTTP's: the parser may know better than we do where such a head ends.
     """
-    end = data.find(_END) + len(_END)
-    if data.count(b"\n", 0, end) != data.count(b"\r\n", 0, end):
+    end = start.find(_END) + len(_END)
+    if start.count(b"\n", 0, end) != start.count(b"\r\n", 0, end):
         return None
-    stated = _LENGTH.search(data, 0, end)
+    stated = _LENGTH.search(start, 0, end)
     if stated is None or stated[1] != length:
         return None
-    found = KnownHead(head, data[: stated.start(1)], data[stated.end(1) : end])
-    return found if found.body_at(data, len(data)) else None
+    found = KnownHead(head, start[: stated.start(1)], start[stated.end(1) : end])
+    return found if found.body_at(start, size) else None

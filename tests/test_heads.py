@@ -19,7 +19,7 @@ def head_of(length: bytes = b"4", **more: bytes) -> Head:
 
 
 def known_from(data: bytes, length: bytes = b"4") -> KnownHead[Head] | None:
-    return known(head_of(length), length, data)
+    return known(head_of(length), length, data, len(data))
 
 
 def body_in(known_head: KnownHead[Head], data: bytes) -> bytes | None:

@@ -30,6 +30,7 @@ IDLE_KEPT: Final = 4.0
 LARGEST_BODY: Final = 64 * 1024 * 1024
 _WITH_BODY: Final = (200, 202)
 """Statuses of answers whose heads are known again; others have no body, or come seldom."""
+_LONGEST_KNOWN: Final = 4096
 _HIGH_WATER: Final = 1024 * 1024
 _MOST_READ: Final = 256 * 1024
 """Bytes that are taken from a socket at once: a large result comes in one piece."""
@@ -281,7 +282,8 @@ class _Connection(asyncio.BufferedProtocol):
         if self._head is None or status not in _WITH_BODY or b"transfer-encoding" in self._headers:
             return None
         length = self._headers.get(b"content-length")
-        return known(Head(status, self._headers), length, bytes(self._scratch[:size]))
+        start = bytes(self._scratch[: min(size, _LONGEST_KNOWN)])
+        return known(Head(status, self._headers), length, start, size)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True

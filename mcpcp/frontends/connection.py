@@ -231,7 +231,7 @@ class HttpConnection(asyncio.Protocol):
             self._bound_framing(len(data))
         elif fresh and self._begun == 1 and self._coming is None and self._head is not None:
             length = self._head.headers.get(b"content-length")
-            self._known = known(self._head, length, data)
+            self._known = known(self._head, length, data, len(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._last = True

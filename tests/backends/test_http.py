@@ -133,6 +133,35 @@ async def test_one_connection_serves_requests_one_after_the_other() -> None:
         assert server.connections == 1
 
 
+async def test_answers_on_one_connection_are_each_read_as_if_it_were_the_first() -> None:
+    answers = [
+        (200, b"one", whole(b"one")),
+        (200, b"and two", whole(b"and two")),
+        (200, b"", whole(b"")),
+        (200, b"three", chunked(b"thr", b"ee")),
+        (200, b"four", whole(b"four", headers="x: y\r\n")),
+        (404, b"five", whole(b"five", "404 Not Found")),
+        (404, b"six", whole(b"six", "404 Not Found")),
+        (202, b"", whole(b"", "202 Accepted")),
+        (204, b"", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        (200, b"x" * 100_000, whole(b"x" * 100_000)),
+        (200, b"seven", whole(b"seven")),
+    ]
+    async with client_of(answering(*(sent for _, _, sent in answers))) as (client, server):
+        for status, body, sent in answers:
+            answer = await client.request("GET", "/mcp", {})
+            assert (answer.head.status, await answer.read()) == (status, body), sent[:100]
+            assert (b"x" in answer.head.headers) == (body == b"four")
+    assert server.connections == 1
+
+
+async def test_a_second_answer_to_one_request_is_nobodys_however_well_its_head_is_known() -> None:
+    twice = whole(b"two") + whole(b"stray")
+    async with client_of(answering(whole(b"one"), twice, whole(b"three"))) as (client, server):
+        assert [await get(client) for _ in range(3)] == [b"one", b"two", b"three"]
+    assert server.connections == 2
+
+
 async def test_a_server_that_says_close_gets_a_new_connection_each_time() -> None:
     answer = whole(b"bye", headers="connection: close\r\n")
     async with client_of(answering(answer)) as (client, server):
