@@ -466,3 +466,33 @@ async def test_a_header_that_may_come_but_once_is_worth_nothing_twice(name: str)
         await client.say(get("/", f"{name}: a", f"{name}: b"))
         await client.answer()
     assert seen == ["\0ambiguous"]
+
+
+async def in_two_ways(request: Request, reply: Reply) -> None:
+    """An answer of known length, or a stream of two pieces."""
+    if request.path != "/stream":
+        reply.text(200, request.path)
+        return
+    reply.start_stream()
+    for piece in (b"one ", b"two"):
+        await reply.stream(piece)
+    reply.end_stream()
+
+
+async def test_in_a_crowd_too_each_answer_comes_in_its_turn_and_before_its_connection_ends() -> (
+    None
+):
+    asked = b"".join((get("/a"), get("/stream"), get("/b"), get("/c", "Connection: close")))
+
+    async def client(served: Served) -> bytes:
+        async with served.client() as client:
+            await client.say(asked)
+            return await client.rest()
+
+    async with serving(in_two_ways) as served, asyncio.TaskGroup() as tasks:
+        clients = [tasks.create_task(client(served)) for _ in range(50)]
+        for each in clients:
+            heard = await each
+            places = [heard.index(part) for part in (b"/a\n", b"one ", b"two", b"/b\n", b"/c\n")]
+            assert places == sorted(places)
+            assert heard.count(b"HTTP/1.1 200 OK") == 4
