@@ -2,12 +2,14 @@
 
     python -m servers.shop.demo
 
-The shop's database must be running: the one that the environment names, or `.env` in this folder,
-which the launcher reads too. Doing it again changes nothing.
+The shop's database must be running: the one that MONGODB_URI and MONGODB_DATABASE name, in the
+environment or in `.env` in this folder, which the launcher reads too. Doing it again changes
+nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import hashlib
 import secrets
@@ -60,6 +62,11 @@ async def _main() -> int:
 
 def main() -> None:
     """Fill the shop that the settings name, and say so."""
+    argparse.ArgumentParser(
+        prog="python -m servers.shop.demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     load_dotenv(Path(".env"), interpolate=False, encoding="utf-8-sig")
     try:
         added = asyncio.run(_main())

@@ -19,10 +19,10 @@ from tests.shop import PATIENCE, Database
 COMMAND = [sys.executable, "-m", "servers.shop.demo"]
 
 
-def fill(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+def fill(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("MONGODB_")}
     return subprocess.run(
-        COMMAND,
+        [*COMMAND, *arguments],
         cwd=folder,
         env={**clean, **env},
         capture_output=True,
@@ -52,3 +52,10 @@ def test_a_shop_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "launch_servers.py" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_help_needs_no_shop_and_says_which_one_is_filled(tmp_path: Path) -> None:
+    with reserve() as port:
+        done = fill(tmp_path, "--help", MONGODB_URI=f"mongodb://127.0.0.1:{port}")
+    assert done.returncode == 0
+    assert "MONGODB_URI" in done.stdout
