@@ -1,6 +1,6 @@
 """Makes the Docker backend's image out of this machine's own Python: no registry, nothing pulled.
 
-    python -m servers.sandboxing.image
+    python -m servers.sandboxing.image        (DOCKER_HOST says in which engine, the local one by default)
 
 It holds the interpreter that runs this, its standard library, the libraries of the extra `sandbox`
 where they are installed, a shell and a few programs, and the shared libraries that all these need.
@@ -10,6 +10,7 @@ them again, the ones that numpy imports in 0.3 s.
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import py_compile
@@ -156,6 +157,11 @@ def _file(tar: tarfile.TarFile, path: str, content: bytes) -> None:
 
 def main() -> None:
     """Make it in the engine of DOCKER_HOST."""
+    argparse.ArgumentParser(
+        prog="python -m servers.sandboxing.image",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     if sys.platform != "linux":
         raise SystemExit("a sandbox image is made on Linux: here, `mcpcp sandbox pull` gets one")
     client = docker.from_env(timeout=int(os.environ.get("DOCKER_TIMEOUT", "120")))

@@ -87,3 +87,17 @@ def test_a_module_that_can_not_be_compiled_is_in_the_image_as_it_is(tmp_path: Pa
     packed(package, tmp_path / "image")
     assert tmp_path.joinpath("image/package/template.py").is_file()
     assert compiled(tmp_path / "image", "package") == []
+
+
+def test_help_needs_no_engine_and_makes_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "servers.sandboxing.image", "--help"],
+        cwd=tmp_path,
+        env={**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/nobody"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "out of this machine's own Python" in done.stdout
