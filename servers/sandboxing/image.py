@@ -1,6 +1,6 @@
 """Makes the Docker backend's image out of this machine's own Python: no registry, nothing pulled.
 
-    python -m servers.sandboxing.image        (DOCKER_HOST says in which engine, the local one by default)
+    python -m servers.sandboxing.image      (DOCKER_HOST says in which engine, else the local one)
 
 It holds the interpreter that runs this, its standard library, the libraries of the extra `sandbox`
 where they are installed, a shell and a few programs, and the shared libraries that all these need.
