@@ -57,7 +57,8 @@ logger = logging.getLogger(__name__)
 Background = Callable[[], AbstractAsyncContextManager[object]]
 """Entered once a process around serving, on every transport.
 
-An `MCPServer` lifespan is entered once a session over SSE: no place for work that runs once."""
+An `MCPServer` lifespan is entered once a session over SSE, and twice over streamable HTTP, by the
+SDK's app and for plain calls: no place for work that runs once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ import httpx2
 import psutil
 
 from tests.fleet import PROJECT, Fleet
-from tests.gateway.harness import META, call, modern, modern_headers, request
+from tests.gateway.harness import call, modern, modern_headers, request
+from tests.modern import META
 
 LEDGER = PROJECT / "tests" / "programs" / "ledger.py"
 CLIENTS = 32

@@ -35,6 +35,7 @@ from mcpcp.control import ControlClient
 from mcpcp.errors import Unavailable
 from mcpcp.fleet import Snapshot
 from mcpcp.processes import FLEET_MARK
+from tests.modern import META, MODERN
 from tests.ports import is_free, reserve
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -310,20 +311,13 @@ def post(url: str, token: str, tool: str, arguments: dict[str, Any], timeout: fl
 
 def rpc(url: str, token: str, method: str, params: dict[str, Any], timeout: float) -> Any:
     """The result of one modern request: no session, no SDK, so that it is quick."""
-    version = "2026-07-28"
-    prefix = "io.modelcontextprotocol/"
-    meta = {
-        f"{prefix}protocolVersion": version,
-        f"{prefix}clientInfo": {"name": "tests", "version": "1"},
-        f"{prefix}clientCapabilities": {},
-    }
-    params = {**params, "_meta": {**meta, **params.get("_meta", {})}}
+    params = {**params, "_meta": {**META, **params.get("_meta", {})}}
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     headers = {
         "Authorization": f"Bearer {token}",
         "Content-Type": "application/json",
         "Accept": "application/json, text/event-stream",
-        "MCP-Protocol-Version": version,
+        "MCP-Protocol-Version": MODERN,
         "Mcp-Method": method,
         **({"Mcp-Name": params["name"]} if "name" in params else {}),
     }

@@ -50,12 +50,15 @@ def read(times: int) -> None:
     burst().heard += times
 
 
-async def crowd(first: Line, second: Line) -> None:
-    """A turn in which two messages were written after many reads."""
-    read(3)
-    burst().write(first.transport, b"")
-    burst().write(second.transport, b"")
-    await turn()
+@asynccontextmanager
+async def crowd() -> AsyncIterator[tuple[Line, Line]]:
+    """Two lines, after a turn in which a message was written to each when many had been read."""
+    async with line() as first, line() as second:
+        read(3)
+        burst().write(first.transport, b"")
+        burst().write(second.transport, b"")
+        await turn()
+        yield first, second
 
 
 async def test_a_message_that_is_alone_leaves_at_once() -> None:
@@ -68,8 +71,7 @@ async def test_a_message_that_is_alone_leaves_at_once() -> None:
 
 
 async def test_in_a_crowd_messages_wait_for_the_end_of_their_turn() -> None:
-    async with line() as first, line() as second:
-        await crowd(first, second)
+    async with crowd() as (first, second):
         burst().write(first.transport, b"a")
         burst().write(second.transport, b"b")
         burst().write(first.transport, b"c")
@@ -88,8 +90,7 @@ async def test_the_first_of_a_crowd_waits_too() -> None:
 
 
 async def test_a_turn_with_one_message_ends_the_crowd() -> None:
-    async with line() as first, line() as second:
-        await crowd(first, second)
+    async with crowd() as (first, _):
         burst().write(first.transport, b"a")
         await turn()
         burst().write(first.transport, b"b")
@@ -97,8 +98,7 @@ async def test_a_turn_with_one_message_ends_the_crowd() -> None:
 
 
 async def test_what_waits_leaves_before_what_is_written_past_it() -> None:
-    async with line() as first, line() as second:
-        await crowd(first, second)
+    async with crowd() as (first, _):
         burst().write(first.transport, b"a")
         burst().flush()
         first.transport.write(b"b")
@@ -108,8 +108,7 @@ async def test_what_waits_leaves_before_what_is_written_past_it() -> None:
 
 
 async def test_who_has_gone_keeps_nobody_waiting() -> None:
-    async with line() as first, line() as second:
-        await crowd(first, second)
+    async with crowd() as (first, second):
         burst().write(first.transport, b"a")
         burst().write(second.transport, b"b")
         first.transport.abort()

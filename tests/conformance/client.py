@@ -22,7 +22,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitResult
 
 from tests.conformance.suite import CLIENT_TIMEOUT
-from tests.gateway.harness import MODERN, open_gateway
+from tests.gateway.harness import open_gateway
+from tests.modern import MODERN
 
 DEADLINE = CLIENT_TIMEOUT - 30
 """Below the tool's own, after which it kills only the shell that it started us with."""

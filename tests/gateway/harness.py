@@ -31,6 +31,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from mcpcp import keyring, tokens
 from mcpcp.policy import Allowlist
+from tests.modern import META, MODERN
 from tests.ports import is_free, reserve
 from tests.processes import command
 
@@ -42,13 +43,6 @@ PATIENCE = 90.0
 """Seconds after which something hangs: how busy the machine is must not matter."""
 FOREVER = "10m"
 """For a timeout in a config that is not what the test is about: longer than any test."""
-
-MODERN = "2026-07-28"
-META = {
-    "io.modelcontextprotocol/protocolVersion": MODERN,
-    "io.modelcontextprotocol/clientInfo": {"name": "tests", "version": "1"},
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from mcpcp.methods import dispatch
 from mcpcp.profiles import profile_of
 from mcpcp.protocol import META_CLIENT_CAPABILITIES
 from tests.gateway import fastclock
-from tests.gateway.harness import FOREVER, META, call
+from tests.gateway.harness import FOREVER, call
 from tests.gateway.rude_http import Answer, RudeHttp, rude_http, said
 from tests.gateway.test_faults import events
+from tests.modern import META
 
 HOUR, MINUTE = 3600.0, 60.0
 ABLE: Message = {"elicitation": {}}

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.harness import META, WAYS, Gateway, Way, call, modern, modern_headers, request
+from tests.gateway.harness import WAYS, Gateway, Way, call, modern, modern_headers, request
+from tests.modern import META
 
 pytestmark = pytest.mark.anyio
 

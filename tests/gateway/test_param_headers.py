@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from tests.backends.raw import Asked, ask, serving, whole
-from tests.gateway.harness import MODERN, Gateway, call, modern, modern_headers, request
+from tests.gateway.harness import Gateway, call, modern, modern_headers, request
 from tests.gateway.test_http_protocol import code, initialize
+from tests.modern import MODERN
 
 pytestmark = pytest.mark.anyio
 

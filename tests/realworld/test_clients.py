@@ -14,8 +14,9 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 
 from tests import installed
-from tests.gateway.harness import MODERN, PATIENCE, PROJECT, WAYS, Gateway, Way
+from tests.gateway.harness import PATIENCE, PROJECT, WAYS, Gateway, Way
 from tests.inspector import Inspector, install
+from tests.modern import MODERN
 from tests.realworld.answers import answers, tools
 from tests.realworld.conftest import RealWorld
 from tests.realworld.servers import Server
